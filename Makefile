@@ -1,0 +1,49 @@
+# `make quickstart` and `make test` install what they need into .venv and run; nothing else is touched.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+QUICKSTART ?= output/quickstart
+REAL_DIR ?=
+
+.PHONY: help install quickstart test lint format trials clean
+
+help:
+	@echo "make install     everything into $(VENV)"
+	@echo "make quickstart  forge a small set, train, evaluate, leave pictures and a table in $(QUICKSTART)"
+	@echo "                 (REAL_DIR=folder of portraits to forge from your own)"
+	@echo "make test        the test suite"
+	@echo "make lint        ruff and mypy"
+	@echo "make trials      the slow reliability trials"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml setup.py requirements/constraints.txt requirements/detectron2.txt tools/install_detectron2.sh $(wildcard ddl_d2/csrc/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt "setuptools" wheel ninja
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt --no-build-isolation -e ".[forgery,pretrained,dev]"
+	tools/install_detectron2.sh $(BIN)/python
+	$(BIN)/python -m ddl_d2.collect_env
+	touch $@
+
+quickstart: $(INSTALLED)
+	$(BIN)/python tools/quickstart.py --output "$(QUICKSTART)" $(if $(REAL_DIR),--real-dir "$(REAL_DIR)")
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q --durations=15
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+trials: $(INSTALLED)
+	@status=0; for trial in tests/trials/*.py; do echo "== $$trial"; $(BIN)/python $$trial || status=1; done; exit $$status
+
+clean:
+	rm -rf $(VENV) build *.egg-info ddl_d2/*.so output

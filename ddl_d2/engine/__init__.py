@@ -1,0 +1,1 @@
+"""Training: configuration, launching, optimizer, the step, hooks and checkpoints."""

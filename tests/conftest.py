@@ -1,0 +1,90 @@
+"""What several tests share: where real data lies, and configs small enough for two cores."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import BitMasks, Instances
+
+from ddl_d2.engine.setup import load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if not p.name.startswith("Base-"))
+
+# A network of the same parts, two hundred times cheaper.
+TINY = [
+    "MODEL.DEVICE", "cpu",
+    "MODEL.TIMM.PRETRAINED", "",
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM", "32",
+    "MODEL.SEM_SEG_HEAD.MASK_DIM", "32",
+    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", "1",
+    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_DIM_FEEDFORWARD", "32",
+    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_NHEADS", "4",
+    "MODEL.MASK_FORMER.HIDDEN_DIM", "32",
+    "MODEL.MASK_FORMER.NHEADS", "4",
+    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "6",
+    "MODEL.MASK_FORMER.DIM_FEEDFORWARD", "32",
+    "MODEL.MASK_FORMER.DEC_LAYERS", "3",
+    "MODEL.MASK_FORMER.TRAIN_NUM_POINTS", "64",
+    "SOLVER.AMP.ENABLED", "False",
+    "DATALOADER.NUM_WORKERS", "0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and reference outputs beside the checkout; skips where there is none."""
+    if not (SHARED / "reference").is_dir():
+        pytest.skip("needs ../shared")
+    return SHARED
+
+
+@pytest.fixture
+def tiny_cfg():
+    """`tiny_cfg(KEY, VALUE, ...)` -> a thawed config of the whole system on EfficientNet-Lite0, much reduced."""
+
+    def build(*opts: str, config: str = "quickstart/mask2former_efficientnet_lite0.yaml"):
+        cfg = load_config(ROOT / "configs" / config, [*TINY, *opts])
+        cfg.defrost()
+        return cfg
+
+    return build
+
+
+@pytest.fixture
+def make_row():
+    """`make_row(seed, fake, size)` -> a mapper row with random pixels and, if fake, one square of forged ones."""
+
+    def build(seed: int = 0, fake: bool = True, size: tuple[int, int] = (64, 96), name: str | None = None) -> dict:
+        rng = np.random.default_rng(seed)
+        height, width = size
+        mask = torch.zeros(1 if fake else 0, height, width, dtype=torch.bool)
+        mask[:, height // 4 : height // 2, width // 4 : width // 2] = True
+        instances = Instances(size, gt_classes=torch.zeros(len(mask), dtype=torch.int64), gt_masks=BitMasks(mask))
+        return {
+            "image": torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8)),
+            "is_fake": int(fake),
+            "instances": instances,
+            "forgery_mask": mask.any(0),
+            "localization_valid": True,
+            "height": height,
+            "width": width,
+            "image_id": name or f"{seed}.png",
+            "file_name": f"{seed}.png",
+        }
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def reference(shared):
+    """The module that fills weights by name, as the reference outputs were made."""
+    spec = importlib.util.spec_from_file_location("fill_weights", shared / "reference" / "fill_weights.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

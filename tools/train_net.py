@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Train or evaluate any system of the project, with Detectron2's usual flags.
+
+    python tools/train_net.py --config-file configs/ddl_i/mask2former_swin_tiny.yaml --num-gpus 8
+    python tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_best.pth
+    torchrun --nproc-per-node 8 tools/train_net.py --config-file ...
+
+`--resume` goes on from OUTPUT_DIR. Without a GPU, --num-gpus counts CPU processes. Everything after the flags is
+KEY VALUE. `--eval-only` writes metrics.json and a prediction store under OUTPUT_DIR/inference/<dataset>.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from _cli import run_cli
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.modeling import build_model
+
+import ddl_d2  # noqa: F401  (registers the project's parts)
+from ddl_d2.engine.checkpoint import Checkpointer, CheckpointError
+from ddl_d2.engine.launch import launch
+from ddl_d2.engine.setup import load_config
+from ddl_d2.engine.trainer import ForgeryTrainer, distributed
+
+
+def main(args: Namespace) -> None:
+    """One rank's work."""
+    cfg = load_config(args.config_file, args.opts)
+    default_setup(cfg, args)
+    if args.eval_only:
+        evaluate(cfg)
+        return
+    trainer = ForgeryTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+def evaluate(cfg) -> None:
+    """Score MODEL.WEIGHTS on every data set of DATASETS.TEST."""
+    if not cfg.MODEL.WEIGHTS:
+        raise CheckpointError("--eval-only needs trained weights: add MODEL.WEIGHTS path/to/model.pth")
+    model_cfg = cfg.clone()
+    model_cfg.defrost()
+    # The checkpoint holds the backbone too: what it was initialised from is not read again.
+    model_cfg.MODEL.TIMM.PRETRAINED = ""
+    model = build_model(model_cfg)
+    Checkpointer(model, allow_partial=cfg.MODEL.PARTIAL_WEIGHTS).load(cfg.MODEL.WEIGHTS)
+    evaluators = [ForgeryTrainer.build_evaluator(cfg, name, save_predictions=True) for name in cfg.DATASETS.TEST]
+    ForgeryTrainer.test(cfg, distributed(model), evaluators)
+
+
+def check_first(args: Namespace) -> Namespace:
+    """What can be seen to be wrong before any process is started is said once, not by every rank."""
+    if not args.config_file:
+        raise ValueError("--config-file is missing; see configs/")
+    cfg = load_config(args.config_file, args.opts)
+    if not args.eval_only and not cfg.DATASETS.TRAIN:
+        raise ValueError("DATASETS.TRAIN is empty: nothing to train on")
+    if args.eval_only and not cfg.DATASETS.TEST:
+        raise ValueError("DATASETS.TEST is empty: nothing to evaluate")
+    return args
+
+
+if __name__ == "__main__":
+    run_cli(lambda: launch(main, check_first(default_argument_parser().parse_args())))
