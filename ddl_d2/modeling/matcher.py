@@ -22,7 +22,7 @@ class NonFiniteError(FloatingPointError):
         self.image_ids = image_ids
         super().__init__(
             f"{what} is not finite; pictures: {', '.join(image_ids)}. The weights were not updated. "
-            "Usual causes: a learning rate too high for the batch, float16 overflow (try SOLVER.AMP.PRECISION bfloat16)."
+            "Usual causes: a learning rate too high for the batch; float16 overflow (try SOLVER.AMP.PRECISION bfloat16)"
         )
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 
+from ddl_d2.config import ConfigError
 from ddl_d2.layers.ms_deform_attn import MSDeformAttn
 from ddl_d2.layers.position_encoding import sine_position_encoding
 
@@ -117,7 +118,9 @@ class MSDeformAttnPixelDecoder(nn.Module):
         coarse_to_fine = [name for name in reversed(by_stride) if name in deformable_in_features]
         fpn = [name for name in reversed(by_stride) if name not in deformable_in_features]
         if not coarse_to_fine:
-            raise ValueError(f"none of IN_FEATURES {in_features} is in DEFORMABLE_IN_FEATURES {deformable_in_features}")
+            raise ConfigError(
+                f"none of IN_FEATURES {in_features} is in DEFORMABLE_IN_FEATURES {deformable_in_features}"
+            )
         self.deformable_features, self.fpn_features = coarse_to_fine, fpn
 
         self.input_proj = nn.ModuleList(

@@ -1,0 +1,77 @@
+"""Landmarks to region masks.
+
+A region is a union of convex hulls of landmarks. Its area can be scaled: every hull is scaled about its centroid by
+the square root of the factor (self-blending with local displacement, Sci. Rep. 2025, region masks).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+_JAW, _LEFT_BROW, _RIGHT_BROW = range(17), range(17, 22), range(22, 27)
+_NOSE, _LEFT_EYE, _RIGHT_EYE, _MOUTH = range(27, 36), range(36, 42), range(42, 48), range(48, 68)
+
+#: Region name -> the landmark numbers of each of its hulls. "left" is the left side of an upright picture.
+REGIONS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "left_eye": ((*_LEFT_BROW, *_LEFT_EYE),),
+    "right_eye": ((*_RIGHT_BROW, *_RIGHT_EYE),),
+    "both_eyes": ((*_LEFT_BROW, *_LEFT_EYE), (*_RIGHT_BROW, *_RIGHT_EYE)),
+    "eye_band": ((*_LEFT_BROW, *_RIGHT_BROW, *_LEFT_EYE, *_RIGHT_EYE),),
+    "brows": ((*_LEFT_BROW,), (*_RIGHT_BROW,)),
+    "nose": (tuple(_NOSE),),
+    "mouth": (tuple(_MOUTH),),
+    "lower_face": ((*range(3, 14), *range(31, 36), *_MOUTH),),
+    "face": ((*_JAW, *_LEFT_BROW, *_RIGHT_BROW, *_NOSE, *_LEFT_EYE, *_RIGHT_EYE, *_MOUTH),),
+}
+
+_SUBPIXEL_BITS = 4
+
+
+def region_polygons(landmarks: np.ndarray, region: str, *, area_factor: float = 1.0) -> list[np.ndarray]:
+    """The hulls of `region`, each scaled in area by `area_factor` (> 0) about its centroid.
+
+    Args:
+        landmarks: float 68×2 of (x, y), pixels.
+        region: a key of `REGIONS`.
+
+    Returns:
+        float64 N×2 polygons.
+
+    Raises:
+        ValueError: unknown region, or a factor that is not positive.
+    """
+    if region not in REGIONS:
+        raise ValueError(f"unknown region {region!r}; known: {', '.join(REGIONS)}")
+    if area_factor <= 0:
+        raise ValueError(f"area_factor must be positive, not {area_factor}")
+    polygons = []
+    for indices in REGIONS[region]:
+        hull = cv2.convexHull(landmarks[list(indices)].astype(np.float32))[:, 0].astype(np.float64)
+        centre = _centroid(hull)
+        polygons.append(centre + (hull - centre) * np.sqrt(area_factor))
+    return polygons
+
+
+def region_mask(landmarks: np.ndarray, region: str, shape: tuple[int, int], *, area_factor: float = 1.0) -> np.ndarray:
+    """Mask of one region; see `region_polygons` for the arguments and errors.
+
+    Args:
+        shape: (H, W).
+
+    Returns:
+        bool H×W; what lies outside the picture is cut off.
+    """
+    canvas = np.zeros(shape, np.uint8)
+    for polygon in region_polygons(landmarks, region, area_factor=area_factor):
+        points = np.round(polygon * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        cv2.fillConvexPoly(canvas, points, 1, lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
+    return canvas.astype(bool)
+
+
+def _centroid(polygon: np.ndarray) -> np.ndarray:
+    """Centroid of the area enclosed by `polygon`; the mean of the vertices if it encloses none."""
+    moments = cv2.moments(polygon.astype(np.float32))
+    if moments["m00"] == 0:
+        return polygon.mean(0)
+    return np.array([moments["m10"], moments["m01"]]) / moments["m00"]

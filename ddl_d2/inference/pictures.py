@@ -1,0 +1,154 @@
+"""Predicting many pictures into a folder: an overlay and a JSON file for each, and one list of all."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddl_d2.data.image_io import ImageReadError, read_image, write_png
+
+from .overlay import draw_prediction
+from .summary import summarise
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUMMARY_NAME = "predictions.json"
+
+
+class InputError(ValueError):
+    """What was asked for cannot be read or written; the message names it."""
+
+
+def expand_inputs(inputs: Sequence[str]) -> list[Path]:
+    """The pictures meant by files, globs and folders (searched to the bottom), each once, in order.
+
+    Raises:
+        InputError: a path that does not exist, a glob that matches nothing, a folder without pictures.
+    """
+    found: dict[Path, None] = {}
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+            if not pictures:
+                raise InputError(f"{path}: no picture ({' '.join(PICTURE_SUFFIXES)}) in this folder")
+        elif path.exists():
+            pictures = [path]
+        else:
+            pictures = [Path(match) for match in sorted(glob.glob(text, recursive=True)) if Path(match).is_file()]
+            if not pictures:
+                raise InputError(f"{text}: no such file or folder, and no file matches it")
+        found.update(dict.fromkeys(pictures))
+    return list(found)
+
+
+def output_names(paths: Sequence[Path]) -> list[str]:
+    """A different name (without suffix) for each picture: its stem where that is enough.
+
+    Pictures whose stems agree, upper and lower case alike, are told apart by their suffix, then by their folders,
+    then by a number.
+    """
+    taken = {Path(SUMMARY_NAME).stem}
+    candidates: list[Callable[[Path], str]] = [
+        lambda path: path.stem,
+        lambda path: path.name,
+        lambda path: "__".join((*path.parts[-2:-1], path.stem)),
+        lambda path: "__".join((*path.parts[-3:-1], path.stem)),
+        lambda path: "__".join((*path.parts[-3:-1], path.name)),
+    ]
+    names: dict[int, str] = {}
+    for candidate in candidates:
+        left = [i for i in range(len(paths)) if i not in names]
+        counts = Counter(candidate(paths[i]).lower() for i in left)
+        for i in left:
+            name = candidate(paths[i])
+            if counts[name.lower()] == 1 and name.lower() not in taken:
+                names[i] = name
+        taken |= {name.lower() for name in names.values()}
+    for i, path in enumerate(paths):
+        number = 2
+        while i not in names:
+            if (name := f"{path.name}-{number}").lower() not in taken:
+                names[i] = name
+                taken.add(name.lower())
+            number += 1
+    return [names[i] for i in range(len(paths))]
+
+
+def plan_outputs(paths: Sequence[Path], output: Path) -> list[Path]:
+    """The overlay's file for each picture: `output` itself if it ends in .png (one picture only), else inside it.
+
+    Raises:
+        InputError: several pictures into one file, a file that is no .png, or an overlay that would replace one of the
+            pictures.
+    """
+    if output.suffix.lower() == ".png" and not output.is_dir():
+        if len(paths) > 1:
+            raise InputError(f"{output}: {len(paths)} pictures do not fit in one file; give a folder")
+        planned = [output]
+    elif output.is_file() or (output.suffix.lower() in PICTURE_SUFFIXES and not output.is_dir()):
+        raise InputError(f"{output}: the output is a folder, or a file that ends in .png")
+    else:
+        planned = [output / f"{name}.png" for name in output_names(paths)]
+    own = {path.resolve() for path in paths}
+    for path in planned:
+        if path.resolve() in own:
+            raise InputError(f"{path}: the overlay would replace a picture that is to be read; choose another folder")
+    return planned
+
+
+def predict_pictures(
+    jobs: Iterable[tuple[Path, Path]],
+    predictor: Callable[[np.ndarray], Mapping[str, Any]],
+    *,
+    threshold: float = 0.5,
+    map_threshold: float = 0.5,
+    max_pixels: int = 64_000_000,
+    about: Mapping[str, Any] | None = None,
+) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
+    """Predict pictures, one at a time, and write an overlay PNG and a JSON file for each.
+
+    Args:
+        jobs: (picture, file of its overlay); the JSON file has the same name but .json.
+        predictor: uint8 H×W×3 RGB -> the model's output.
+        about: entries added to every JSON file, such as the model's name.
+
+    Returns:
+        what the JSON files say, and one error for each picture that could not be read.
+    """
+    rows, failed = [], []
+    for source, overlay in jobs:
+        try:
+            image = read_image(source, max_pixels=max_pixels)
+        except ImageReadError as error:
+            failed.append(error)
+            continue
+        prediction = predictor(image)
+        summary = summarise(prediction, threshold, map_threshold)
+        row = {"file": printable(source), "overlay": printable(overlay.name), **summary.as_dict(), **(about or {})}
+        figure = draw_prediction(
+            image, prediction, threshold, map_threshold=map_threshold, title=printable(source.name)
+        )
+        write_png(overlay, figure)
+        write_json(overlay.with_suffix(".json"), row)
+        rows.append(row)
+    return rows, failed
+
+
+def printable(path: str | Path) -> str:
+    """A path as text that any terminal, font and JSON reader takes, whatever bytes its name is made of."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

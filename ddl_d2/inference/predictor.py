@@ -1,0 +1,67 @@
+"""From a picture to a prediction, the way the evaluation does it: the same resizing, the same colour order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from torch import nn
+
+from ddl_d2.data.transforms import ResizeToFit
+from ddl_d2.engine.checkpoint import load_weights
+from ddl_d2.modeling.weights import CheckpointError
+
+
+class ForgeryPredictor:
+    """Predict one picture at a time.
+
+    Args:
+        model: any of the project's models; put into eval mode.
+        augmentation: what a picture undergoes before the model sees it; one without randomness.
+    """
+
+    def __init__(self, model: nn.Module, augmentation: T.Augmentation) -> None:
+        self.model = model.eval()
+        self.augmentation = augmentation
+
+    @classmethod
+    def from_cfg(cls, cfg: CfgNode) -> ForgeryPredictor:
+        """Build the model of `cfg`, load MODEL.WEIGHTS into it, and resize as INPUT.{MIN,MAX}_SIZE_TEST say.
+
+        Raises:
+            CheckpointError: MODEL.WEIGHTS is empty, unreadable, or does not fit the model.
+        """
+        if not cfg.MODEL.WEIGHTS:
+            raise CheckpointError("MODEL.WEIGHTS is empty: give a trained checkpoint (--opts MODEL.WEIGHTS model.pth)")
+        cfg = cfg.clone()
+        cfg.defrost()
+        # The checkpoint holds the backbone too: what it was initialised from is not read again.
+        cfg.MODEL.TIMM.PRETRAINED = ""
+        model = build_model(cfg)
+        load_weights(model, cfg.MODEL.WEIGHTS)
+        return cls(model, ResizeToFit(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray) -> dict[str, Any]:
+        """Predict a picture.
+
+        Args:
+            image: uint8 H×W×3 RGB, any size.
+
+        Returns:
+            the model's output: `fake_score` (float), `forgery_map` (float tensor H×W in [0, 1]), `instances`; all at
+            the size of `image`.
+
+        Raises:
+            ValueError: not such an array.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ValueError(f"the predictor takes uint8 H×W×3, not {image.dtype} {tuple(image.shape)}")
+        height, width = image.shape[:2]
+        resized = self.augmentation.get_transform(image).apply_image(image)
+        tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        return dict(self.model([{"image": tensor, "height": height, "width": width}])[0])

@@ -1,0 +1,143 @@
+#!/usr/bin/env python
+"""Show what a trained model says about pictures or a video.
+
+    python tools/demo.py --config-file configs/quickstart/mask2former_efficientnet_lite0.yaml \\
+        --input face.jpg folder/ "more/*.png" --output out/ --opts MODEL.WEIGHTS output/model_final.pth
+    python tools/demo.py --config-file ... --video-input clip.mp4 --output out/ --opts MODEL.WEIGHTS ...
+
+For each picture: an overlay (.png) and the numbers (.json); for all of them predictions.json. For a video: the
+annotated video (.mp4, without sound) and the scores of its frames (.json). No display is needed.
+
+Exit code 0: all went well; 1: some pictures of several could not be read; 2: nothing could be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from _cli import cli_errors
+from detectron2.config import CfgNode
+from tqdm import tqdm
+
+from ddl_d2.engine.setup import load_config
+from ddl_d2.inference.pictures import (
+    SUMMARY_NAME,
+    InputError,
+    expand_inputs,
+    plan_outputs,
+    predict_pictures,
+    printable,
+    write_json,
+)
+from ddl_d2.inference.predictor import ForgeryPredictor
+from ddl_d2.inference.store import file_sha256
+from ddl_d2.inference.video import annotate_video
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line: Detectron2's demo, with an output that is not optional."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="the model's config")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input", nargs="+", metavar="PATH", help="pictures, globs and folders")
+    source.add_argument("--video-input", type=Path, metavar="FILE", help="a video")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="PATH", help="a folder; or a .png (one picture), a .mp4 (video)"
+    )
+    parser.add_argument(
+        "--confidence-threshold", type=_probability, default=0.5, help="a score above it is a fake (%(default)s)"
+    )
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    return _run_pictures(args) if args.video_input is None else _run_video(args)
+
+
+def _run_pictures(args: argparse.Namespace) -> int:
+    paths = expand_inputs(args.input)
+    overlays = plan_outputs(paths, args.output)
+    cfg, predictor, about = _load(args)
+    rows, failed = predict_pictures(
+        _progress(list(zip(paths, overlays, strict=True))),
+        predictor,
+        threshold=args.confidence_threshold,
+        map_threshold=cfg.TEST.MAP_THRESHOLD,
+        max_pixels=cfg.INPUT.MAX_PIXELS,
+        about={"model": about},
+    )
+    if failed and len(paths) == 1:
+        raise failed[0]
+    for error in failed:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+    if not rows:
+        raise InputError(f"none of the {len(paths)} pictures could be read")
+    for row in rows[:20]:
+        print(f"{row['score']:.4f}  {row['verdict']}  {row['file']}")
+    if args.output.suffix.lower() != ".png":
+        bad = [{"file": printable(error.path), "reason": error.reason} for error in failed]
+        write_json(args.output / SUMMARY_NAME, {"model": about, "predictions": rows, "failed": bad})
+    print(f"{len(rows)} of {len(paths)} pictures; overlays in {printable(args.output)}")
+    if failed:
+        print(f"error: {len(failed)} of {len(paths)} pictures could not be read", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _run_video(args: argparse.Namespace) -> int:
+    source: Path = args.video_input
+    if not source.is_file():
+        raise InputError(f"{source}: no such file")
+    video = args.output if args.output.suffix.lower() == ".mp4" else args.output / f"{source.stem}.mp4"
+    if video.resolve() == source.resolve():
+        raise InputError(f"{video}: the annotated video would replace the one that is to be read")
+    cfg, predictor, about = _load(args)
+    with tqdm(unit="frame", disable=None) as bar:
+        head = annotate_video(
+            source,
+            predictor,
+            video,
+            video.with_suffix(".json"),
+            threshold=args.confidence_threshold,
+            map_threshold=cfg.TEST.MAP_THRESHOLD,
+            max_pixels=cfg.INPUT.MAX_PIXELS,
+            about={"model": about},
+            on_frame=bar.update,
+        )
+    print(f"{head['score']:.4f}  {head['verdict']}  {printable(source)} ({head['frame_count']} frames)")
+    return 0
+
+
+def _load(args: argparse.Namespace) -> tuple[CfgNode, ForgeryPredictor, dict[str, Any]]:
+    cfg = load_config(args.config_file, args.opts)
+    predictor = ForgeryPredictor.from_cfg(cfg)
+    weights = Path(cfg.MODEL.WEIGHTS)
+    about = {
+        "config": str(args.config_file),
+        "meta_architecture": cfg.MODEL.META_ARCHITECTURE,
+        "weights": str(weights),
+        "weights_sha256": file_sha256(weights) if weights.is_file() else None,
+    }
+    return cfg, predictor, about
+
+
+def _progress(jobs: Sequence[tuple[Path, Path]]) -> Iterable[tuple[Path, Path]]:
+    return tqdm(jobs, unit="picture", disable=None if len(jobs) > 1 else True)
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+if __name__ == "__main__":
+    with cli_errors():
+        sys.exit(main())
