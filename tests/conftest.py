@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
 
+from ddl_d2.data.image_io import write_png
 from ddl_d2.engine.setup import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,3 +89,23 @@ def reference(shared):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory) -> Path:
+    """A DDL-I-shaped set of 64 × 80 noise: 4 + 4 pictures to train on, 3 + 3 to validate on. Fakes have a grey square."""
+    root = tmp_path_factory.mktemp("tiny_set")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("valid", 3)):
+        for folder in ("real", "fake", "masks"):
+            (root / split / folder).mkdir(parents=True)
+        for i in range(count):
+            for kind in ("real", "fake"):
+                image = rng.integers(0, 256, (64, 80, 3), dtype=np.uint8)
+                mask = np.zeros((64, 80), dtype=np.uint8)
+                if kind == "fake":
+                    mask[10 : 30 + i, 20:50] = 255
+                    image[mask > 0] = 128
+                    write_png(root / split / "masks" / f"{i}.png", mask)
+                write_png(root / split / kind / f"{i}.png", image)
+    return root

@@ -72,8 +72,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def _one_line(error: Exception) -> str:
-    # KeyError quotes its message; YAML errors span lines.
-    return " ".join(str(error.args[0] if error.args else error).split())[:400]
+    # KeyError quotes its message; YAML's span lines.
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(text).split())[:400]
 
 
 def check_config(cfg: CfgNode) -> None:

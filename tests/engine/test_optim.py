@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch import nn
+
+from ddl_d2.engine.optim import build_lr_scheduler, build_optimizer, clip_full_model, parameter_groups
+
+
+class _Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.backbone.relative_position_bias_table = nn.Parameter(torch.zeros(9, 2))
+        self.head = nn.Linear(4, 2)
+        self.norm = nn.LayerNorm(2)
+        self.queries = nn.Embedding(5, 2)
+        self.tied = self.head
+
+
+def test_each_parameter_is_in_one_group_with_its_rate_and_decay():
+    model = _Network()
+    groups = parameter_groups(
+        model, lr=1.0, weight_decay=0.5, weight_decay_norm=0.0, weight_decay_embed=0.25, backbone_multiplier=0.1
+    )
+    where = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters())) == len(where)
+    assert where[id(model.backbone[0].weight)] == (0.1, 0.5)
+    assert where[id(model.backbone[1].bias)] == (0.1, 0.0)
+    assert where[id(model.backbone.relative_position_bias_table)] == (0.1, 0.0)
+    assert where[id(model.head.bias)] == (1.0, 0.5)
+    assert where[id(model.norm.weight)] == (1.0, 0.0)
+    assert where[id(model.queries.weight)] == (1.0, 0.25)
+
+
+def test_clipping_is_over_all_parameters_together():
+    a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([{"params": [a]}, {"params": [b], "lr": 1.0}], lr=1.0)
+    clip_full_model(optimizer, max_norm=1.0, norm_type=2.0)
+    a.grad, b.grad = torch.tensor([3.0]), torch.tensor([4.0])
+    optimizer.step()  # the norm is 5: both are divided by it
+    assert a.item() == pytest.approx(-0.6)
+    assert b.item() == pytest.approx(-0.8)
+
+
+def test_polynomial_decay_by_hand(tiny_cfg):
+    cfg = tiny_cfg("SOLVER.MAX_ITER", "10", "SOLVER.WARMUP_ITERS", "0", "SOLVER.BASE_LR", "1.0")
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([(1 - i / 10) ** 0.9 for i in range(10)])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ADAMW", torch.optim.AdamW), ("SGD", torch.optim.SGD)])
+def test_optimizer_by_name(tiny_cfg, name, kind):
+    assert isinstance(build_optimizer(tiny_cfg("SOLVER.OPTIMIZER", name), _Network()), kind)
