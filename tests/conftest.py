@@ -93,7 +93,7 @@ def reference(shared):
 
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory) -> Path:
-    """A DDL-I-shaped set of 64 × 80 noise: 4 + 4 pictures to train on, 3 + 3 to validate on. Fakes have a grey square."""
+    """DDL-I-shaped noise, 64 × 80: 4 + 4 pictures to train on, 3 + 3 to validate on. Fakes have a grey square."""
     root = tmp_path_factory.mktemp("tiny_set")
     rng = np.random.default_rng(0)
     for split, count in (("train", 4), ("valid", 3)):

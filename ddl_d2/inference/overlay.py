@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image, ImageDraw, ImageFont
 
-from .summary import PredictionSummary, forgery_map_of, summarise
+from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarise
 
 _FORGED, _OUTLINE = (230, 30, 60), (255, 225, 60)
 _BACKGROUND, _INK, _FAINT = (24, 24, 28), (240, 240, 240), (170, 170, 175)

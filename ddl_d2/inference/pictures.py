@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from ddl_d2.data.image_io import ImageReadError, read_image, write_png
-
-from .overlay import draw_prediction
-from .summary import summarise
+from ddl_d2.inference.overlay import draw_prediction
+from ddl_d2.inference.summary import summarise
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SUMMARY_NAME = "predictions.json"

@@ -16,9 +16,8 @@ import cv2
 import numpy as np
 
 from ddl_d2.data.image_io import iter_video_frames
-
-from .overlay import tint_forged
-from .summary import PredictionSummary, forgery_map_of, summarise
+from ddl_d2.inference.overlay import tint_forged
+from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarise
 
 Predictor = Callable[[np.ndarray], Mapping[str, Any]]
 _TIME_BASE = Fraction(1, 1000)

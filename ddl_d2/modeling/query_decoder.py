@@ -165,7 +165,7 @@ class QueryDecoder(nn.Module):
         for i, level in enumerate(levels):
             size = level.shape[-2:]
             memory.append(self.input_proj[i](level).flatten(2).transpose(1, 2) + self.level_embed.weight[i])
-            encoding = sine_position_encoding(*size, memory[-1].shape[-1], device=level.device)
+            encoding = sine_position_encoding(size[0], size[1], memory[-1].shape[-1], device=level.device)
             positions.append(encoding.flatten(1).t())
             # Resizing masks and multiplying by an embedding are both linear, so the features are resized, once.
             with torch.no_grad():

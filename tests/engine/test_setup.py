@@ -19,7 +19,10 @@ def test_every_config_loads(path):
         (["SOLVER.BASE_LR"], "pairs"),
         (["SOLVER.BASE_LR", "fast"], "BASE_LR|Type mismatch"),
         (["INPUT.INSTANCES", "boxes"], "INPUT.INSTANCES is 'boxes': it must be one of union, connected_components"),
-        (["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION", "float16", "MODEL.DEVICE", "cpu"], "float16 needs a GPU"),
+        (
+            ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION", "float16", "MODEL.DEVICE", "cpu"],
+            "float16 needs a GPU",
+        ),
     ],
 )
 def test_wrong_options_are_named(opts, message):

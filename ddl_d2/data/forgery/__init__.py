@@ -7,11 +7,11 @@ Vocabulary: `H, W` pixels; points are (x, y) in pixels with pixel centres at who
 a *soft mask* float32 H×W in [0, 1], 1 where the forged content replaces the picture.
 """
 
-from .blend import blend, soft_mask
-from .faces import DlibFaceFinder, Face, FaceFinder, FaceFinderUnavailable
-from .forge import Forgery, ForgeryOptions, forge_faces
-from .regions import REGIONS, region_mask
-from .warp import Drag, Scale, displace, displaced_points, drag_points
+from ddl_d2.data.forgery.blend import blend, soft_mask
+from ddl_d2.data.forgery.faces import DlibFaceFinder, Face, FaceFinder, FaceFinderUnavailable
+from ddl_d2.data.forgery.forge import Forgery, ForgeryOptions, forge_faces
+from ddl_d2.data.forgery.regions import REGIONS, region_mask
+from ddl_d2.data.forgery.warp import Drag, Scale, displace, displaced_points, drag_points
 
 __all__ = [
     "REGIONS",

@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .appearance import Step, apply_steps
-from .faces import Face
+from ddl_d2.data.forgery.appearance import Step, apply_steps
+from ddl_d2.data.forgery.faces import Face
 
 Cell = tuple[int, int, int, int]  # x0, y0, x1, y1
 

@@ -25,12 +25,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ddl_d2.data.forgery.compose import Canvas, ComposeOptions, Photo, compose, draw_cells
+from ddl_d2.data.forgery.faces import FaceFinder
+from ddl_d2.data.forgery.forge import Forgery, ForgeryOptions, forge_faces
+from ddl_d2.data.forgery.photos import MAX_PIXELS, ForgerySetError, PhotoFile, find_faces, split_photos
 from ddl_d2.data.image_io import read_image
-
-from .compose import Canvas, ComposeOptions, Photo, compose, draw_cells
-from .faces import FaceFinder
-from .forge import Forgery, ForgeryOptions, forge_faces
-from .photos import MAX_PIXELS, ForgerySetError, PhotoFile, find_faces, split_photos
 
 SPLITS = ("train", "valid")
 _ATTEMPTS = 20

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .appearance import Step, apply_steps
-from .blend import blend, soft_mask
-from .faces import Face
-from .regions import REGIONS, region_mask
-from .warp import Displacement, Drag, Scale, displace
+from ddl_d2.data.forgery.appearance import Step, apply_steps
+from ddl_d2.data.forgery.blend import blend, soft_mask
+from ddl_d2.data.forgery.faces import Face
+from ddl_d2.data.forgery.regions import REGIONS, region_mask
+from ddl_d2.data.forgery.warp import Displacement, Drag, Scale, displace
 
 Range = tuple[float, float]
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddl_d2.data.forgery.faces import Face, FaceFinder
 from ddl_d2.data.image_io import ImageReadError, read_image
-
-from .faces import Face, FaceFinder
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 64_000_000

@@ -1,0 +1,79 @@
+"""What users write in configs, scripts and command lines; a change here is a decision.
+
+After deciding: `python -m tests.contract.test_public_surface` rewrites the list.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
+
+from ddl_d2.config import add_ddl_config
+from ddl_d2.data.datasets import register_all_ddl
+from ddl_d2.evaluation.results import METRIC_NAMES
+from tests.conftest import ROOT
+
+SURFACE = Path(__file__).with_name("public_surface.txt")
+TOOLS = ("make_forgeries", "evaluate", "check_dataset", "demo")
+
+
+def _flat(cfg: CfgNode, prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _config_lines() -> list[str]:
+    before, cfg = _flat(get_cfg()), get_cfg()
+    add_ddl_config(cfg)
+    after = _flat(cfg) | {"MODEL.DEVICE": "cuda if there is one"}
+    return [f"config {k} = {after[k]!r}" for k in sorted(after) if k not in before or before[k] != after[k]]
+
+
+def _flag_lines(tool: str) -> list[str]:
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        spec = importlib.util.spec_from_file_location(tool, ROOT / "tools" / f"{tool}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    flags = [a.option_strings or [a.dest] for a in module.build_parser()._actions if a.dest != "help"]
+    return [f"flag tools/{tool}.py {' '.join(words)}" for words in sorted(flags)]
+
+
+def surface() -> str:
+    """Everything public, a line each."""
+    register_all_ddl()
+    lines = _config_lines()
+    lines += [f"meta architecture {name}" for name, c in META_ARCH_REGISTRY if c.__module__.startswith("ddl_d2")]
+    lines += [f"backbone {name}" for name, c in BACKBONE_REGISTRY if c.__module__.startswith("ddl_d2")]
+    lines += [f"head {name}" for name, c in SEM_SEG_HEADS_REGISTRY if c.__module__.startswith("ddl_d2")]
+    lines += [f"dataset {name}" for name in sorted(DatasetCatalog.list()) if name.startswith("ddl_i")]
+    lines += [f"metric {name}" for name in METRIC_NAMES]
+    lines += [f"operator {torch.ops.ddl_d2.ms_deform_attn.default._schema}"]
+    for tool in TOOLS:
+        lines += _flag_lines(tool)
+    return "\n".join(lines) + "\n"
+
+
+def test_public_surface():
+    expected, got = SURFACE.read_text(encoding="utf-8").splitlines(), surface().splitlines()
+    difference = difflib.unified_diff(expected, got, lineterm="", n=0)
+    changes = [line for line in difference if line[:2] not in ("--", "++", "@@")]
+    assert not changes, "the public surface changed:\n" + "\n".join(changes)
+
+
+if __name__ == "__main__":
+    SURFACE.write_text(surface(), encoding="utf-8")
