@@ -15,6 +15,7 @@ from detectron2.utils.logger import setup_logger
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ddl_d2.config import ConfigError
 from ddl_d2.data.build import build_test_loader, build_train_loader
 from ddl_d2.engine.checkpoint import Checkpointer
 from ddl_d2.engine.hooks import PredictionPictures
@@ -82,6 +83,7 @@ class ForgeryTrainer(DefaultTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         model = self.build_model(cfg)
+        _refuse_sync_bn_on_cpu(model, cfg.MODEL.DEVICE)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         model = distributed(model)
@@ -146,6 +148,11 @@ class ForgeryTrainer(DefaultTrainer):
             empty_score=cfg.TEST.EMPTY_SCORE,
             store=store,
         )
+
+
+def _refuse_sync_bn_on_cpu(model: nn.Module, device: str) -> None:
+    if device == "cpu" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+        raise ConfigError("SyncBN trains on GPUs only: on CPUs set MODEL.RESNETS.NORM FrozenBN (or BN)")
 
 
 def distributed(model: nn.Module) -> nn.Module:

@@ -42,7 +42,7 @@ class ForgeryPredictor:
         # The checkpoint holds the backbone too: what it was initialised from is not read again.
         cfg.MODEL.TIMM.PRETRAINED = ""
         model = build_model(cfg)
-        load_weights(model, cfg.MODEL.WEIGHTS)
+        load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=cfg.MODEL.PARTIAL_WEIGHTS)
         return cls(model, ResizeToFit(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
 
     @torch.no_grad()

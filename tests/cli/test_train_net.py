@@ -115,6 +115,7 @@ def test_two_processes_on_the_cpu(launcher, tiny_set, tmp_path):
         (["--config-file", CONFIG, "--eval-only"], "MODEL.WEIGHTS"),
         (["--config-file", CONFIG, "--eval-only", "MODEL.WEIGHTS", "gone.pth"], "gone.pth: no such weights file"),
         (["--config-file", CONFIG, "MODEL.TIMM.NAME", "no_such_model"], "timm has no model 'no_such_model'"),
+        (["--config-file", "configs/ddl_i/mask2former_resnet50.yaml", *TINY], "SyncBN trains on GPUs only"),
     ],
 )
 def test_bad_input_is_one_line(words, message, tiny_set, tmp_path):

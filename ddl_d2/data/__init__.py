@@ -1,0 +1,1 @@
+"""From files on disk to model input: opening, datasets, augmentation, the mapper, samplers and loaders."""

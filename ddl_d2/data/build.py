@@ -1,0 +1,203 @@
+"""Loaders for training and testing, on Detectron2's, over map-style datasets of dataset dicts.
+
+Each training sample is augmented under a seed made from the run's seed and the sample's position in the global stream.
+So the same run gives the same samples, bit for bit, with any number of workers and after any interruption.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.utils import comm
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from ddl_d2.data.mapper import ForgeryDatasetMapper
+from ddl_d2.data.samplers import ClassBalancedSampler, StatefulSampler, TrainingSampler
+
+Mapper = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+class TrainStream(IterableDataset):
+    """The mapped samples of one rank, from the sampler's position on; each worker makes every n-th batch of it."""
+
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, Any]] | Dataset,
+        *,
+        mapper: Mapper,
+        sampler: StatefulSampler,
+        batch_size: int,
+    ) -> None:
+        """
+        Args:
+            rows: dataset dicts.
+            mapper: dataset dict -> model input. It runs with numpy and `random` seeded for the sample.
+            sampler: which row stands at which position.
+            batch_size: of this rank; samples that are batched together come from one worker.
+        """
+        self.rows = rows
+        self.mapper = mapper
+        self.sampler = sampler
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        if worker is not None:
+            _one_opencv_thread()
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        sampler = self.sampler
+        start = sampler.position + sampler.rank
+        for batch in itertools.count(number, workers):
+            for sample in range(batch * self.batch_size, (batch + 1) * self.batch_size):
+                position = start + sample * sampler.world_size
+                with seeded(sampler.seed, position):
+                    row = self.mapper(self.rows[sampler.index_at(position)])  # type: ignore[index]
+                yield row
+
+
+class TrainLoader:
+    """An endless stream of batches (lists of mapper rows) that knows where it is.
+
+    `state_dict` counts the batches handed out, not those that workers have prepared ahead.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, Any]] | Dataset,
+        *,
+        mapper: Mapper,
+        sampler: StatefulSampler,
+        total_batch_size: int,
+        num_workers: int = 0,
+    ) -> None:
+        """
+        Args:
+            rows: dataset dicts.
+            mapper: dataset dict -> model input.
+            sampler: decides which rows come in which order.
+            total_batch_size: pictures per step over all ranks; a multiple of the number of ranks.
+            num_workers: processes of this rank; 0 maps in this process.
+
+        Raises:
+            ValueError: a batch that the ranks cannot share evenly.
+        """
+        if total_batch_size < 1 or total_batch_size % comm.get_world_size():
+            world = comm.get_world_size()
+            raise ValueError(f"SOLVER.IMS_PER_BATCH {total_batch_size} is not a positive multiple of {world} processes")
+        self.sampler = sampler
+        self.total_batch_size = total_batch_size
+        if num_workers:
+            _one_opencv_thread()
+        stream = TrainStream(rows, mapper=mapper, sampler=sampler, batch_size=total_batch_size // comm.get_world_size())
+        # No grouping by aspect ratio: it would tie the order of samples to the number of workers.
+        self._loader = build_detection_train_loader(
+            stream,
+            mapper=None,
+            total_batch_size=total_batch_size,
+            aspect_ratio_grouping=False,
+            num_workers=num_workers,
+        )
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        """Batches from the current position on. Starting a second iteration continues where the first stopped."""
+        for batch in self._loader:
+            self.sampler.position += self.total_batch_size
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state; takes effect at the next `iter()`. Raises as the sampler's."""
+        self.sampler.load_state_dict(state)
+
+
+def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLoader:
+    """The training loader of a config: DATASETS.TRAIN, INPUT.*, DATALOADER.*, SOLVER.IMS_PER_BATCH, SEED.
+
+    Args:
+        cfg: a full config.
+        mapper: replaces `ForgeryDatasetMapper(cfg, True)`.
+
+    Raises:
+        DatasetError: a dataset cannot be loaded.
+        ValueError: pictures without a label, an unknown sampler, one class only for a balanced sampler.
+    """
+    rows = get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False)
+    labels = dataset_labels(rows)
+    unlabelled = int((labels < 0).sum())
+    if unlabelled:
+        names = ", ".join(cfg.DATASETS.TRAIN)
+        raise ValueError(f"{names}: {unlabelled} of {len(labels)} pictures have no real/fake label; training needs it")
+    return TrainLoader(
+        rows,
+        mapper=mapper or ForgeryDatasetMapper(cfg, True),
+        sampler=build_sampler(cfg.DATALOADER.SAMPLER_TRAIN, labels, seed=cfg.SEED if cfg.SEED >= 0 else None),
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None = None) -> torch.utils.data.DataLoader:
+    """Every picture of a registered dataset once (each rank its share, in order), TEST.BATCH_SIZE at a time."""
+    rows = get_detection_dataset_dicts(dataset_name, filter_empty=False)
+    if cfg.DATALOADER.NUM_WORKERS:
+        _one_opencv_thread()
+    return build_detection_test_loader(
+        rows,
+        mapper=mapper or ForgeryDatasetMapper(cfg, False),
+        batch_size=cfg.TEST.BATCH_SIZE,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def build_sampler(name: str, labels: np.ndarray, *, seed: int | None) -> StatefulSampler:
+    """ "TrainingSampler" or "ClassBalancedSampler" over rows with these labels (0 or 1)."""
+    if name == "TrainingSampler":
+        return TrainingSampler(len(labels), seed=seed)
+    if name == "ClassBalancedSampler":
+        return ClassBalancedSampler(labels, seed=seed)
+    raise ValueError(f'DATALOADER.SAMPLER_TRAIN {name!r} is neither "TrainingSampler" nor "ClassBalancedSampler"')
+
+
+def dataset_labels(rows: Any) -> np.ndarray:
+    """int8 label of every row: 0 real, 1 fake, -1 unknown."""
+    labels = getattr(rows, "labels", None)
+    if labels is not None:
+        return labels
+    parts = getattr(rows, "datasets", None)
+    if parts is not None:
+        return np.concatenate([dataset_labels(part) for part in parts])
+    return np.array([row.get("is_fake", -1) for row in rows], dtype=np.int8)
+
+
+def _one_opencv_thread() -> None:
+    """No thread pool in OpenCV: a worker is one thread (torch sees to itself).
+
+    Called before the workers are forked: a child that inherits a used pool hangs as soon as it touches it.
+    """
+    if cv2.getNumThreads() > 1:
+        cv2.setNumThreads(1)
+
+
+@contextlib.contextmanager
+def seeded(seed: int, position: int) -> Iterator[None]:
+    """Seed `np.random` and `random` from the pair, and put their states back afterwards."""
+    entropy = np.random.SeedSequence([seed % 2**63, position]).generate_state(8)
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    np.random.seed(entropy[:4])
+    random.seed(entropy[4:].tobytes())
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

@@ -1,0 +1,86 @@
+"""Names for datasets in Detectron2's catalogs. Registering touches no disk: a set is listed when it is first used."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ddl_d2.data.datasets.columns import DatasetColumns
+from ddl_d2.data.datasets.ddl_i import SPLITS
+from ddl_d2.data.datasets.errors import DatasetError, DatasetReport
+from ddl_d2.data.datasets.load import load_dataset, load_folder
+
+_logger = logging.getLogger(__name__)
+THING_CLASSES = ("forged",)
+
+
+def register_datasets(cfg: CfgNode) -> None:
+    """Register what a config points at: ddl_i_train, ddl_i_valid, ddl_i_test, and "folder", "json_list" where set.
+
+    A name that is registered already is replaced, so the last config wins.
+    """
+    policy = cfg.DATASETS.FAKE_WITHOUT_MASK
+    register_all_ddl(cfg.DATASETS.DDL_ROOT or None, fake_without_mask=policy)
+    others = {
+        "folder": (cfg.DATASETS.FOLDER_ROOT, _load_folder),
+        "json_list": (cfg.DATASETS.JSON_LIST, _load_list),
+    }
+    for name, (path, load) in others.items():
+        if path:
+            _register(name, path, functools.partial(load, path, fake_without_mask=policy))
+        elif name in DatasetCatalog:
+            _forget(name)
+
+
+def register_all_ddl(root: str | None = None, *, fake_without_mask: str = "skip") -> None:
+    """Register ddl_i_train, ddl_i_valid and ddl_i_test.
+
+    Args:
+        root: folder that holds the splits, at any depth; None = $DETECTRON2_DATASETS/ddl_i (looked up now).
+        fake_without_mask: see `assemble`.
+    """
+    folder = root or os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), "ddl_i")
+    for split in SPLITS:
+        load = functools.partial(load_dataset, folder, split, fake_without_mask=fake_without_mask)
+        _register(f"ddl_i_{split}", folder, load)
+
+
+def _load_folder(path: str, *, fake_without_mask: str) -> tuple[DatasetColumns, DatasetReport]:
+    if not os.path.isdir(os.path.expanduser(path)):
+        raise DatasetError(f"{path}: no such folder (DATASETS.FOLDER_ROOT)")
+    return load_folder(os.path.expanduser(path), fake_without_mask=fake_without_mask)
+
+
+def _load_list(path: str, *, fake_without_mask: str) -> tuple[DatasetColumns, DatasetReport]:
+    if not os.path.isfile(os.path.expanduser(path)):
+        raise DatasetError(f"{path}: no such file (DATASETS.JSON_LIST)")
+    return load_dataset(path, fake_without_mask=fake_without_mask)
+
+
+def _register(name: str, root: str, load: Callable[[], tuple[DatasetColumns, DatasetReport]]) -> None:
+    if name in DatasetCatalog:
+        _forget(name)
+    DatasetCatalog.register(name, functools.partial(_load_and_report, name, load))
+    MetadataCatalog.get(name).set(evaluator_type="ddl", thing_classes=list(THING_CLASSES), dataset_root=root)
+
+
+def _forget(name: str) -> None:
+    DatasetCatalog.remove(name)
+    if name in MetadataCatalog:
+        MetadataCatalog.remove(name)
+
+
+def _load_and_report(name: str, load: Callable[[], tuple[DatasetColumns, DatasetReport]]) -> DatasetColumns:
+    try:
+        rows, report = load()
+    except DatasetError as error:
+        raise DatasetError(f"dataset {name}: {error}") from error
+    _logger.info("dataset %s: %r", name, rows)
+    for line in report.lines():
+        _logger.warning("dataset %s: %s", name, line)
+    return rows

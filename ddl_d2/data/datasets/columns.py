@@ -1,0 +1,136 @@
+"""A million dataset dicts in a few arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+# Values of `masks`' companion column: how a row without a mask file is meant.
+_KEYS = ("names", "name_ends", "masks", "mask_ends", "labels", "full", "order")
+
+
+class DatasetColumns(Dataset, Sequence):
+    """A read-only sequence of dataset dicts, made when asked for from byte and offset arrays.
+
+    It is also a map-style torch dataset. Workers that are forked share its memory; workers that are spawned share it
+    through torch. A slice or `select` shares the arrays too.
+
+    A row holds `file_name`, `image_id` (the file's path relative to `root`, with "/"), `is_fake` (0 or 1, absent if
+    unknown), `mask_file_name` (absent if there is none) and `fully_forged` (True for a fake that stands without a mask
+    file for a wholly forged picture, else absent).
+    """
+
+    def __init__(self, root: str, arrays: dict[str, np.ndarray]) -> None:
+        """`arrays` as made by `from_lists`; use that."""
+        self.root = root
+        self._arrays = arrays
+
+    @classmethod
+    def from_lists(
+        cls,
+        root: str,
+        names: Sequence[str],
+        labels: Sequence[int] | np.ndarray,
+        masks: Sequence[str],
+        *,
+        fully_forged: Sequence[bool] | np.ndarray | None = None,
+    ) -> DatasetColumns:
+        """
+        Args:
+            root: the folder that names and masks are relative to.
+            names: pictures.
+            labels: 0 real, 1 fake, -1 unknown, one per picture.
+            masks: mask files, "" for none, one per picture.
+            fully_forged: one per picture; default none is.
+        """
+        name_bytes, name_ends = _pack(names)
+        mask_bytes, mask_ends = _pack(masks)
+        full = np.zeros(len(names), dtype=bool) if fully_forged is None else np.asarray(fully_forged, dtype=bool)
+        arrays = {
+            "names": name_bytes,
+            "name_ends": name_ends,
+            "masks": mask_bytes,
+            "mask_ends": mask_ends,
+            "labels": np.asarray(labels, dtype=np.int8),
+            "full": full,
+            "order": np.arange(len(names), dtype=np.int64),
+        }
+        if not len(names) == len(masks) == len(arrays["labels"]) == len(full):
+            raise ValueError("names, labels, masks and fully_forged must be of one length")
+        return cls(root, arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays["order"])
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> DatasetColumns: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | DatasetColumns:
+        if isinstance(index, slice):
+            return self.select(np.arange(len(self))[index])
+        arrays = self._arrays
+        position = int(arrays["order"][index])
+        name = _unpack(arrays["names"], arrays["name_ends"], position)
+        row: dict[str, Any] = {"file_name": os.path.join(self.root, name), "image_id": name}
+        if arrays["labels"][position] >= 0:
+            row["is_fake"] = int(arrays["labels"][position])
+        mask = _unpack(arrays["masks"], arrays["mask_ends"], position)
+        if mask:
+            row["mask_file_name"] = os.path.join(self.root, mask)
+        if arrays["full"][position]:
+            row["fully_forged"] = True
+        return row
+
+    def select(self, indices: Iterable[int] | np.ndarray) -> DatasetColumns:
+        """The rows at `indices`, in that order."""
+        chosen = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), dtype=np.int64)
+        return DatasetColumns(self.root, {**self._arrays, "order": self._arrays["order"][chosen]})
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int8, N: 0 real, 1 fake, -1 unknown."""
+        return self._arrays["labels"][self._arrays["order"]]
+
+    @property
+    def has_mask(self) -> np.ndarray:
+        """bool, N: whether the row has a mask file."""
+        ends = self._arrays["mask_ends"]
+        return (np.diff(ends, prepend=0) > 0)[self._arrays["order"]]
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The columns, for storing; give them back to the constructor. Do not write to them."""
+        return dict(self._arrays)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As tensors: torch's own pickler hands them to a spawned worker through shared memory.
+        return {"root": self.root, "arrays": {key: torch.from_numpy(self._arrays[key]) for key in _KEYS}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.root = state["root"]
+        self._arrays = {key: value.numpy() for key, value in state["arrays"].items()}
+
+    def __repr__(self) -> str:
+        labels = self.labels
+        return (
+            f"DatasetColumns({self.root}: {len(self)} pictures, {int((labels == 0).sum())} real, "
+            f"{int((labels == 1).sum())} fake)"
+        )
+
+
+def _pack(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """UTF-8 bytes one after the other, and where each ends."""
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum(np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)), dtype=np.int64)
+    return np.frombuffer(bytearray(b"".join(encoded)), dtype=np.uint8), ends
+
+
+def _unpack(data: np.ndarray, ends: np.ndarray, position: int) -> str:
+    start = int(ends[position - 1]) if position else 0
+    return data[start : int(ends[position])].tobytes().decode()

@@ -1,0 +1,89 @@
+"""What can be wrong with a dataset: the fatal error, and the report of everything that is merely odd."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+# kind -> (what it means, what to do). Kinds in NOTES are worth knowing but no fault.
+KINDS = {
+    "fake_without_mask": (
+        "fake pictures without a mask file",
+        'add the masks, or choose DATASETS.FAKE_WITHOUT_MASK: "skip", "full", "score" or "error"',
+    ),
+    "ambiguous_mask": (
+        "fake pictures whose stem is another fake's too, or fits several masks; taken as without mask",
+        "give each mask the full name of its picture, or remove the duplicates",
+    ),
+    "mask_without_fake": ("mask files that belong to no fake picture", "remove them, or add the pictures"),
+    "unreadable_name": (
+        "file names that are not valid UTF-8 or hold control characters; not used",
+        "rename the files",
+    ),
+    "other_file": ("files of other kinds; not used", "nothing, if they are not pictures"),
+    "not_a_file": ("pipes, sockets, devices or broken links with a picture's name; not used", "remove them"),
+    "link_outside": (
+        "links that lead out of the dataset's root; not followed",
+        "copy the files in, or move the root up",
+    ),
+    "outside_root": (
+        "paths in the list that lead out of its root; not read",
+        "put the list into the folder that holds the pictures, and write paths relative to it",
+    ),
+    "missing_file": ("paths in the list without a file", "correct the list, or add the files"),
+    "bad_line": ("lines or entries that cannot be understood; not used", "correct them: see datasets/README.md"),
+    "duplicate_entry": ("pictures listed more than once; the first entry counts", "remove the repetitions"),
+    "conflicting_label": ("pictures listed with both labels; not used", "correct the labels"),
+    "without_label": ("pictures without a label in labels.txt; kept without one", "add them to labels.txt"),
+    "label_without_picture": ("lines of labels.txt without a picture", "remove them, or add the pictures"),
+}
+NOTES = frozenset({"other_file"})
+MAX_EXAMPLES = 5
+
+
+class DatasetError(ValueError):
+    """A dataset that cannot be used as asked for; says what was looked for, where, and what was found."""
+
+
+class DatasetReport:
+    """Counts of everything odd about a dataset, with a few examples of each (paths relative to the root)."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
+
+    def add(self, kind: str, example: str, count: int = 1) -> None:
+        """Count one finding of a kind of `KINDS`."""
+        self.counts[kind] += count
+        kept = self.examples.setdefault(kind, [])
+        if len(kept) < MAX_EXAMPLES:
+            kept.append(printable(example))
+
+    @property
+    def problems(self) -> dict[str, int]:
+        """The counts that are faults."""
+        return {kind: count for kind, count in sorted(self.counts.items()) if kind not in NOTES}
+
+    def lines(self) -> list[str]:
+        """One line for each kind found: how many, what, examples, and what to do."""
+        lines = []
+        for kind, count in sorted(self.counts.items()):
+            what, remedy = KINDS[kind]
+            shown = ", ".join(self.examples.get(kind, []))
+            lines.append(f"{count} {what} (e.g. {shown}). To do: {remedy}.")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"counts": dict(self.counts), "examples": self.examples}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DatasetReport:
+        report = cls()
+        report.counts.update({str(kind): int(count) for kind, count in values["counts"].items()})
+        report.examples = {str(kind): [str(x) for x in shown] for kind, shown in values["examples"].items()}
+        return report
+
+
+def printable(text: str) -> str:
+    """`text` on one line and encodable, whatever a file name holds."""
+    return text if text.isprintable() else text.encode("unicode_escape", "replace").decode()

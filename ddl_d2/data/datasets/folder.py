@@ -1,0 +1,56 @@
+"""Folders of pictures: real/ and fake/ (and masks/), Tp/ and Gt/, or no labels at all; subfolders allowed."""
+
+from __future__ import annotations
+
+import os
+
+from ddl_d2.data.datasets.assemble import assemble
+from ddl_d2.data.datasets.columns import DatasetColumns
+from ddl_d2.data.datasets.listing import MASK_FOLDERS, Lister, pair_masks
+
+
+def load_labelled_folder(folder: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:
+    """`folder`/real/**, `folder`/fake/** and `folder`/masks/** (or mask/), the masks under the fakes' names."""
+    reals = lister.pictures(os.path.join(folder, "real"))
+    fakes = lister.pictures(os.path.join(folder, "fake"))
+    mask_folder, masks = list_masks(folder, lister)
+    paired = pair_masks(fakes, masks, lister.report, prefix=f"{mask_folder}/")
+    return assemble(
+        folder,
+        [f"real/{name}" for name in reals] + [f"fake/{name}" for name in fakes],
+        [0] * len(reals) + [1] * len(fakes),
+        [""] * len(reals) + [mask and f"{mask_folder}/{mask}" for mask in paired],
+        fake_without_mask=fake_without_mask,
+        report=lister.report,
+    )
+
+
+def load_tampered_folder(folder: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:
+    """`folder`/Tp/** with masks in `folder`/Gt/**, and real pictures in `folder`/Au/** if there is one (IMDL sets)."""
+    fakes, masks = lister.pictures(os.path.join(folder, "Tp")), lister.pictures(os.path.join(folder, "Gt"))
+    reals = lister.pictures(os.path.join(folder, "Au"))
+    paired = pair_masks(fakes, masks, lister.report, prefix="Gt/")
+    return assemble(
+        folder,
+        [f"Au/{name}" for name in reals] + [f"Tp/{name}" for name in fakes],
+        [0] * len(reals) + [1] * len(fakes),
+        [""] * len(reals) + [mask and f"Gt/{mask}" for mask in paired],
+        fake_without_mask=fake_without_mask,
+        report=lister.report,
+    )
+
+
+def load_unlabelled_folder(folder: str, lister: Lister) -> DatasetColumns:
+    """Every picture in and below `folder` except masks/; no labels."""
+    names = lister.pictures(folder, skip=lambda name: name in MASK_FOLDERS)
+    return assemble(
+        folder, names, [-1] * len(names), [""] * len(names), fake_without_mask="score", report=lister.report
+    )
+
+
+def list_masks(folder: str, lister: Lister) -> tuple[str, list[str]]:
+    """Which of masks/ and mask/ `folder` has (the first if both), and the pictures in it."""
+    for name in MASK_FOLDERS:
+        if os.path.isdir(os.path.join(folder, name)):
+            return name, lister.pictures(os.path.join(folder, name))
+    return MASK_FOLDERS[0], []

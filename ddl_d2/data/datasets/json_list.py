@@ -1,0 +1,122 @@
+"""A JSON list of [picture, mask] or [picture, "Negative"], the exchange format of the IMDL benchmark."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ddl_d2.data.datasets.assemble import assemble
+from ddl_d2.data.datasets.columns import DatasetColumns
+from ddl_d2.data.datasets.errors import DatasetError
+from ddl_d2.data.datasets.listing import Lister, is_within
+
+NEGATIVE = "negative"
+
+
+def load_json_list(path: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:
+    """Rows of a list; paths are relative to the lister's root, or absolute inside it.
+
+    Args:
+        path: a JSON file: [["a.jpg", "a_mask.png"], ["b.jpg", "Negative"], ...]. A byte order mark is fine.
+        lister: its root is where nothing may lead out of.
+        fake_without_mask: see `assemble`; applied where a mask is missing or refused.
+
+    Raises:
+        DatasetError: not JSON, not a list, or nothing usable in it.
+    """
+    lister.stamps[path] = os.stat(path).st_mtime_ns
+    files = _Files(lister)
+    report = lister.report
+    labels: dict[str, int] = {}
+    masks: dict[str, str] = {}
+    conflicting: set[str] = set()
+    for number, entry in enumerate(_entries(path), start=1):
+        if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str) and x.strip() for x in entry)):
+            report.add("bad_line", f"entry {number}: {str(entry)[:60]}")
+            continue
+        name = files.resolve(entry[0])
+        if name is None:
+            continue
+        label = 0 if entry[1].strip().lower() == NEGATIVE else 1
+        if name in labels:
+            same = labels[name] == label
+            report.add("duplicate_entry" if same else "conflicting_label", name)
+            if not same:
+                conflicting.add(name)
+            continue
+        labels[name] = label
+        masks[name] = (files.resolve(entry[1]) or "") if label else ""
+    names = [name for name in labels if name not in conflicting]
+    return assemble(
+        lister.root,
+        names,
+        [labels[name] for name in names],
+        [masks[name] for name in names],
+        fake_without_mask=fake_without_mask,
+        report=report,
+    )
+
+
+def _entries(path: str) -> list:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        entries = json.loads(data)
+    except RecursionError as error:
+        raise DatasetError(f"{path}: nested too deeply for a list of [picture, mask]") from error
+    except (OSError, ValueError) as error:  # bad JSON and bad encoding are ValueErrors
+        raise DatasetError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(entries, list):
+        raise DatasetError(
+            f'{path}: holds a JSON {type(entries).__name__}; a list of [picture, mask | "Negative"] is needed'
+        )
+    return entries
+
+
+class _Files:
+    """Which paths of a list are files inside the root; each folder is listed once."""
+
+    def __init__(self, lister: Lister) -> None:
+        self.lister = lister
+        self.root = lister.root
+        self._folders: dict[str, dict[str, str]] = {}
+
+    def resolve(self, text: str) -> str | None:
+        """The path relative to the root, with "/"; None, and an entry in the report, if it cannot be used."""
+        path = text.strip()
+        if path.startswith("/") or "." in path.partition("/")[0] or "/." in path or "//" in path:
+            full = os.path.normpath(os.path.join(self.root, path))
+            if not full.startswith(self.root.rstrip("/") + "/"):
+                self.lister.report.add("outside_root", text[:200])
+                return None
+            path = os.path.relpath(full, self.root)
+        folder, _, name = path.rpartition("/")
+        state = self._folder(folder).get(name)
+        if state == "":
+            return path
+        self.lister.report.add(state or "missing_file", text[:200])
+        return None
+
+    def _folder(self, folder: str) -> dict[str, str]:
+        """File name -> "" (usable) or the kind of problem."""
+        known = self._folders.get(folder)
+        if known is None:
+            known = self._folders[folder] = self._list(os.path.join(self.root, folder) if folder else self.root)
+        return known
+
+    def _list(self, folder: str) -> dict[str, str]:
+        states: dict[str, str] = {}
+        try:
+            inside = is_within(folder, self.root)
+            self.lister.stamps[folder] = os.stat(folder).st_mtime_ns
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_file(follow_symlinks=False):
+                        states[entry.name] = "" if inside else "outside_root"
+                    elif entry.is_symlink():
+                        states[entry.name] = "" if is_within(entry.path, self.root) else "link_outside"
+                        if not states[entry.name] and not os.path.isfile(entry.path):
+                            states[entry.name] = "not_a_file"
+        except (OSError, ValueError):  # no such folder, or a name no system takes
+            self.lister.stamps.pop(folder, None)
+        return states

@@ -1,0 +1,143 @@
+"""Listing folders fast, and without leaving the dataset's root."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+
+from ddl_d2.data.datasets.errors import DatasetReport
+
+IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+MASK_FOLDERS = ("masks", "mask")
+_UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_MAX_DEPTH = 32
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file name ends like a picture's, in upper or lower case."""
+    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+
+
+def is_within(path: str, root: str) -> bool:
+    """Whether `path`, with links followed, lies in `root` (itself a real path)."""
+    real = os.path.realpath(path)
+    return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
+
+
+class Lister:
+    """Lists the pictures below a root, once each folder, in no more than one call to the system per folder.
+
+    Files are told by the folder's own entries (no `stat` for each). Names that cannot be used, links out of the root,
+    pipes and files of other kinds go into the report. Links to folders are followed only where a layout names the
+    folder itself (`root/fake`), never while descending, so no loop can arise.
+    """
+
+    def __init__(self, root: str, report: DatasetReport) -> None:
+        """`root` is the real path of the folder that nothing may leave."""
+        self.root = root
+        self.report = report
+        # Folder -> its mtime before it was listed: what a stored index depends on.
+        self.stamps: dict[str, int] = {}
+
+    def pictures(self, folder: str, *, skip: Callable[[str], bool] = lambda name: False) -> list[str]:
+        """Names of the pictures in and below `folder`, relative to it, sorted; `skip` leaves out folders at the top."""
+        if not os.path.isdir(folder):
+            return []
+        if not is_within(folder, self.root):
+            self.report.add("link_outside", self._shown(folder))
+            return []
+        found: list[str] = []
+        pending = [("", 0)]
+        while pending:
+            prefix, depth = pending.pop()
+            names, folders = self._list(folder, prefix)
+            found.extend(names if not prefix else [prefix + name for name in names])
+            if depth < _MAX_DEPTH:
+                pending.extend((f"{prefix}{name}/", depth + 1) for name in folders if depth or not skip(name))
+        found.sort()
+        return found
+
+    def _list(self, top: str, prefix: str) -> tuple[list[str], list[str]]:
+        folder = os.path.join(top, prefix) if prefix else top
+        self.stamps[folder] = os.stat(folder).st_mtime_ns
+        names, folders = [], []
+        extensions, splitext, unusable = IMAGE_EXTENSIONS, os.path.splitext, _UNUSABLE.search
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                picture = splitext(name)[1].lower() in extensions
+                if picture and entry.is_file(follow_symlinks=False) and not unusable(name):
+                    names.append(name)
+                elif entry.is_dir(follow_symlinks=False):
+                    if not unusable(name):
+                        folders.append(name)
+                    else:
+                        self.report.add("unreadable_name", prefix + name)
+                elif self._odd_entry(entry, prefix + name, picture):
+                    names.append(name)
+        return names, folders
+
+    def _odd_entry(self, entry: os.DirEntry[str], shown: str, picture: bool) -> bool:
+        """Report an entry that is not plainly a picture or a folder; True if it is a link to a usable picture."""
+        if not picture:
+            if entry.is_symlink() and os.path.isdir(entry.path):
+                inside = is_within(entry.path, self.root)
+                self.report.add("other_file" if inside else "link_outside", shown)
+            elif not entry.name.startswith("."):
+                self.report.add("other_file", shown)
+            return False
+        if _UNUSABLE.search(entry.name):
+            self.report.add("unreadable_name", shown)
+        elif not entry.is_symlink() or not os.path.isfile(entry.path):
+            self.report.add("not_a_file", shown)
+        elif not is_within(entry.path, self.root):
+            self.report.add("link_outside", shown)
+        else:
+            return True
+        return False
+
+    def _shown(self, path: str) -> str:
+        return os.path.relpath(path, self.root)
+
+
+def pair_masks(fakes: list[str], masks: list[str], report: DatasetReport, prefix: str = "") -> list[str]:
+    """The mask of each fake, "" for none: by full name first, then by stem.
+
+    A stem pairs only if a single fake without a mask of its full name, and a single mask not yet taken, have it. A
+    mask's stem may end in "_gt" or "_mask".
+
+    Args:
+        fakes, masks: sorted names, relative to their folders.
+        report: receives `fake_without_mask`, `ambiguous_mask`, `mask_without_fake`.
+        prefix: of a mask's name in the report.
+    """
+    available = set(masks)
+    paired = [name if name in available else "" for name in fakes]
+    if all(paired) and len(paired) == len(available):
+        return paired
+    available.difference_update(paired)
+    waiting: dict[str, list[int]] = {}
+    for index, name in enumerate(fakes):
+        if not paired[index]:
+            waiting.setdefault(os.path.splitext(name)[0], []).append(index)
+    candidates: dict[str, list[str]] = {}
+    for mask in sorted(available):
+        stem = os.path.splitext(mask)[0]
+        plain = re.sub(r"_(gt|mask)$", "", stem)
+        candidates.setdefault(stem if stem in waiting else plain, []).append(mask)
+    taken_stems = {os.path.splitext(mask)[0] for mask in paired if mask}
+    for stem, indices in waiting.items():
+        options = candidates.get(stem, [])
+        if len(indices) == len(options) == 1:
+            paired[indices[0]] = options[0]
+            available.discard(options[0])
+            continue
+        ambiguous = bool(options) or stem in taken_stems
+        for index in indices:
+            report.add("ambiguous_mask" if ambiguous else "fake_without_mask", fakes[index])
+        if ambiguous:
+            available.difference_update(options)
+    for mask in sorted(available):
+        report.add("mask_without_fake", prefix + mask)
+    return paired

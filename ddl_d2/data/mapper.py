@@ -1,0 +1,134 @@
+"""Dataset dict -> model input. One mapper; what varies is handed to it as small functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import transforms as T
+
+from ddl_d2.data.ground_truth import read_forgery_mask
+from ddl_d2.data.image_io import MAX_PIXELS, read_image
+from ddl_d2.data.instances import forgery_mask_to_instances
+from ddl_d2.data.transforms import build_augmentations
+
+EMPTY_POLICIES = ("keep", "relabel")
+
+# (picture, mask, row) -> (picture, mask, is_fake): turns a real picture into a forged one while training.
+Forge = Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], tuple[np.ndarray, np.ndarray, int]]
+
+
+class ForgeryDatasetMapper:
+    """Reads a picture (and in training its mask), augments both and packs them for a model.
+
+    The result holds everything of the dataset dict, and
+
+    - `image`: uint8 RGB tensor, 3 x H x W, after augmentation; not padded (the model pads its batch),
+    - `height`, `width`: of the picture as stored on disk (after its EXIF orientation),
+
+    and in training
+
+    - `is_fake`: 0 or 1, for the crop (see `empty_policy`),
+    - `forgery_mask`: bool tensor, H x W,
+    - `instances`: `gt_classes` and `gt_masks`, possibly none (see `data/instances.py`),
+    - `localization_valid`: False for a fake whose mask is not known. Its `forgery_mask` and `instances` are then empty
+      and mean nothing: a criterion must leave the picture out of its localization losses,
+    - `mask_resized`: True where the mask file had another size than the picture.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: Sequence[T.Augmentation],
+        instance_mode: str = "union",
+        num_classes: int = 1,
+        min_instance_area: int = 16,
+        empty_policy: str = "keep",
+        max_pixels: int = MAX_PIXELS,
+        forge: Forge | None = None,
+    ) -> None:
+        """
+        Args:
+            is_train: whether targets are made.
+            augmentations: applied in order to picture and mask.
+            instance_mode, num_classes, min_instance_area: see `forgery_mask_to_instances`.
+            empty_policy: a fake whose crop shows no forged pixel "keep"s its label or is "relabel"led real.
+            max_pixels: the most pixels a picture may have.
+            forge: called on each training picture before the augmentations.
+        """
+        if empty_policy not in EMPTY_POLICIES:
+            raise ValueError(f"INPUT.CROP.EMPTY_POLICY {empty_policy!r} is not one of {', '.join(EMPTY_POLICIES)}")
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.instance_mode = instance_mode
+        self.num_classes = num_classes
+        self.min_instance_area = min_instance_area
+        self.empty_policy = empty_policy
+        self.max_pixels = max_pixels
+        self.forge = forge
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True, **overrides: Any) -> dict[str, Any]:
+        if cfg.INPUT.FORMAT != "RGB":
+            raise ValueError(f'INPUT.FORMAT must be "RGB", not {cfg.INPUT.FORMAT!r}')
+        return {
+            "is_train": is_train,
+            "augmentations": build_augmentations(cfg, is_train),
+            "instance_mode": cfg.INPUT.INSTANCES,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "min_instance_area": cfg.INPUT.MIN_INSTANCE_AREA,
+            "empty_policy": cfg.INPUT.CROP.EMPTY_POLICY,
+            "max_pixels": cfg.INPUT.MAX_PIXELS,
+            **overrides,
+        }
+
+    def __call__(self, dataset_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """Map one dataset dict; see the class.
+
+        Raises:
+            ImageReadError: the picture or its mask cannot be read.
+            ValueError: a training picture without a label.
+        """
+        row = dict(dataset_dict)
+        image = read_image(row["file_name"], max_pixels=self.max_pixels)
+        row["height"], row["width"] = image.shape[:2]
+        if not self.is_train:
+            augmented = T.AugInput(image)
+            self.augmentations(augmented)
+            row["image"] = _to_tensor(augmented.image)
+            return row
+        self._add_targets(row, image)
+        return row
+
+    def _add_targets(self, row: dict[str, Any], image: np.ndarray) -> None:
+        if row.get("is_fake") not in (0, 1):
+            raise ValueError(f"{row['file_name']}: has no real/fake label (is_fake), which training needs")
+        truth = read_forgery_mask(row, *image.shape[:2], max_pixels=self.max_pixels)
+        mask = np.zeros(image.shape[:2], dtype=bool) if truth is None else truth.mask
+        is_fake, known = int(row["is_fake"]), truth is not None
+        if self.forge is not None:
+            image, mask, is_fake = self.forge(image, mask, row)
+
+        augmented = T.AugInput(image, sem_seg=mask.astype(np.uint8))
+        self.augmentations(augmented)
+        mask = np.ascontiguousarray(augmented.sem_seg).astype(bool)
+        if is_fake and known and self.empty_policy == "relabel" and not mask.any():
+            is_fake = 0
+        row["image"] = _to_tensor(augmented.image)
+        row["is_fake"] = is_fake
+        row["forgery_mask"] = torch.from_numpy(mask)
+        row["instances"] = forgery_mask_to_instances(
+            mask, mode=self.instance_mode, num_classes=self.num_classes, min_area=self.min_instance_area
+        )
+        row["localization_valid"] = known
+        row["mask_resized"] = truth is not None and truth.resized
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    """uint8 H x W x 3 to a contiguous uint8 tensor 3 x H x W."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -1,0 +1,272 @@
+"""Augmentations of pictures and their forgery masks, as Detectron2 `T.Augmentation`s.
+
+Pictures are uint8 RGB H x W x 3; a mask travels as `AugInput.sem_seg`, uint8 H x W with 1 = forged. Every draw comes
+from `np.random`, which the loader seeds for each sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import CropTransform, NoOpTransform, Transform
+
+
+class AntialiasedResize(Transform):
+    """Resize to `height` x `width` with the antialiased bilinear kernel, equal to Pillow's to one grey level.
+
+    A mask goes through the same kernel as 0/255 and is cut at one half. Nearest-neighbour would pick single source
+    pixels, which when shrinking moves the border by up to half a source step and breaks thin regions; the area share
+    keeps picture and mask on the same geometry.
+    """
+
+    def __init__(self, source: tuple[int, int], target: tuple[int, int]) -> None:
+        """`source` and `target` are (height, width) in pixels."""
+        super().__init__()
+        self.source = source
+        self.target = target
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """uint8 H x W x C to uint8 height x width x C."""
+        if img.shape[:2] == self.target:
+            return img
+        planes = torch.from_numpy(np.ascontiguousarray(img)).permute(2, 0, 1)[None]
+        resized = torch.nn.functional.interpolate(
+            planes, size=self.target, mode="bilinear", align_corners=False, antialias=True
+        )
+        return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """uint8 (0, 1) H x W to uint8 (0, 1) height x width."""
+        if segmentation.shape == self.target:
+            return segmentation
+        coverage = self.apply_image((segmentation * np.uint8(255))[:, :, None])[:, :, 0]
+        return (coverage >= 128).astype(np.uint8)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """(x, y) points, N x 2, in pixels."""
+        scale = np.array([self.target[1] / self.source[1], self.target[0] / self.source[0]])
+        return coords * scale
+
+    def inverse(self) -> Transform:
+        return AntialiasedResize(self.target, self.source)
+
+
+def fitted_size(height: int, width: int, min_size: int, max_size: int, factor: float = 1.0) -> tuple[int, int]:
+    """(height, width) after fitting the shortest edge to `min_size` unless the longest would pass `max_size`.
+
+    Whichever limit binds; then both edges are multiplied by `factor`. Never below one pixel.
+    """
+    scale = factor * min(min_size / min(height, width), max_size / max(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+class ResizeToFit(T.Augmentation):
+    """Fit the picture into (min_size, max_size), keeping its shape, then scale it by a random factor."""
+
+    def __init__(
+        self,
+        min_size: int | Sequence[int],
+        max_size: int,
+        scale_range: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
+        """
+        Args:
+            min_size: length of the shortest edge in pixels, or several to choose from.
+            max_size: the most the longest edge may be, before the random factor.
+            scale_range: the factor is drawn uniformly from here.
+        """
+        super().__init__()
+        self.min_sizes = (min_size,) if isinstance(min_size, int) else tuple(min_size)
+        self.max_size = max_size
+        self.scale_range = scale_range
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        height, width = image.shape[:2]
+        min_size = self.min_sizes[0] if len(self.min_sizes) == 1 else int(np.random.choice(self.min_sizes))
+        low, high = self.scale_range
+        factor = np.random.uniform(low, high) if low != high else low
+        target = fitted_size(height, width, min_size, self.max_size, factor)
+        return NoOpTransform() if target == (height, width) else AntialiasedResize((height, width), target)
+
+
+class RandomCropKeepingForgery(T.Augmentation):
+    """A random crop; of a forged picture, one that shows forged pixels and is not filled by a single class.
+
+    A crop larger than the picture takes all of it (nothing is padded here). A draw is repeated while it holds no
+    forged pixel, or while one class covers `single_category_max_area` of it or more. If no draw passes, the last one
+    with forged pixels is taken, or else the last. Pictures without forged pixels take the first draw.
+    """
+
+    input_args = ("image", "sem_seg")
+
+    def __init__(self, crop_size: tuple[int, int], single_category_max_area: float = 0.75, retries: int = 10) -> None:
+        """`crop_size` is (height, width) in pixels, `single_category_max_area` a share of the crop in (0, 1]."""
+        super().__init__()
+        self.crop_size = crop_size
+        self.single_category_max_area = single_category_max_area
+        self.retries = retries
+
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> Transform:
+        height, width = image.shape[:2]
+        crop_height, crop_width = min(self.crop_size[0], height), min(self.crop_size[1], width)
+        whole = (crop_height, crop_width) == (height, width)
+        if whole:
+            return NoOpTransform()
+        draws = max(1, self.retries) if sem_seg.any() else 1
+        kept = (0, 0)
+        kept_is_forged = False
+        for _ in range(draws):
+            top = int(np.random.randint(height - crop_height + 1))
+            left = int(np.random.randint(width - crop_width + 1))
+            forged = int(np.count_nonzero(sem_seg[top : top + crop_height, left : left + crop_width]))
+            share = forged / (crop_height * crop_width)
+            if forged or not kept_is_forged:
+                kept, kept_is_forged = (top, left), forged > 0
+            if forged and max(share, 1 - share) < self.single_category_max_area:
+                break
+            if forged and self.single_category_max_area >= 1:
+                break
+        return CropTransform(kept[1], kept[0], crop_width, crop_height, width, height)
+
+
+class PointwiseColour(Transform):
+    """Look-up tables, before, within and after HSV: the whole of an SSD distortion in three passes at most."""
+
+    def __init__(self, before: np.ndarray, hue: np.ndarray, saturation: np.ndarray, after: np.ndarray) -> None:
+        """Each is a uint8 table of 256 values; OpenCV's hue runs from 0 to 179."""
+        super().__init__()
+        self.before, self.hue, self.saturation, self.after = before, hue, saturation, after
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """uint8 H x W x 3 RGB to the same."""
+        img = _look_up(img, self.before)
+        if not (_is_identity(self.hue[:180]) and _is_identity(self.saturation)):
+            tables = np.stack([self.hue, self.saturation, _IDENTITY], axis=1)[None]
+            hsv = cv2.LUT(cv2.cvtColor(img, cv2.COLOR_RGB2HSV), tables)
+            img = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        return _look_up(img, self.after)
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return segmentation
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        return coords
+
+
+class PhotometricDistortion(T.Augmentation):
+    """SSD's colour distortion (Liu et al. 2016, section 2.2; the ranges of S1's recipe).
+
+    Brightness +-32, contrast, saturation x0.5..1.5 and hue +-18 (OpenCV's half degrees), each with probability 1/2;
+    contrast comes before or after the HSV steps, a coin decides. After each step values are clipped to 0..255 and cut
+    to integers, as in Detectron2's `ColorAugSSDTransform`; but every step is a look-up table, and saturation and hue
+    share one trip to HSV and back: less is lost to rounding when both are drawn, otherwise the result is the same.
+    """
+
+    def __init__(
+        self,
+        brightness: float = 32.0,
+        contrast: tuple[float, float] = (0.5, 1.5),
+        saturation: tuple[float, float] = (0.5, 1.5),
+        hue: int = 18,
+    ) -> None:
+        super().__init__()
+        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        del image
+        uniform, coin = np.random.uniform, lambda: np.random.randint(2) == 1
+        before = affine_table(offset=uniform(-self.brightness, self.brightness)) if coin() else _IDENTITY
+        contrast = affine_table(gain=uniform(*self.contrast)) if coin() else _IDENTITY
+        contrast_first = coin()
+        saturation = affine_table(gain=uniform(*self.saturation)) if coin() else _IDENTITY
+        shift = int(np.random.randint(-self.hue, self.hue + 1)) if coin() else 0
+        hue = ((_IDENTITY.astype(np.int64) + shift) % 180).astype(np.uint8)
+        if contrast_first:
+            return PointwiseColour(contrast[before], hue, saturation, _IDENTITY)
+        return PointwiseColour(before, hue, saturation, contrast)
+
+
+class JpegRecompress(T.Augmentation):
+    """Compress the picture as JPEG and decode it again, with probability `prob` and a quality drawn from a range."""
+
+    def __init__(self, prob: float, quality_range: tuple[int, int]) -> None:
+        """`quality_range` is inclusive, within 1..100."""
+        super().__init__()
+        self.prob = prob
+        self.quality_range = quality_range
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        del image
+        if np.random.uniform() >= self.prob:
+            return NoOpTransform()
+        low, high = self.quality_range
+        return JpegTransform(int(np.random.randint(low, high + 1)))
+
+
+class JpegTransform(Transform):
+    """One JPEG round trip of the picture at `quality` (4:2:0 chroma)."""
+
+    def __init__(self, quality: int) -> None:
+        super().__init__()
+        self.quality = quality
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """uint8 H x W x 3 RGB to the same."""
+        bgr = cv2.cvtColor(img, cv2.COLOR_RGB2BGR)
+        done, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
+        if not done:
+            raise ValueError(f"a picture of shape {img.shape} cannot be written as JPEG (65,500 pixels a side at most)")
+        decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return segmentation
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        return coords
+
+
+def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
+    """The augmentations that `cfg.INPUT` asks for, in order: fit and scale, crop, flip, colour, JPEG; or only fit."""
+    inputs = cfg.INPUT
+    if not is_train:
+        return [ResizeToFit(inputs.MIN_SIZE_TEST, inputs.MAX_SIZE_TEST)]
+    low, high = inputs.SCALE_RANGE
+    steps: list[T.Augmentation] = [ResizeToFit(inputs.MIN_SIZE_TRAIN, inputs.MAX_SIZE_TRAIN, (low, high))]
+    if inputs.CROP.ENABLED:
+        if inputs.CROP.TYPE != "absolute":
+            raise ValueError(f'INPUT.CROP.TYPE must be "absolute" (sizes in pixels), not {inputs.CROP.TYPE!r}')
+        height, width = inputs.CROP.SIZE
+        steps.append(
+            RandomCropKeepingForgery((height, width), inputs.CROP.SINGLE_CATEGORY_MAX_AREA, inputs.CROP.RETRIES)
+        )
+    if inputs.RANDOM_FLIP != "none":
+        vertical = inputs.RANDOM_FLIP == "vertical"
+        steps.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+    if inputs.COLOR_AUG_SSD:
+        steps.append(PhotometricDistortion())
+    if inputs.JPEG_PROB > 0:
+        steps.append(JpegRecompress(inputs.JPEG_PROB, tuple(inputs.JPEG_QUALITY)))
+    return steps
+
+
+_IDENTITY = np.arange(256, dtype=np.uint8)
+
+
+def affine_table(gain: float = 1.0, offset: float = 0.0) -> np.ndarray:
+    """uint8 table of `gain * value + offset`, clipped to 0..255 and cut to an integer."""
+    values = _IDENTITY.astype(np.float32) * np.float32(gain) + np.float32(offset)
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def _is_identity(table: np.ndarray) -> bool:
+    return bool(np.array_equal(table, _IDENTITY[: len(table)]))
+
+
+def _look_up(img: np.ndarray, table: np.ndarray) -> np.ndarray:
+    return img if _is_identity(table) else cv2.LUT(np.ascontiguousarray(img), table)

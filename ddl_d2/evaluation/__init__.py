@@ -1,0 +1,18 @@
+"""Metrics: pure functions (`functional`), the table they are computed from, and a thin Detectron2 evaluator over it."""
+
+from ddl_d2.evaluation.errors import EvaluationError
+from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
+from ddl_d2.evaluation.from_store import table_from_store
+from ddl_d2.evaluation.report import metrics_table, write_metrics
+from ddl_d2.evaluation.results import METRIC_NAMES, ImageResult, ResultTable
+
+__all__ = [
+    "METRIC_NAMES",
+    "EvaluationError",
+    "ForgeryEvaluator",
+    "ImageResult",
+    "ResultTable",
+    "metrics_table",
+    "table_from_store",
+    "write_metrics",
+]

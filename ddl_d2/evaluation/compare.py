@@ -1,0 +1,50 @@
+"""One forgery map against the ground truth of its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from ddl_d2.data.ground_truth import read_forgery_mask
+from ddl_d2.data.image_io import MAX_PIXELS
+from ddl_d2.evaluation.errors import EvaluationError
+from ddl_d2.evaluation.functional import binarize_map, pixel_counts
+
+
+class Comparison(NamedTuple):
+    """`counts` (TP, FP, FN, TN) pixels, None if map or truth is missing; `has_mask`: the truth is known; `resized`:
+    the mask file had another size than the picture."""
+
+    counts: tuple[int, int, int, int] | None
+    has_mask: bool
+    resized: bool
+
+
+def compare(
+    row: Mapping[str, Any],
+    forgery_map: NDArray | None,
+    height: int,
+    width: int,
+    *,
+    threshold: float,
+    max_pixels: int = MAX_PIXELS,
+) -> Comparison:
+    """Count the pixels of a map (height x width, the picture's original size; see `binarize_map`) against a dataset
+    dict's ground truth, whose mask file is only read if there is a map.
+
+    Raises EvaluationError if the map has another size and `ImageReadError` if the mask cannot be read.
+    """
+    label = row.get("is_fake")
+    has_mask = label == 0 or (label == 1 and bool(row.get("mask_file_name") or row.get("fully_forged")))
+    if forgery_map is None:
+        return Comparison(None, has_mask, False)
+    if forgery_map.shape != (height, width):
+        raise EvaluationError(
+            f"{row['image_id']}: the forgery map is {forgery_map.shape}, the picture {(height, width)}"
+        )
+    truth = read_forgery_mask(row, height, width, max_pixels=max_pixels) if has_mask else None
+    if truth is None:
+        return Comparison(None, False, False)
+    return Comparison(pixel_counts(binarize_map(forgery_map, threshold), truth.mask), True, truth.resized)

@@ -1,0 +1,224 @@
+"""Detectron2's evaluator for image scores and forgery maps: every system of this project is measured by this one.
+
+Legend: `H`, `W` pixels of the original picture. Inputs are the mapper's rows, outputs the models' (docs/metrics.md).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from numpy.typing import NDArray
+
+from ddl_d2.data.image_io import MAX_PIXELS
+from ddl_d2.evaluation.compare import compare
+from ddl_d2.evaluation.errors import EvaluationError
+from ddl_d2.evaluation.functional import (
+    EMPTY_SCORES,
+    MAP_SCORES,
+    quantize_map,
+    score_from_map,
+)
+from ddl_d2.evaluation.report import metrics_table, write_metrics
+from ddl_d2.evaluation.results import ImageResult, ResultTable
+
+_MAP_SLACK = 1e-3  # interpolation leaves [0, 1] by rounding; a map farther out is not a probability
+
+
+class StoreWriter(Protocol):
+    """What the evaluator asks of a prediction store (`ddl_d2.inference.store.PredictionStoreWriter`)."""
+
+    def add(
+        self,
+        image_id: str,
+        fake_score: float,
+        forgery_map: NDArray[np.uint8] | None = None,
+        *,
+        label: int | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Keep the prediction of one image."""
+
+    def close(self, barrier: Callable[[], None] | None = None) -> None:
+        """Complete the store."""
+
+
+class ForgeryEvaluator(DatasetEvaluator):
+    """Measures detection and localization over a data set, on one or several processes.
+
+    `evaluate` returns `{"ddl": metrics}` with the keys `results.METRIC_NAMES`, all numbers, on the main process and
+    `{}` elsewhere. It raises EvaluationError, on every process, unless each image of the data set was scored.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset_rows: Sequence[Mapping[str, Any]] | str,
+        output_dir: str | os.PathLike[str] | None = None,
+        threshold: float = 0.5,
+        empty_score: str = "skip",
+        image_score_from_map: str | None = None,
+        store: StoreWriter | None = None,
+        distributed: bool = True,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """
+        Args:
+            dataset_rows: dataset dicts, or the name of a registered data set; says which images must have been scored.
+            output_dir: where `metrics.json` goes; None writes none.
+            threshold: in [0, 1); a pixel is forged, and an image fake, above it (strictly).
+            empty_score: "skip", "0" or "1", see `functional.localization_metrics`.
+            image_score_from_map: "mean", "max" or "topk" for a model without `fake_score`; without it such a model
+                gets no detection metrics.
+            store: keeps every prediction; completed by `evaluate`, so it serves a single evaluation.
+            distributed: gather over all processes; False evaluates what this process saw.
+            max_pixels: the most pixels a forgery mask may have.
+
+        Raises ValueError for an unknown option and KeyError for an unregistered data set.
+        """
+        if not 0 <= threshold < 1:
+            raise EvaluationError(f"the threshold must be in [0, 1), got {threshold}")
+        if empty_score not in EMPTY_SCORES:
+            raise EvaluationError(f"empty_score is one of {', '.join(EMPTY_SCORES)}, not {empty_score!r}")
+        if image_score_from_map is not None and image_score_from_map not in MAP_SCORES:
+            raise EvaluationError(
+                f"image_score_from_map is one of {', '.join(MAP_SCORES)}, not {image_score_from_map!r}"
+            )
+        self._rows = DatasetCatalog.get(dataset_rows) if isinstance(dataset_rows, str) else dataset_rows
+        self._output_dir = None if output_dir is None else Path(output_dir)
+        self._threshold = threshold
+        self._empty_score = empty_score
+        self._score_from_map = image_score_from_map
+        self._store = store
+        self._distributed = distributed
+        self._max_pixels = max_pixels
+        self._logger = logging.getLogger(__name__)
+        self._table = ResultTable()
+        self._last_time = time.perf_counter()
+
+    def reset(self) -> None:
+        """Forget all images. Raises EvaluationError once a store has been written to: it cannot forget."""
+        if self._store is not None and len(self._table):
+            raise EvaluationError("an evaluator with a prediction store serves one evaluation: make a new one")
+        self._table = ResultTable()
+        self._last_time = time.perf_counter()
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Take one batch.
+
+        Args:
+            inputs: mapper's rows: `image_id`, `is_fake` (0, 1 or absent), `mask_file_name` or `fully_forged` (a
+                fake's), and `height`, `width` in pixels of the original picture.
+            outputs: `fake_score`, P(fake) as a float or 0-d tensor, and `forgery_map`, float tensor or array H x W in
+                [0, 1]; either may be absent or None, but then for all images.
+
+        The forgery mask is read from its file at original size, never taken from the mapper, which may have resized
+        it. Raises EvaluationError for impossible outputs and `ImageReadError` for an unreadable mask.
+        """
+        seconds = (time.perf_counter() - self._last_time) / max(1, len(inputs))
+        for row, output in zip(inputs, outputs, strict=True):
+            self._process_one(row, output, seconds)
+        self._last_time = time.perf_counter()
+
+    def _process_one(self, row: Mapping[str, Any], output: Mapping[str, Any], seconds: float) -> None:
+        image_id, label = row["image_id"], row.get("is_fake")
+        label = None if label is None else int(label)
+        score = None if output.get("fake_score") is None else float(output["fake_score"])
+        forgery_map = None if output.get("forgery_map") is None else _map_array(output["forgery_map"], image_id)
+        height, width = int(row["height"]), int(row["width"])
+        if score is None and forgery_map is not None and self._score_from_map is not None:
+            score = min(1.0, max(0.0, score_from_map(forgery_map, self._score_from_map)))
+        if score is None and forgery_map is None:
+            raise EvaluationError(f"{image_id}: the model gave neither fake_score nor forgery_map")
+
+        found = compare(row, forgery_map, height, width, threshold=self._threshold, max_pixels=self._max_pixels)
+        # First the table, which checks the values; the store then keeps only what passed.
+        self._table.add(ImageResult(image_id, label, score, found.counts, found.has_mask, height, width, found.resized))
+        if self._store is not None:
+            if score is None:
+                raise EvaluationError(f"{image_id}: a prediction store needs a fake score: set image_score_from_map")
+            stored_map = None if forgery_map is None else quantize_map(forgery_map)
+            self._store.add(image_id, score, stored_map, label=label, seconds=seconds)
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
+        """Gather, check that every image was scored, complete the store, compute, write `metrics.json`.
+
+        All processes must call it. Without any label there are no metrics: only the store is completed and the
+        result is empty.
+        """
+        table, problem = self._gathered()
+        self._raise_everywhere(problem)
+        self._raise_everywhere(self._close_store())
+        metrics: dict[str, float] = {}
+        problem = None
+        if table is not None and (any(row.is_fake is not None for row in table) or not len(table)):
+            try:
+                metrics = table.metrics(threshold=self._threshold, empty_score=self._empty_score)
+            except EvaluationError as error:
+                problem = str(error)
+        self._raise_everywhere(problem)
+        if not metrics:
+            return OrderedDict()
+        if self._output_dir is not None:
+            settings = {"threshold": self._threshold, "empty_score": self._empty_score}
+            write_metrics(self._output_dir / "metrics.json", {**metrics, **settings})
+        self._logger.info("Evaluation of %d images:\n%s", metrics["num_images"], metrics_table(metrics))
+        return OrderedDict(ddl=metrics)
+
+    def _gathered(self) -> tuple[ResultTable | None, str | None]:
+        """The complete table on the main process (None elsewhere), and what is wrong with it, if anything."""
+        if not self._distributed:
+            table = self._table
+        else:
+            parts = comm.gather(list(self._table))
+            if not comm.is_main_process():
+                return None, None
+            table = ResultTable(row for part in parts for row in part)
+        try:
+            table.check_complete(row["image_id"] for row in self._rows)
+            table.distinct()
+        except EvaluationError as error:
+            return table, str(error)
+        return table, None
+
+    def _close_store(self) -> str | None:
+        """Complete the store; returns what went wrong with it on this process, if anything."""
+        if self._store is None:
+            return None
+        try:
+            self._store.close(comm.synchronize if self._distributed else None)
+        except (OSError, ValueError) as error:  # ValueError: StoreError, which this folder does not know
+            return f"the prediction store could not be completed: {error}"
+        return None
+
+    def _raise_everywhere(self, problem: str | None) -> None:
+        """Raise a problem of any process on all: one process leaving alone would keep the others waiting for it."""
+        problems = comm.all_gather(problem) if self._distributed else [problem]
+        for message in problems:
+            if message is not None:
+                raise EvaluationError(message)
+
+
+def _map_array(forgery_map: Any, image_id: str) -> NDArray[np.floating]:
+    """The map as a float NumPy array in [0, 1], or EvaluationError naming the image. Accepts a tensor or an array."""
+    if hasattr(forgery_map, "detach"):
+        forgery_map = forgery_map.detach()
+        if forgery_map.is_floating_point() and forgery_map.element_size() < 4:  # NumPy has no bfloat16
+            forgery_map = forgery_map.float()
+        forgery_map = forgery_map.cpu().numpy()
+    array = np.asarray(forgery_map)
+    if array.ndim != 2 or array.size == 0 or not np.issubdtype(array.dtype, np.floating):
+        raise EvaluationError(f"{image_id}: a forgery map is a float H x W array, got {array.dtype} {array.shape}")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= -_MAP_SLACK and high <= 1 + _MAP_SLACK):  # also true of NaN
+        raise EvaluationError(f"{image_id}: forgery map values span [{low}, {high}], expected [0, 1]")
+    return array

@@ -1,0 +1,86 @@
+"""Evaluation without a model: a prediction store against a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddl_d2.data.image_io import read_image_size
+from ddl_d2.evaluation.compare import compare
+from ddl_d2.evaluation.errors import EvaluationError
+from ddl_d2.evaluation.results import ImageResult, ResultTable
+
+
+class StoreReader(Protocol):
+    """What is asked of a prediction store (`ddl_d2.inference.store.PredictionStore`)."""
+
+    ids: Sequence[str]
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int8]
+    has_maps: bool
+
+    def read_map(self, image_id: str) -> NDArray[np.uint8]:
+        """The stored forgery map, uint8 H x W."""
+
+
+def table_from_store(
+    store: StoreReader,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    threshold: float = 0.5,
+    intersection: bool = False,
+    workers: int = 1,
+) -> ResultTable:
+    """Score a store's predictions against dataset dicts; pictures are not decoded, only their headers are read.
+
+    Args:
+        store: the predictions.
+        rows: dataset dicts (`file_name`, `image_id`, `is_fake`, `mask_file_name`).
+        threshold: a pixel is forged above it, see `functional.binarize_map`.
+        intersection: evaluate the images both sides have, instead of refusing when they differ.
+        workers: threads that read maps and masks.
+
+    Returns the table; its numbers do not depend on `workers`. Raises EvaluationError for images missing on either
+    side, labels that contradict each other and a map of another size than its picture; `StoreError` and
+    `ImageReadError` for files that cannot be read.
+    """
+    predicted = {image_id: index for index, image_id in enumerate(store.ids)}
+    wanted = [row for row in rows if row["image_id"] in predicted] if intersection else list(rows)
+    if not wanted:
+        raise EvaluationError(f"nothing to evaluate: none of {len(rows)} images is among {len(predicted)} predictions")
+
+    def one(row: Mapping[str, Any]) -> ImageResult:
+        index = predicted[row["image_id"]]
+        return _evaluate_one(store, row, float(store.scores[index]), int(store.labels[index]), threshold)
+
+    if not intersection:
+        stand_ins = (ImageResult(image_id, None, None, None, False, 0, 0) for image_id in predicted)
+        ResultTable(stand_ins).check_complete(row["image_id"] for row in wanted)
+    if workers <= 1:
+        return ResultTable(map(one, wanted))
+    with ThreadPoolExecutor(workers) as pool:
+        return ResultTable(_in_chunks(pool, one, wanted, 64 * workers))
+
+
+def _in_chunks(pool: ThreadPoolExecutor, function: Any, rows: list[Any], size: int) -> Iterator[ImageResult]:
+    """`pool.map`, in order, without queueing a million tasks at once or going on long after an error."""
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, size)):
+        yield from pool.map(function, chunk)
+
+
+def _evaluate_one(
+    store: StoreReader, row: Mapping[str, Any], score: float, stored_label: int, threshold: float
+) -> ImageResult:
+    image_id, label = row["image_id"], row.get("is_fake")
+    if label is not None and stored_label >= 0 and stored_label != label:
+        raise EvaluationError(f"{image_id}: the data set's label is {label}, the prediction store's {stored_label}")
+    height, width = read_image_size(row["file_name"])
+    forgery_map = store.read_map(image_id) if store.has_maps else None
+    found = compare(row, forgery_map, height, width, threshold=threshold)
+    return ImageResult(image_id, label, score, found.counts, found.has_mask, height, width, found.resized)

@@ -1,0 +1,38 @@
+"""Metrics as pure NumPy functions: no files, no state, no Detectron2. Formulas and protocols: docs/metrics.md."""
+
+from ddl_d2.evaluation.functional.detection import (
+    UndefinedMetricWarning,
+    accuracy,
+    average_precision,
+    equal_error_rate,
+    roc_auc,
+)
+from ddl_d2.evaluation.functional.localization import (
+    EMPTY_SCORES,
+    binarize_map,
+    double_f1_per_image,
+    f1_iou_per_image,
+    final_score,
+    localization_metrics,
+    pixel_counts,
+    quantize_map,
+)
+from ddl_d2.evaluation.functional.map_score import MAP_SCORES, score_from_map
+
+__all__ = [
+    "EMPTY_SCORES",
+    "MAP_SCORES",
+    "UndefinedMetricWarning",
+    "accuracy",
+    "average_precision",
+    "binarize_map",
+    "double_f1_per_image",
+    "equal_error_rate",
+    "f1_iou_per_image",
+    "final_score",
+    "localization_metrics",
+    "pixel_counts",
+    "quantize_map",
+    "roc_auc",
+    "score_from_map",
+]

@@ -1,0 +1,175 @@
+"""Pixel-level metrics of a forgery map against a forgery mask.
+
+Legend: N images, H x W pixels of one image. *Counts* are (TP, FP, FN, TN) pixel numbers of one image, forged being
+the positive class; everything below is computed from an (N, 4) integer table of them, so a mask is seen only once.
+M1 to M5 are the protocols of docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ddl_d2.evaluation.functional.detection import UndefinedMetricWarning
+
+EMPTY_SCORES = ("skip", "0", "1")
+"""What a fake image with an empty forgery mask scores in M1 (see `localization_metrics`)."""
+
+
+def binarize_map(forgery_map: NDArray, threshold: float = 0.5) -> NDArray[np.bool_]:
+    """Forged pixels of a forgery map: probability > threshold, strictly.
+
+    Args:
+        forgery_map: H x W, float probabilities in [0, 1], or uint8 as stored, where v stands for v / 255. At the
+            default threshold a stored value is forged from 128 on (127.5 is the threshold itself).
+        threshold: in [0, 1).
+
+    Returns: bool H x W. Raises ValueError for another type.
+    """
+    if forgery_map.dtype == np.uint8:
+        return forgery_map > math.floor(threshold * 255)
+    if not np.issubdtype(forgery_map.dtype, np.floating):
+        raise ValueError(f"a forgery map is float in [0, 1] or uint8, not {forgery_map.dtype}")
+    return forgery_map > threshold
+
+
+def quantize_map(forgery_map: NDArray) -> NDArray[np.uint8]:
+    """A float forgery map (H x W in [0, 1]) as uint8, 255 times the probability rounded to nearest, halves down.
+
+    Halves go down so that `binarize_map` gives the same mask at threshold 0.5 before and after: a probability of
+    exactly 0.5 (127.5) is authentic both ways. Values outside [0, 1] are clipped; NaN raises ValueError.
+    """
+    if np.isnan(forgery_map).any():
+        raise ValueError("a forgery map contains NaN")
+    wide: NDArray[Any] = forgery_map.astype(np.float32 if forgery_map.dtype.itemsize <= 4 else np.float64)
+    wide *= 255
+    wide -= 0.5
+    np.ceil(wide, out=wide)
+    np.clip(wide, 0, 255, out=wide)
+    return wide.astype(np.uint8)
+
+
+def pixel_counts(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """(TP, FP, FN, TN) of two bool H x W masks, True = forged. Raises ValueError for another type or unlike shapes."""
+    if prediction.dtype != np.bool_ or target.dtype != np.bool_:
+        raise ValueError(f"masks must be bool, got {prediction.dtype} and {target.dtype}: threshold them first")
+    if prediction.shape != target.shape:
+        raise ValueError(f"the prediction is {prediction.shape}, the target {target.shape}: sizes must be equal")
+    true_positive = int(np.count_nonzero(prediction & target))
+    false_positive = int(np.count_nonzero(prediction)) - true_positive
+    false_negative = int(np.count_nonzero(target)) - true_positive
+    return (
+        true_positive,
+        false_positive,
+        false_negative,
+        prediction.size - true_positive - false_positive - false_negative,
+    )
+
+
+def f1_iou_per_image(counts: ArrayLike, empty: float = math.nan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """F1 = 2TP / (2TP + FP + FN) and IoU = TP / (TP + FP + FN) of each row of `counts` (N, 4).
+
+    Returns two (N,) float arrays in [0, 1]; a row with neither a forged nor a predicted pixel gets `empty`.
+    """
+    true_positive, false_positive, false_negative, _ = _count_columns(counts)
+    return (
+        _ratios(2 * true_positive, 2 * true_positive + false_positive + false_negative, empty),
+        _ratios(true_positive, true_positive + false_positive + false_negative, empty),
+    )
+
+
+def double_f1_per_image(counts: ArrayLike, empty: float = math.nan) -> NDArray[np.float64]:
+    """M5: the larger of F1(prediction) and F1(inverted prediction) per row of `counts` (N, 4). Not used by default.
+
+    It forgives a map of inverted polarity, which no user of a detector would. NaN only where both are undefined.
+    """
+    columns = _count_columns(counts)
+    inverted = np.stack([columns[2], columns[3], columns[0], columns[1]], axis=1)
+    return np.fmax(f1_iou_per_image(counts, empty)[0], f1_iou_per_image(inverted, empty)[0])
+
+
+def localization_metrics(
+    counts: ArrayLike, is_fake: ArrayLike, *, has_mask: ArrayLike | None = None, empty_score: str = "skip"
+) -> dict[str, float]:
+    """The metrics M1 to M4 of one table of pixel counts.
+
+    Args:
+        counts: (N, 4) non-negative integers TP, FP, FN, TN per image at its original size.
+        is_fake: (N,) 0 or 1.
+        has_mask: (N,) whether the counts of the image mean anything; default all. False for a fake whose ground
+            truth is unknown: such an image takes no part in any number below.
+        empty_score: a fake with an empty forgery mask is left out of M1 to M3 with "skip"; with "0" or "1" it takes
+            part, and scores that number in M1 if nothing was predicted and 0 otherwise. It is always part of M4.
+
+    Returns a dict of
+        f1, iou: M1, mean over fake images; pooled_f1, pooled_iou: M2, pixels of all fakes pooled;
+        miou: M3, mean IoU of the forged and the authentic class, pooled over fakes;
+        all_f1, all_iou: M4, as M2 over all images;
+        num_localized: images averaged by M1; num_empty_masks: fakes with an empty mask; num_skipped: fakes not in M1.
+        Numbers without anything to count are NaN, with an `UndefinedMetricWarning` for M1.
+
+    Raises ValueError for a wrong shape, a negative count or an unknown `empty_score`.
+    """
+    if empty_score not in EMPTY_SCORES:
+        raise ValueError(f"empty_score is one of {', '.join(EMPTY_SCORES)}, not {empty_score!r}")
+    table = np.stack(_count_columns(counts), axis=1)
+    fake = np.asarray(is_fake).astype(bool)
+    known = np.ones(len(table), bool) if has_mask is None else np.asarray(has_mask).astype(bool)
+    if not fake.shape == known.shape == (len(table),):
+        raise ValueError(f"{len(table)} rows of counts, {fake.shape} labels, {known.shape} mask flags: must be equal")
+    empty_mask = fake & known & (table[:, 0] + table[:, 2] == 0)
+    localized = fake & known & ~(empty_mask & (empty_score == "skip"))
+    empty = math.nan if empty_score == "skip" else float(empty_score)
+
+    f1, iou = f1_iou_per_image(table[localized], empty)
+    if not localized.any():
+        message = "localization metrics are undefined: no fake image has a forgery mask to compare with"
+        warnings.warn(message, UndefinedMetricWarning, stacklevel=2)
+    pooled = table[localized].sum(axis=0, keepdims=True)
+    pooled_f1, pooled_iou = f1_iou_per_image(pooled, empty if localized.any() else math.nan)
+    overall = table[known].sum(axis=0, keepdims=True)
+    all_f1, all_iou = f1_iou_per_image(overall, empty if localized.any() else math.nan)
+    # Exchanging the classes exchanges TP with TN and FP with FN.
+    class_ious = [f1_iou_per_image(pooled)[1][0], f1_iou_per_image(pooled[:, ::-1])[1][0]]
+    return {
+        "f1": _mean(f1),
+        "iou": _mean(iou),
+        "pooled_f1": float(pooled_f1[0]),
+        "pooled_iou": float(pooled_iou[0]),
+        "miou": _mean(np.array([value for value in class_ious if not math.isnan(value)])),
+        "all_f1": float(all_f1[0]),
+        "all_iou": float(all_iou[0]),
+        "num_localized": int(localized.sum()),
+        "num_empty_masks": int(empty_mask.sum()),
+        "num_skipped": int(fake.sum() - localized.sum()),
+    }
+
+
+def final_score(auc: float, f1: float, iou: float) -> float:
+    """The score of the DDL challenge's image track, (AUC + F1 + IoU) / 3, each in [0, 1]; NaN if one of them is."""
+    return (auc + f1 + iou) / 3
+
+
+def _count_columns(counts: ArrayLike) -> tuple[NDArray[np.int64], ...]:
+    """TP, FP, FN, TN as four int64 (N,) arrays, or ValueError."""
+    table = np.asarray(counts)
+    if table.ndim != 2 or table.shape[1] != 4 or not (table.size == 0 or np.issubdtype(table.dtype, np.integer)):
+        raise ValueError(f"counts must be an (N, 4) integer table, got {table.dtype} {table.shape}")
+    if table.size and table.min() < 0:
+        raise ValueError(f"counts must not be negative: row {int(np.argmax((table < 0).any(axis=1)))}")
+    return tuple(table.astype(np.int64).T)
+
+
+def _ratios(numerator: NDArray[np.int64], denominator: NDArray[np.int64], empty: float) -> NDArray[np.float64]:
+    result = np.full(numerator.shape, empty, dtype=np.float64)
+    np.divide(numerator, denominator, out=result, where=denominator > 0)
+    return result
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """The correctly rounded sum over N, hence the same for every order of the images; NaN for none."""
+    return math.fsum(values) / len(values) if len(values) else math.nan

@@ -1,0 +1,68 @@
+"""Metrics as a file for programs and as a table for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+_TITLES = {
+    "auc": "ROC AUC, all images",
+    "f1": "F1, mean over fakes (M1)",
+    "iou": "IoU, mean over fakes (M1)",
+    "final": "(AUC + F1 + IoU) / 3",
+    "pooled_f1": "F1, pixels of fakes pooled (M2)",
+    "pooled_iou": "IoU, pixels of fakes pooled (M2)",
+    "miou": "two-class mIoU, fakes pooled (M3)",
+    "all_f1": "F1, pixels of all images pooled (M4)",
+    "all_iou": "IoU, pixels of all images pooled (M4)",
+    "accuracy": "image accuracy",
+    "eer": "equal error rate",
+    "ap": "average precision",
+    "num_images": "images",
+    "num_fake": "fake images",
+    "num_real": "real images",
+    "num_localized": "fakes averaged in M1",
+    "num_fake_without_mask": "fakes without a forgery mask",
+    "num_empty_masks": "fakes with an empty forgery mask",
+    "num_resized_masks": "forgery masks of another size",
+}
+
+
+def write_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> None:
+    """Write metrics as JSON with sorted keys, NaN as null; equal metrics give equal bytes.
+
+    The file appears whole or not at all (a temporary file beside it, then a rename); missing folders are made. Raises
+    OSError if it cannot be written.
+    """
+    path = Path(path)
+    plain = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in metrics.items()}
+    text = json.dumps(plain, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> str:
+    """A table of metrics to read: fractions with four digits, counts as they are, `n/a` for NaN."""
+    rows = [(key, _cell(value), _TITLES.get(key, "")) for key, value in metrics.items()]
+    columns = ("left", "right", "left")
+    return tabulate(rows, headers=("metric", "value", "meaning"), colalign=columns, disable_numparse=True)
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "n/a" if math.isnan(value) else f"{value:.4f}"

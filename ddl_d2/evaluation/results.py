@@ -1,0 +1,174 @@
+"""The table every metric is computed from: one short row per image, however large its masks.
+
+Ranks exchange these rows and nothing else. Sorting them by `image_id` makes every number, to the last bit, independent
+of how the images were spread over batches and processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddl_d2.evaluation.errors import EvaluationError, listed
+from ddl_d2.evaluation.functional import (
+    accuracy,
+    average_precision,
+    equal_error_rate,
+    final_score,
+    localization_metrics,
+    roc_auc,
+)
+
+SCORE_TOLERANCE = 1e-3
+"""How far two scores of one image may lie apart: a padded batch or another device changes the last digits."""
+
+COUNT_TOLERANCE = 1e-3
+"""Likewise for its pixel counts, as a share of its pixels."""
+
+METRIC_NAMES = (
+    *("auc", "f1", "iou", "final", "pooled_f1", "pooled_iou", "miou", "all_f1", "all_iou"),
+    *("accuracy", "eer", "ap"),
+    *("num_images", "num_fake", "num_real", "num_localized"),
+    *("num_fake_without_mask", "num_empty_masks", "num_resized_masks"),
+)
+"""The keys of `ResultTable.metrics`, in the order they are printed."""
+
+
+class ImageResult(NamedTuple):
+    """What is kept of one evaluated image.
+
+    `is_fake` 0, 1 or None (unknown); `score` P(fake) in [0, 1] or None (the system gives none); `counts` (TP, FP, FN,
+    TN) in pixels, or None if there is no forgery map or no ground truth to compare it with; `has_mask`: the ground
+    truth is known (always for a real image, for a fake if it has a mask file); `resized_mask`: the mask file had
+    another size than the picture and was brought to it.
+    """
+
+    image_id: str
+    is_fake: int | None
+    score: float | None
+    counts: tuple[int, int, int, int] | None
+    has_mask: bool
+    height: int
+    width: int
+    resized_mask: bool = False
+
+
+class ResultTable:
+    """An accumulating table of `ImageResult`s."""
+
+    def __init__(self, rows: Iterable[ImageResult] = ()) -> None:
+        self._rows: list[ImageResult] = []
+        for row in rows:
+            self.add(row)
+
+    def __len__(self) -> int:
+        """Number of rows added, repeated ones included."""
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[ImageResult]:
+        return iter(self._rows)
+
+    def add(self, row: ImageResult) -> None:
+        """Append one row. Raises EvaluationError, naming the image, for values that cannot be right."""
+        if row.is_fake not in (0, 1, None):
+            raise EvaluationError(f"{row.image_id}: is_fake is {row.is_fake!r}, expected 0 (real) or 1 (fake)")
+        if row.score is not None and not 0 <= row.score <= 1:  # NaN fails both comparisons
+            raise EvaluationError(f"{row.image_id}: the fake score is {row.score}, expected a number in [0, 1]")
+        if row.counts is not None and (min(row.counts) < 0 or sum(row.counts) != row.height * row.width):
+            raise EvaluationError(
+                f"{row.image_id}: pixel counts {row.counts} do not add up to {row.height} x {row.width} pixels"
+            )
+        self._rows.append(row)
+
+    def distinct(self) -> list[ImageResult]:
+        """The rows sorted by `image_id`, each image once.
+
+        Samplers that pad to equal lengths repeat images. Repeats may differ by rounding (`SCORE_TOLERANCE`,
+        `COUNT_TOLERANCE`), and then the smallest row is kept, whichever rank it came from; if they differ by more,
+        two pictures or two models share an id and EvaluationError is raised.
+        """
+        kept: list[ImageResult] = []
+        for row in sorted(self._rows, key=_sort_key):
+            if not kept or kept[-1].image_id != row.image_id:
+                kept.append(row)
+            elif not _same_image(kept[-1], row):
+                raise EvaluationError(f"{row.image_id} was evaluated twice with unlike results: {kept[-1]} and {row}")
+        return kept
+
+    def check_complete(self, expected_ids: Iterable[str]) -> None:
+        """Raise EvaluationError unless the images of the table are exactly the expected ones."""
+        expected, present = set(expected_ids), {row.image_id for row in self._rows}
+        if missing := sorted(expected - present):
+            raise EvaluationError(
+                f"{len(missing)} of {len(expected)} images of the data set were not scored: {listed(missing)}"
+            )
+        if unknown := sorted(present - expected):
+            raise EvaluationError(f"{len(unknown)} scored images are not in the data set: {listed(unknown)}")
+
+    def metrics(self, *, threshold: float = 0.5, empty_score: str = "skip") -> dict[str, float]:
+        """All metrics (`METRIC_NAMES`) as fractions in [0, 1] and counts.
+
+        `threshold` is the one of image accuracy (score > threshold); the pixel one was applied when the counts were
+        made. `empty_score` as in `localization_metrics`. If no image has a score, the detection metrics are NaN; if
+        none has counts, the localization metrics are. Raises EvaluationError if only some images have one, or if the
+        label of one is unknown.
+        """
+        rows = self.distinct()
+        _check_uniform(rows)
+        labels = np.array([row.is_fake for row in rows], dtype=np.int64)
+        result = dict.fromkeys(METRIC_NAMES, math.nan)
+        if rows and rows[0].score is not None:
+            scores = np.array([row.score for row in rows], dtype=np.float64)
+            result["auc"] = roc_auc(labels, scores)
+            result["accuracy"] = accuracy(labels, scores, threshold)
+            result["eer"] = equal_error_rate(labels, scores)
+            result["ap"] = average_precision(labels, scores)
+        result["num_localized"] = result["num_empty_masks"] = 0
+        if any(row.counts is not None for row in rows):
+            counts = np.array([row.counts or (0, 0, 0, 0) for row in rows], dtype=np.int64)
+            has_counts = np.array([row.counts is not None for row in rows])
+            localization = localization_metrics(counts, labels, has_mask=has_counts, empty_score=empty_score)
+            result.update((key, value) for key, value in localization.items() if key in result)
+        result["final"] = final_score(result["auc"], result["f1"], result["iou"])
+        result["num_images"] = len(rows)
+        result["num_fake"] = int(labels.sum())
+        result["num_real"] = len(rows) - result["num_fake"]
+        result["num_fake_without_mask"] = sum(row.is_fake == 1 and not row.has_mask for row in rows)
+        result["num_resized_masks"] = sum(row.resized_mask for row in rows)
+        return result
+
+
+def _sort_key(row: ImageResult) -> tuple[Any, ...]:
+    return (row.image_id, -1.0 if row.score is None else row.score, row.counts or ())
+
+
+def _same_image(first: ImageResult, second: ImageResult) -> bool:
+    """Whether two rows of one id are the same picture and, up to rounding, the same prediction."""
+
+    def plain(row: ImageResult) -> tuple[Any, ...]:
+        return (row.is_fake, row.score is None, row.counts is None, row.has_mask, row.height, row.width)
+
+    if plain(first) != plain(second):
+        return False
+    if first.score is not None and second.score is not None and abs(first.score - second.score) > SCORE_TOLERANCE:
+        return False
+    if first.counts is None or second.counts is None:
+        return True
+    allowed = COUNT_TOLERANCE * first.height * first.width
+    return all(abs(a - b) <= allowed for a, b in zip(first.counts, second.counts, strict=True))
+
+
+def _check_uniform(rows: list[ImageResult]) -> None:
+    """Raise EvaluationError if a label is unknown, or if some images lack a score or a map that others have."""
+    problems: Mapping[str, list[str]] = {
+        "have no label": [row.image_id for row in rows if row.is_fake is None],
+        "have no fake score though others do": [row.image_id for row in rows if row.score is None],
+        "have no forgery map though others do": [row.image_id for row in rows if row.counts is None and row.has_mask],
+    }
+    with_mask = sum(row.has_mask for row in rows)
+    for (problem, ids), total in zip(problems.items(), (-1, len(rows), with_mask), strict=True):
+        if ids and len(ids) != total:
+            raise EvaluationError(f"{len(ids)} of {len(rows)} images {problem}: {listed(ids)}")

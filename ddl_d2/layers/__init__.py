@@ -1,0 +1,1 @@
+"""Building blocks that know no config and nothing else of ddl_d2."""

@@ -1,0 +1,187 @@
+import random
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
+
+from ddl_d2.config import add_ddl_config
+from ddl_d2.data.build import TrainLoader, build_test_loader, build_train_loader, seeded
+from ddl_d2.data.datasets import register_datasets
+from ddl_d2.data.image_io import write_png
+from ddl_d2.data.samplers import TrainingSampler
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """train: 9 fakes, 4 reals; valid: 3 of each."""
+    monkeypatch.setenv("DDL_D2_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for split, fakes, reals in (("train", 9, 4), ("valid", 3, 3)):
+        for index in range(fakes + reals):
+            image = rng.integers(0, 256, (20 + index, 30, 3), dtype=np.uint8)
+            kind = "fake" if index < fakes else "real"
+            write_png(tmp_path / "set" / split / kind / f"{index}.png", image)
+            if kind == "fake":
+                write_png(tmp_path / "set" / split / "masks" / f"{index}.png", rng.random(image.shape[:2]) < 0.3)
+    return tmp_path / "set"
+
+
+@pytest.fixture
+def cfg(root):
+    cfg = get_cfg()
+    add_ddl_config(cfg)
+    cfg.DATASETS.DDL_ROOT = str(root)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("ddl_i_train",), ("ddl_i_valid",)
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (32,), 128
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 32, 128
+    cfg.INPUT.CROP.SIZE = [24, 24]
+    cfg.SOLVER.IMS_PER_BATCH = 3
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.SEED = 5
+    register_datasets(cfg)
+    return cfg
+
+
+def fingerprint(batches):
+    return [[(row["image_id"], row["image"].numpy().tobytes()) for row in batch] for batch in batches]
+
+
+def test_real_pictures_survive(cfg):
+    seen = {row["image_id"]: row["is_fake"] for batch in islice(build_train_loader(cfg), 13) for row in batch}
+    assert len(seen) == 13
+    assert sum(label == 0 for label in seen.values()) == 4
+
+
+def test_balanced_sampler(cfg):
+    cfg.DATALOADER.SAMPLER_TRAIN = "ClassBalancedSampler"
+    cfg.SOLVER.IMS_PER_BATCH = 4
+    for batch in islice(build_train_loader(cfg), 10):
+        assert sum(row["is_fake"] for row in batch) == 2
+
+
+def test_workers_and_interruptions_change_nothing(cfg):
+    whole = fingerprint(islice(build_train_loader(cfg), 8))
+    for workers in (0, 2):
+        cfg.DATALOADER.NUM_WORKERS = workers
+        loader = build_train_loader(cfg)
+        first = fingerprint(islice(loader, 3))
+        state = loader.state_dict()
+        assert state["position"] == 9
+        again = build_train_loader(cfg)
+        again.load_state_dict(state)
+        assert first + fingerprint(islice(again, 5)) == whole
+        # A second iteration of the same loader goes on, too.
+        assert fingerprint(islice(loader, 2)) == whole[3:5]
+
+
+def test_ranks_see_different_pictures_of_one_stream(cfg, monkeypatch):
+    whole = [row["image_id"] for batch in islice(build_train_loader(cfg), 4) for row in batch]
+    cfg.SOLVER.IMS_PER_BATCH = 6
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("detectron2.data.build.get_world_size", lambda: 2)
+    parts = []
+    for rank in (0, 1):
+        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
+        loader = build_train_loader(cfg)
+        parts.append([row["image_id"] for batch in islice(loader, 2) for row in batch])
+        assert loader.state_dict()["position"] == 12
+    assert [image_id for pair in zip(*parts, strict=True) for image_id in pair] == whole
+
+
+def test_a_batch_that_ranks_cannot_share(cfg, monkeypatch):
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    with pytest.raises(ValueError, match="not a positive multiple of 2"):
+        build_train_loader(cfg)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_test_loader_gives_everything_once_in_order(cfg, workers):
+    cfg.DATALOADER.NUM_WORKERS = workers
+    cfg.TEST.BATCH_SIZE = 4
+    batches = list(build_test_loader(cfg, "ddl_i_valid"))
+    assert [len(batch) for batch in batches] == [4, 2]
+    ids = [row["image_id"] for batch in batches for row in batch]
+    assert ids == [row["image_id"] for row in DatasetCatalog.get("ddl_i_valid")]
+
+
+def test_several_training_sets(cfg):
+    cfg.DATASETS.TRAIN = ("ddl_i_train", "ddl_i_valid")
+    cfg.DATALOADER.SAMPLER_TRAIN = "ClassBalancedSampler"
+    loader = build_train_loader(cfg)
+    assert loader.sampler.size == 19
+    assert [len(members) for members in loader.sampler.members] == [7, 12]
+
+
+def test_unlabelled_pictures_cannot_train(cfg, root):
+    cfg.DATASETS.FOLDER_ROOT = str(root / "valid" / "fake")
+    register_datasets(cfg)
+    cfg.DATASETS.TRAIN = ("folder",)
+    with pytest.raises(ValueError, match="folder: 3 of 3 pictures have no real/fake label"):
+        build_train_loader(cfg)
+
+
+def test_unknown_sampler(cfg):
+    cfg.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"
+    with pytest.raises(ValueError, match="RepeatFactorTrainingSampler"):
+        build_train_loader(cfg)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_picture_is_named(cfg, root, workers):
+    cfg.DATALOADER.NUM_WORKERS = workers
+    broken = root / "train" / "real" / "10.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"real/10\.png"):
+        list(islice(build_train_loader(cfg), 5))
+
+
+def test_plain_lists_and_mappers_work():
+    loader = TrainLoader(
+        [{"number": n} for n in range(4)],
+        mapper=lambda row: {**row, "draw": np.random.randint(10**6), "other": random.random()},
+        sampler=TrainingSampler(4, seed=1),
+        total_batch_size=2,
+    )
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()
+    rows = [row for batch in islice(loader, 50) for row in batch]
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+    assert len({row["draw"] for row in rows}) > 95
+    assert len({row["other"] for row in rows}) == 100
+
+
+def test_seeded_is_a_function_of_both_numbers():
+    def draw(seed, position):
+        with seeded(seed, position):
+            return np.random.randint(2**31), random.random()
+
+    assert draw(1, 2) == draw(1, 2)
+    assert len({draw(1, 2), draw(2, 1), draw(1, 3), draw(0, 0)}) == 4
+
+
+def test_one_thread_in_each_worker(cfg):
+    import cv2
+
+    cfg.DATALOADER.NUM_WORKERS = 1
+    # A used thread pool in the parent must not hang the child.
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((1000, 1000, 3), np.uint8), (0, 0), 4)
+
+    def mapper(row):
+        cv2.GaussianBlur(np.zeros((1000, 1000, 3), np.uint8), (0, 0), 4)
+        return {"threads": (cv2.getNumThreads(), torch.get_num_threads())}
+
+    batch = next(iter(build_train_loader(cfg, mapper=mapper)))
+    assert batch[0]["threads"] == (1, 1)
+
+
+def test_a_real_set(cfg, shared):
+    cfg.DATASETS.DDL_ROOT = str(shared / "data" / "dfdc_pairs")
+    register_datasets(cfg)
+    rows = [row for batch in islice(build_train_loader(cfg), 8) for row in batch]
+    assert {row["is_fake"] for row in rows} == {0, 1}
+    assert any(row["forgery_mask"].any() for row in rows if row["is_fake"])
+    assert len(build_test_loader(cfg, "ddl_i_valid").dataset) == 604

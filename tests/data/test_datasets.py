@@ -1,0 +1,512 @@
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ddl_d2.config import add_ddl_config
+from ddl_d2.data.datasets import (
+    DatasetColumns,
+    DatasetError,
+    find_splits,
+    index_cache,
+    load_dataset,
+    load_folder,
+    register_all_ddl,
+    register_datasets,
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("DDL_D2_CACHE", str(folder))
+    index_cache._said.clear()
+    return folder
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def rows_of(dataset):
+    """image_id -> (label or None, mask relative to the root or None)."""
+    return {
+        row["image_id"]: (
+            row.get("is_fake"),
+            os.path.relpath(row["mask_file_name"], dataset.root) if "mask_file_name" in row else None,
+        )
+        for row in dataset
+    }
+
+
+LAYOUT_A = ("real/a.jpg", "real/b.PNG", "fake/a.jpg", "fake/c.jpeg", "masks/a.jpg", "masks/c.png")
+ROWS_A = {
+    "real/a.jpg": (0, None),
+    "real/b.PNG": (0, None),
+    "fake/a.jpg": (1, "masks/a.jpg"),
+    "fake/c.jpeg": (1, "masks/c.png"),
+}
+
+
+# Layouts.
+
+
+@pytest.mark.parametrize("wrapper", ["", "track1", "phase1/track1_inner/track1"])
+@pytest.mark.parametrize("masks", ["masks", "mask"])
+def test_layout_a(tmp_path, wrapper, masks):
+    split = tmp_path / wrapper / "train"
+    touch(split, *(name.replace("masks/", f"{masks}/") for name in LAYOUT_A))
+    touch(tmp_path / wrapper / "valid", "real/z.jpg")
+    rows, report = load_dataset(tmp_path, "train")
+    assert rows_of(rows) == {k: (v, m and m.replace("masks/", f"{masks}/")) for k, (v, m) in ROWS_A.items()}
+    assert not report.counts
+    assert rows.root == str(split)
+    assert all(os.path.isfile(row["file_name"]) for row in rows)
+    assert rows_of(load_dataset(split)[0]) == rows_of(rows)  # the split's own folder will do
+    assert rows_of(load_dataset(split, "train")[0]) == rows_of(rows)
+    assert list(find_splits(str(tmp_path))) == ["train", "valid"]
+
+
+@pytest.mark.parametrize("images", ["imgs/", "images/", ""])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_layout_b(tmp_path, images, ending, encoding):
+    split = tmp_path / "phase2" / "track1" / "test"
+    touch(split, *(images + name for name in ("a.png", "b.png", "ü.png")), "masks/b.png")
+    lines = ["name,label", "a.png,0", "", "b.png, 1 ", "ü.png,1", ""]
+    (split / "labels.txt").write_bytes(ending.join(lines).encode(encoding))
+    rows, report = load_dataset(tmp_path, "test", fake_without_mask="score")
+    assert rows_of(rows) == {
+        f"{images}a.png": (0, None),
+        f"{images}b.png": (1, "masks/b.png"),
+        f"{images}ü.png": (1, None),
+    }
+    assert report.problems == {"fake_without_mask": 1}
+
+
+@pytest.mark.parametrize("images", ["imgs/", ""])
+def test_layout_c(tmp_path, images):
+    touch(tmp_path / "test", f"{images}0a.png", f"{images}0b.png", "masks/0a.png")
+    rows, _ = load_dataset(tmp_path, "test")
+    assert rows_of(rows) == {f"{images}0a.png": (None, None), f"{images}0b.png": (None, None)}
+    assert rows.labels.tolist() == [-1, -1]
+
+
+def test_plain_folders(tmp_path):
+    touch(tmp_path, "x/a.jpg", "x/y/b.webp", "c.TIF", "masks/c.png", "notes.txt")
+    rows, report = load_dataset(tmp_path)
+    assert set(rows_of(rows)) == {"x/a.jpg", "x/y/b.webp", "c.TIF"}
+    assert report.counts == {"other_file": 1}
+    assert not report.problems
+
+
+def test_labelled_folder_with_subfolders(tmp_path):
+    touch(tmp_path, "real/p/a.jpg", "fake/p/a.jpg", "fake/q/a.jpg", "masks/p/a.png", "masks/q/a.png")
+    assert rows_of(load_folder(str(tmp_path))[0]) == {
+        "real/p/a.jpg": (0, None),
+        "fake/p/a.jpg": (1, "masks/p/a.png"),
+        "fake/q/a.jpg": (1, "masks/q/a.png"),
+    }
+
+
+def test_tampered_folders(tmp_path):
+    touch(tmp_path, "Tp/x.tif", "Tp/y.jpg", "Gt/x_gt.png", "Gt/y.png", "Au/z.jpg")
+    assert rows_of(load_dataset(tmp_path)[0]) == {
+        "Au/z.jpg": (0, None),
+        "Tp/x.tif": (1, "Gt/x_gt.png"),
+        "Tp/y.jpg": (1, "Gt/y.png"),
+    }
+
+
+def test_json_list(tmp_path):
+    touch(tmp_path, "Tp/a.jpg", "Gt/a.png", "Au/b.jpg", "c.png", "c_mask.png")
+    entries = [
+        ["Tp/a.jpg", "./Gt/a.png"],
+        [str(tmp_path / "Au" / "b.jpg"), "Negative"],
+        ["Au/../c.png", "c_mask.png"],
+    ]
+    path = tmp_path / "list.json"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_bytes(json.dumps(entries, indent=1).replace("\n", "\r\n").encode(encoding))
+        rows, report = load_dataset(path)
+        assert rows_of(rows) == {"Tp/a.jpg": (1, "Gt/a.png"), "Au/b.jpg": (0, None), "c.png": (1, "c_mask.png")}
+        assert not report.counts
+
+
+# Pairing and oddities.
+
+
+def test_oddities_are_counted(tmp_path):
+    touch(tmp_path, "real/a.jpg", "real/Thumbs.db", "real/.hidden", "masks/lost.png")
+    touch(tmp_path, "fake/full.jpg", "masks/full.jpg", "fake/stem.JPG", "masks/stem.png", "fake/bare.jpg")
+    touch(tmp_path, "fake/twice.jpg", "fake/twice.png", "masks/twice.png")  # by full name: only the png
+    touch(tmp_path, "fake/two.jpg", "masks/two.png", "masks/two.bmp")  # which of the two masks?
+    rows, report = load_dataset(tmp_path, fake_without_mask="score")
+    assert rows_of(rows) == {
+        "real/a.jpg": (0, None),
+        "fake/full.jpg": (1, "masks/full.jpg"),
+        "fake/stem.JPG": (1, "masks/stem.png"),
+        "fake/bare.jpg": (1, None),
+        "fake/twice.jpg": (1, None),
+        "fake/twice.png": (1, "masks/twice.png"),
+        "fake/two.jpg": (1, None),
+    }
+    assert report.counts == {"fake_without_mask": 1, "ambiguous_mask": 2, "mask_without_fake": 1, "other_file": 1}
+    assert report.examples["mask_without_fake"] == ["masks/lost.png"]
+    assert all("To do:" in line for line in report.lines())
+
+
+@pytest.mark.parametrize("policy", ["skip", "full", "score", "error"])
+def test_fakes_without_mask(tmp_path, policy):
+    touch(tmp_path, "real/a.jpg", "fake/b.jpg", "fake/c.jpg", "masks/c.png")
+    if policy == "error":
+        with pytest.raises(DatasetError, match=r"1 fake pictures have no mask \(the first: fake/b.jpg\)"):
+            load_dataset(tmp_path, fake_without_mask=policy)
+        return
+    rows, report = load_dataset(tmp_path, fake_without_mask=policy)
+    assert report.counts["fake_without_mask"] == 1
+    assert ("fake/b.jpg" in rows_of(rows)) == (policy != "skip")
+    assert [row.get("fully_forged") for row in rows if row["image_id"] == "fake/b.jpg"] == {
+        "skip": [],
+        "full": [True],
+        "score": [None],
+    }[policy]
+    assert not any("annotations" in row for row in rows)
+
+
+def test_labels_txt_oddities(tmp_path):
+    touch(tmp_path, "imgs/a.png", "imgs/b.png", "imgs/c.png", "imgs/d.png", "masks/b.png", "masks/a.png")
+    (tmp_path / "outside.png").touch()
+    (tmp_path / "labels.txt").write_bytes(
+        b"a.png,0\na.png,0\nb.png,1\nc.png,0\nc.png,1\n../outside.png,0\n/etc/passwd,1\nb.png;1\nb.png,2\n\xff\xfe.png,1\n"
+    )
+    rows, report = load_dataset(tmp_path)
+    assert rows_of(rows) == {"imgs/a.png": (0, None), "imgs/b.png": (1, "masks/b.png"), "imgs/d.png": (None, None)}
+    assert report.counts == {
+        "duplicate_entry": 1,
+        "conflicting_label": 1,
+        "label_without_picture": 3,
+        "bad_line": 2,
+        "without_label": 1,
+        "mask_without_fake": 1,
+    }
+    json.dumps(report.to_dict()).encode()
+
+
+def test_json_list_oddities(tmp_path):
+    root = tmp_path / "set"
+    touch(root, "a.png", "b.png", "m.png", "c.png")
+    touch(tmp_path, "outside.png")
+    (root / "link.png").symlink_to(tmp_path / "outside.png")
+    (root / "inner.png").symlink_to(root / "c.png")
+    (root / "folder").symlink_to(tmp_path)
+    (root / "loop").symlink_to(root / "loop")
+    entries = [
+        ["a.png", "m.png"],
+        ["a.png", "m.png"],
+        ["b.png", "Negative"],
+        ["b.png", "m.png"],
+        ["../outside.png", "Negative"],
+        ["/etc/passwd", "Negative"],
+        ["x/../../outside.png", "Negative"],
+        ["link.png", "Negative"],
+        ["folder/outside.png", "Negative"],
+        ["loop/x.png", "Negative"],
+        ["inner.png", "../outside.png"],
+        ["gone.png", "Negative"],
+        ["nul\0.png", "Negative"],
+        ["a.png"],
+        "a.png",
+        ["a.png", None],
+        ["", "m.png"],
+        {"image": "a.png"},
+    ]
+    (root / "list.json").write_text(json.dumps(entries))
+    rows, report = load_dataset(root / "list.json", fake_without_mask="score")
+    assert rows_of(rows) == {"a.png": (1, "m.png"), "inner.png": (1, None)}
+    assert report.counts == {
+        "duplicate_entry": 1,
+        "conflicting_label": 1,
+        "outside_root": 5,
+        "link_outside": 1,
+        "missing_file": 3,
+        "bad_line": 5,
+    }
+
+
+def test_nothing_outside_the_root(tmp_path):
+    root = tmp_path / "set"
+    touch(root, "real/a.jpg", "fake/b.jpg", "masks/b.png", "elsewhere/c.jpg")
+    touch(tmp_path, "secret/x.jpg", "secret/b.png")
+    (root / "real" / "file.jpg").symlink_to(tmp_path / "secret" / "x.jpg")
+    (root / "real" / "folder").symlink_to(tmp_path / "secret")
+    (root / "real" / "loop").symlink_to(root / "real")
+    (root / "real" / "self.jpg").symlink_to("self.jpg")
+    (root / "real" / "inside.jpg").symlink_to(root / "elsewhere" / "c.jpg")
+    os.mkfifo(root / "real" / "pipe.jpg")
+    rows, report = load_dataset(root)
+    assert set(rows_of(rows)) == {"real/a.jpg", "real/inside.jpg", "fake/b.jpg"}
+    assert report.counts == {"link_outside": 2, "other_file": 1, "not_a_file": 2}
+
+
+def test_a_linked_split(tmp_path):
+    touch(tmp_path, "store/real/a.jpg", "set/valid/real/b.jpg")
+    (tmp_path / "set" / "train").symlink_to(tmp_path / "store")
+    with pytest.raises(DatasetError, match="no train split"):
+        load_dataset(tmp_path / "set", "train")
+    (tmp_path / "inside").symlink_to(tmp_path / "set")  # the root itself may be a link
+    assert len(load_dataset(tmp_path / "inside", "valid")[0]) == 1
+    touch(tmp_path, "set/files/a.jpg")
+    (tmp_path / "set" / "valid" / "fake").symlink_to(tmp_path / "set" / "files")
+    assert len(load_dataset(tmp_path / "set", "valid", fake_without_mask="score")[0]) == 2
+
+
+def test_wrappers_that_loop(tmp_path):
+    touch(tmp_path, "x/train/real/a.jpg")
+    (tmp_path / "x" / "again").symlink_to(tmp_path)
+    assert find_splits(str(tmp_path)) == {"train": [str(tmp_path / "x" / "train")]}
+
+
+def test_names_that_cannot_be_used(tmp_path):
+    touch(tmp_path, "real/ok ü 漢.jpg", "real/new\nline.jpg")
+    with open(os.fsencode(tmp_path) + b"/real/\xff\xfe.jpg", "w"):
+        pass
+    rows, report = load_dataset(tmp_path)
+    assert set(rows_of(rows)) == {"real/ok ü 漢.jpg"}
+    assert report.counts == {"unreadable_name": 2}
+    "".join(report.lines()).encode()
+
+
+# Errors say what was looked for and what was found.
+
+
+def test_errors(tmp_path):
+    touch(tmp_path, "both/train/real/a.jpg", "both/valid/real/a.jpg", "empty/readme.md", "twin/x/train/real/a.jpg")
+    touch(tmp_path, "twin/y/train/real/a.jpg", "file.txt", "list.json")
+    cases = [
+        (("missing",), "no such file or folder"),
+        (("file.txt",), "not a .json list"),
+        (("list.json",), "cannot be read as JSON"),
+        (("list.json", "train"), "has no splits"),
+        (("both",), "several splits: train .*valid"),
+        (("both", "test"), r"no test split. Looked for .*test/.*Found the splits train \(train\), valid"),
+        (("twin", "train"), "several folders look like the train split: x/train, y/train"),
+        (("empty",), "nothing usable"),
+        (("empty", "train"), "Found readme.md"),
+    ]
+    for (name, *split), message in cases:
+        with pytest.raises(DatasetError, match=message):
+            load_dataset(tmp_path / name, *split)
+    with pytest.raises(DatasetError, match="not one of skip"):
+        load_dataset(tmp_path / "both", "train", fake_without_mask="drop")
+
+
+@pytest.mark.parametrize("text", ["{}", "3", "[" * 100_000, "[[", "\udcff"])
+def test_bad_json(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DatasetError):
+        load_dataset(tmp_path / "a.json")
+
+
+# Columns.
+
+
+def columns(count=7):
+    names = [f"n{i:03}é.png" for i in range(count)]
+    masks = [f"m{i}.png" if i % 3 == 1 else "" for i in range(count)]
+    return DatasetColumns.from_lists("/r", names, [i % 3 - 1 for i in range(count)], masks)
+
+
+def test_columns_are_a_sequence():
+    rows = columns()
+    assert len(rows) == 7
+    assert rows[1] == {
+        "file_name": "/r/n001é.png",
+        "image_id": "n001é.png",
+        "is_fake": 0,
+        "mask_file_name": "/r/m1.png",
+    }
+    assert rows[0] == {"file_name": "/r/n000é.png", "image_id": "n000é.png"}
+    assert rows[-1] == rows[6] == rows[np.int64(6)]
+    assert [row["image_id"] for row in rows[1:6:2]] == ["n001é.png", "n003é.png", "n005é.png"]
+    assert rows[1:6:2].labels.tolist() == [0, -1, 1]
+    assert rows[1:].select([3, 0])[0] == rows[4]
+    assert rows.has_mask.tolist() == [False, True, False, False, True, False, False]
+    assert len(list(rows)) == 7
+    with pytest.raises(IndexError):
+        rows[7]
+    rows[1]["is_fake"] = 5  # a row is a copy
+    assert rows[1]["is_fake"] == 0
+
+
+def test_columns_pickle_and_empty():
+    rows = columns()[2:]
+    again = pickle.loads(pickle.dumps(rows))
+    assert list(again) == list(rows)
+    assert again.root == "/r"
+    assert list(columns(0)) == []
+    assert len(pickle.dumps(columns(1000))) < 60_000
+
+
+def test_columns_refuse_uneven_lists():
+    with pytest.raises(ValueError, match="one length"):
+        DatasetColumns.from_lists("/r", ["a"], [0, 1], [""])
+
+
+# The index cache.
+
+
+def age(root, seconds=60):
+    for folder, _, _ in os.walk(root):
+        past = os.stat(folder).st_mtime - seconds
+        os.utime(folder, (past, past))
+
+
+def test_the_index_is_used_until_something_changes(tmp_path, cache, monkeypatch):
+    touch(tmp_path, *LAYOUT_A, "fake/bare.jpg")
+    age(tmp_path)
+    first, report = load_dataset(tmp_path)
+    assert len(list(cache.iterdir())) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("ddl_d2.data.datasets.listing.os.scandir", lambda _: pytest.fail("listed again"))
+        second, again = load_folder(str(tmp_path))
+    assert list(second) == list(first)
+    assert again.to_dict() == report.to_dict()
+    assert len(load_dataset(tmp_path, fake_without_mask="score")[0]) == len(first) + 1  # another key
+    touch(tmp_path, "real/new.jpg")
+    assert len(load_dataset(tmp_path)[0]) == len(first) + 1
+
+
+def test_a_fresh_folder_is_not_kept(tmp_path, cache):
+    touch(tmp_path, *LAYOUT_A)
+    load_dataset(tmp_path)
+    assert not list(cache.iterdir())
+
+
+def test_labels_and_lists_are_watched(tmp_path):
+    touch(tmp_path, "set/imgs/a.png", "list/b.png")
+    labels, listed = tmp_path / "set" / "labels.txt", tmp_path / "list" / "l.json"
+    for number, (label, mask) in enumerate(((0, "Negative"), (1, "gone.png"))):
+        labels.write_text(f"a.png,{label}\n")
+        listed.write_text(json.dumps([["b.png", mask]]))
+        age(tmp_path)
+        for path in (labels, listed):
+            os.utime(path, (10_000 + number, 10_000 + number))
+        assert load_dataset(tmp_path / "set", fake_without_mask="score")[0][0]["is_fake"] == label
+        assert load_dataset(listed, fake_without_mask="score")[0][0]["is_fake"] == label
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04nonsense", None])
+def test_a_damaged_index_is_made_anew(tmp_path, cache, caplog, damage):
+    touch(tmp_path, *LAYOUT_A)
+    age(tmp_path)
+    load_dataset(tmp_path)
+    (file,) = cache.iterdir()
+    file.write_bytes(file.read_bytes()[:-100] if damage is None else damage)
+    assert rows_of(load_dataset(tmp_path)[0]) == ROWS_A
+    assert "not a usable dataset index" in caplog.text
+    caplog.clear()
+    assert rows_of(load_dataset(tmp_path)[0]) == ROWS_A
+    assert not caplog.text
+
+
+def test_an_index_never_runs_code(tmp_path, cache):
+    touch(tmp_path, *LAYOUT_A)
+    age(tmp_path)
+    load_dataset(tmp_path)
+    (file,) = cache.iterdir()
+    np.savez(file, meta=np.array([{"a": 1}], dtype=object))
+    assert rows_of(load_dataset(tmp_path)[0]) == ROWS_A
+
+
+def test_an_unwritable_cache_is_said_once(tmp_path, monkeypatch, caplog):
+    touch(tmp_path, "data/real/a.jpg", "file")
+    age(tmp_path / "data")
+    monkeypatch.setenv("DDL_D2_CACHE", str(tmp_path / "file" / "below"))
+    for _ in range(3):
+        assert len(load_dataset(tmp_path / "data")[0]) == 1
+    assert caplog.text.count("cannot be kept") == 1
+
+
+# Registration.
+
+
+def config(**values):
+    cfg = get_cfg()
+    add_ddl_config(cfg)
+    for key, value in values.items():
+        cfg.DATASETS[key] = value
+    return cfg
+
+
+def test_registration(tmp_path, monkeypatch):
+    touch(tmp_path, "one/train/real/a.jpg", "two/x/train/real/b.jpg", "two/x/train/fake/c.jpg", "plain/d.png")
+    (tmp_path / "list.json").write_text('[["plain/d.png", "Negative"]]')
+    register_datasets(config(DDL_ROOT=str(tmp_path / "one")))
+    assert set(rows_of(DatasetCatalog.get("ddl_i_train"))) == {"real/a.jpg"}
+    assert "folder" not in DatasetCatalog
+    register_datasets(
+        config(
+            DDL_ROOT=str(tmp_path / "two"),
+            FOLDER_ROOT=str(tmp_path / "plain"),
+            JSON_LIST=str(tmp_path / "list.json"),
+            FAKE_WITHOUT_MASK="score",
+        )
+    )
+    assert set(rows_of(DatasetCatalog.get("ddl_i_train"))) == {"real/b.jpg", "fake/c.jpg"}
+    assert set(rows_of(DatasetCatalog.get("folder"))) == {"d.png"}
+    assert rows_of(DatasetCatalog.get("json_list")) == {"plain/d.png": (0, None)}
+    for name in ("ddl_i_train", "ddl_i_valid", "ddl_i_test", "folder", "json_list"):
+        metadata = MetadataCatalog.get(name)
+        assert (metadata.evaluator_type, metadata.thing_classes) == ("ddl", ["forged"])
+    assert MetadataCatalog.get("ddl_i_train").dataset_root == str(tmp_path / "two")
+    with pytest.raises(DatasetError, match="dataset ddl_i_valid: .*no valid split"):
+        DatasetCatalog.get("ddl_i_valid")
+
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
+    register_datasets(config())
+    assert "json_list" not in DatasetCatalog
+    with pytest.raises(DatasetError, match="nowhere/ddl_i: no such"):
+        DatasetCatalog.get("ddl_i_train")
+
+
+def test_registration_touches_no_disk(monkeypatch):
+    for name in ("stat", "scandir", "listdir"):
+        monkeypatch.setattr(os, name, lambda *_, name=name: pytest.fail(f"os.{name} was called"))
+    register_all_ddl("/somewhere")
+
+
+def test_importing_registers(tmp_path):
+    import ddl_d2  # noqa: F401
+
+    assert {"ddl_i_train", "ddl_i_valid", "ddl_i_test"} <= set(DatasetCatalog.keys())
+
+
+def test_oddities_are_logged_when_a_set_is_loaded(tmp_path, caplog):
+    touch(tmp_path, "real/a.jpg", "fake/b.jpg")
+    register_datasets(config(FOLDER_ROOT=str(tmp_path)))
+    DatasetCatalog.get("folder")
+    assert "1 fake pictures without a mask file (e.g. b.jpg)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "real", "fake", "masks"),
+    [
+        ("dfdc_pairs", "train", 1505, 1505, 1505),
+        ("dfdc_pairs", "valid", 302, 302, 302),
+        ("casia_faces", None, 139, 189, 189),
+        ("cocoglide", None, 40, 40, 40),
+        ("stylegan2_vs_ffhq", "valid", 40, 40, 0),
+    ],
+)
+def test_real_sets(shared, name, split, real, fake, masks):
+    rows, _ = load_dataset(shared / "data" / name, split, fake_without_mask="score")
+    assert ((rows.labels == 0).sum(), (rows.labels == 1).sum(), rows.has_mask.sum()) == (real, fake, masks)
+    assert len({row["image_id"] for row in rows}) == real + fake

@@ -1,0 +1,189 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+
+from ddl_d2.config import add_ddl_config
+from ddl_d2.data.ground_truth import read_forgery_mask, resize_nearest
+from ddl_d2.data.image_io import ImageReadError, write_png
+from ddl_d2.data.mapper import ForgeryDatasetMapper
+
+
+@pytest.fixture
+def cfg():
+    cfg = get_cfg()
+    add_ddl_config(cfg)
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (64,), 256
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 64, 256
+    cfg.INPUT.CROP.SIZE = [48, 48]
+    return cfg
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """A fake of 40 x 60 pixels, green in its forged right half, grey on the left."""
+    return make_fake(tmp_path)
+
+
+def make_fake(folder, size=(40, 60), mask_size=None):
+    image = np.full((*size, 3), 128, np.uint8)
+    image[:, size[1] // 2 :] = (0, 255, 0)
+    write_png(folder / "fake.png", image)
+    mask = np.zeros(mask_size or size, bool)
+    mask[:, mask.shape[1] // 2 :] = True
+    write_png(folder / "mask.png", mask)
+    return {
+        "file_name": str(folder / "fake.png"),
+        "mask_file_name": str(folder / "mask.png"),
+        "image_id": "fake.png",
+        "is_fake": 1,
+    }
+
+
+def real_of(row):
+    return {key: value for key, value in row.items() if key != "mask_file_name"} | {"is_fake": 0}
+
+
+def test_training_row(cfg, fake):
+    np.random.seed(0)
+    cfg.INPUT.COLOR_AUG_SSD = False
+    row = ForgeryDatasetMapper(cfg, True)(fake)
+    assert row["image"].dtype == torch.uint8
+    assert row["image"].shape[0] == 3
+    assert row["image"].shape[1:] == row["forgery_mask"].shape == row["instances"].image_size
+    assert row["image"].is_contiguous()
+    assert max(row["forgery_mask"].shape) <= 48
+    assert (row["height"], row["width"], row["is_fake"]) == (40, 60, 1)
+    assert row["localization_valid"] is True
+    assert row["mask_resized"] is False
+    assert {key: row[key] for key in fake if key != "is_fake"} == {k: v for k, v in fake.items() if k != "is_fake"}
+    # The mask has been moved as the picture was: forged where it is green.
+    green = row["image"][1] > row["image"][0].int() + 128
+    assert (green != row["forgery_mask"]).float().mean() < 0.03
+    torch.testing.assert_close(row["instances"].gt_masks.tensor[0], row["forgery_mask"])
+
+
+def test_real_row(cfg, fake):
+    row = ForgeryDatasetMapper(cfg, True)(real_of(fake))
+    assert row["is_fake"] == 0
+    assert not row["forgery_mask"].any()
+    assert len(row["instances"]) == 0
+    assert row["localization_valid"] is True
+
+
+def test_testing_row(cfg, fake):
+    row = ForgeryDatasetMapper(cfg, False)(fake)
+    assert row["image"].shape == (3, 64, 96)
+    assert (row["height"], row["width"]) == (40, 60)
+    assert not {"forgery_mask", "instances", "localization_valid"} & set(row)
+    again = ForgeryDatasetMapper(cfg, False)(fake)
+    torch.testing.assert_close(row["image"], again["image"], rtol=0, atol=0)
+    unlabelled = {key: fake[key] for key in ("file_name", "image_id")}
+    assert "is_fake" not in ForgeryDatasetMapper(cfg, False)(unlabelled)
+
+
+def test_the_same_seed_gives_the_same_row(cfg, fake):
+    cfg.INPUT.JPEG_PROB = 0.5
+    mapper = ForgeryDatasetMapper(cfg, True)
+    rows = []
+    for seed in (3, 3, 4):
+        np.random.seed(seed)
+        rows.append(mapper(fake))
+    assert torch.equal(rows[0]["image"], rows[1]["image"])
+    assert rows[0]["image"].shape != rows[2]["image"].shape or not torch.equal(rows[0]["image"], rows[2]["image"])
+
+
+def test_fake_without_mask(cfg, fake):
+    del fake["mask_file_name"]
+    row = ForgeryDatasetMapper(cfg, True)(fake)
+    assert (row["is_fake"], row["localization_valid"], len(row["instances"])) == (1, False, 0)
+    assert not row["forgery_mask"].any()
+    row = ForgeryDatasetMapper(cfg, True)(fake | {"fully_forged": True})
+    assert row["localization_valid"] is True
+    assert row["forgery_mask"].all()
+    assert len(row["instances"]) == 1
+
+
+def test_an_unknown_mask_is_not_relabelled(cfg, fake):
+    cfg.INPUT.CROP.EMPTY_POLICY = "relabel"
+    del fake["mask_file_name"]
+    assert ForgeryDatasetMapper(cfg, True)(fake)["is_fake"] == 1
+
+
+@pytest.mark.parametrize(("policy", "label"), [("keep", 1), ("relabel", 0)])
+def test_empty_crop(cfg, fake, tmp_path, policy, label):
+    cfg.INPUT.CROP.EMPTY_POLICY = policy
+    write_png(tmp_path / "mask.png", np.zeros((40, 60), bool))
+    row = ForgeryDatasetMapper(cfg, True)(fake)
+    assert row["is_fake"] == label
+    assert row["localization_valid"] is True
+
+
+def test_mask_of_another_size(cfg, tmp_path, caplog):
+    row = make_fake(tmp_path, mask_size=(20, 30))
+    with caplog.at_level(logging.WARNING):
+        mapped = ForgeryDatasetMapper(cfg, True)(row)
+    assert mapped["mask_resized"] is True
+    mask, resized = read_forgery_mask(row, 40, 60)
+    assert resized
+    np.testing.assert_array_equal(mask, np.arange(60)[None] >= np.full((40, 1), 30))
+
+
+def test_nearest_takes_the_pixel_under_the_centre():
+    assert resize_nearest(np.arange(4)[None], 1, 2).tolist() == [[1, 3]]
+    assert resize_nearest(np.arange(2)[None], 2, 5).tolist() == [[0, 0, 1, 1, 1]] * 2
+    assert resize_nearest(np.arange(9)[None], 1, 3).tolist() == [[1, 4, 7]]
+
+
+@pytest.mark.parametrize("size", [(1, 300), (300, 1), (1, 1), (47, 49)])
+def test_awkward_sizes(cfg, tmp_path, size):
+    row = make_fake(tmp_path, size=size)
+    for seed in range(5):
+        np.random.seed(seed)
+        mapped = ForgeryDatasetMapper(cfg, True)(row)
+        assert mapped["image"].shape[1:] == mapped["forgery_mask"].shape
+        assert min(mapped["image"].shape) >= 1
+    assert ForgeryDatasetMapper(cfg, False)(row)["image"].numel()
+
+
+def test_instances_of_the_crop(cfg, fake):
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2
+    cfg.INPUT.CROP.ENABLED = False
+    row = ForgeryDatasetMapper(cfg, True)(fake)
+    assert row["instances"].gt_classes.tolist() == [0, 1]
+
+
+def test_forge_is_injected(cfg, fake):
+    def forge(image, mask, row):
+        assert not mask.any()
+        mask = np.ones_like(mask)
+        return 255 - image, mask, 1
+
+    row = ForgeryDatasetMapper(cfg, True, forge=forge)(real_of(fake))
+    assert row["is_fake"] == 1
+    assert row["forgery_mask"].all()
+
+
+def test_errors_name_the_picture(cfg, fake, tmp_path):
+    mapper = ForgeryDatasetMapper(cfg, True)
+    with pytest.raises(ValueError, match=r"fake\.png.*no real/fake label"):
+        mapper({"file_name": fake["file_name"]})
+    (tmp_path / "mask.png").write_bytes(b"nothing")
+    with pytest.raises(ImageReadError, match=r"mask\.png"):
+        mapper(fake)
+    with pytest.raises(ImageReadError, match=r"gone\.png"):
+        mapper(fake | {"file_name": str(tmp_path / "gone.png")})
+
+
+def test_bad_settings(cfg):
+    cfg.INPUT.FORMAT = "BGR"
+    with pytest.raises(ValueError, match="RGB"):
+        ForgeryDatasetMapper(cfg, True)
+    cfg.INPUT.FORMAT, cfg.INPUT.CROP.EMPTY_POLICY = "RGB", "drop"
+    with pytest.raises(ValueError, match="drop"):
+        ForgeryDatasetMapper(cfg, True)
+    cfg.INPUT.CROP.EMPTY_POLICY, cfg.INPUT.CROP.TYPE = "keep", "relative"
+    with pytest.raises(ValueError, match="absolute"):
+        ForgeryDatasetMapper(cfg, True)

@@ -1,0 +1,601 @@
+"""The op against its reference, on shapes nobody would choose (legend: see ddl_d2/layers/ms_deform_attn.py)."""
+
+import importlib
+import math
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from ddl_d2.layers import ms_deform_attn as module
+from ddl_d2.layers.ms_deform_attn import (
+    MSDeformAttn,
+    extension_status,
+    ms_deform_attn,
+    ms_deform_attn_reference,
+)
+
+STATUS = extension_status()
+CAPABILITIES = ["portable", "avx2", "avx512"]
+RANDOM_SHAPES = 300
+needs_extension = pytest.mark.skipif(not STATUS.available, reason=f"no compiled op: {STATUS.reason}")
+needs_cuda = pytest.mark.skipif(
+    not (torch.cuda.is_available() and STATUS.cuda_built), reason="needs a GPU and CUDA kernels"
+)
+
+
+@pytest.fixture
+def capability():
+    """A function that switches the instruction set of the CPU kernel, or skips; the best is set again at the end."""
+
+    def use(name):
+        try:
+            torch.ops.ddl_d2._cpu_capability(name)
+        except RuntimeError as error:
+            pytest.skip(str(error))
+
+    yield use
+    if STATUS.available:
+        torch.ops.ddl_d2._cpu_capability("best")
+
+
+def levels(shapes):
+    spatial_shapes = torch.tensor(shapes, dtype=torch.int64).view(-1, 2)
+    sizes = spatial_shapes.prod(1)
+    return spatial_shapes, sizes.cumsum(0) - sizes
+
+
+def inputs(shapes, images=2, queries=5, heads=2, channels=4, points=3, dtype=torch.float64, seed=0, spread=0.7):
+    """Values, locations mostly inside (`spread` 0.7: about one in three outside), weights that sum to 1."""
+    generator = torch.Generator().manual_seed(seed)
+    spatial_shapes, starts = levels(shapes)
+    pixels, shape = int(spatial_shapes.prod(1).sum()), (images, queries, heads, len(shapes), points)
+    value = torch.randn(images, pixels, heads, channels, generator=generator, dtype=torch.float64)
+    locations = 0.5 + spread * (torch.rand(*shape, 2, generator=generator, dtype=torch.float64) * 2 - 1)
+    weights = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1
+    weights = weights / weights.sum((-1, -2), keepdim=True)
+    return value.to(dtype), spatial_shapes, starts, locations.to(dtype), weights.to(dtype)
+
+
+def run(function, arguments, seed=1):
+    """Output, and gradients of value, locations and weights for a random output gradient."""
+    arguments = [a.detach().requires_grad_() if a.is_floating_point() else a for a in arguments]
+    out = function(*arguments)
+    if not out.requires_grad:  # the reference of nothing
+        assert out.numel() == 0
+        return [out, *(torch.zeros_like(a) for a in arguments if a.is_floating_point())]
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    grads = torch.autograd.grad(out, [a for a in arguments if a.is_floating_point()], grad.to(out))
+    return [out.detach(), *grads]
+
+
+def relative_error(got, expected):
+    """Largest difference, relative to the largest expected number. Everything must be finite."""
+    assert got.shape == expected.shape
+    assert got.dtype == expected.dtype
+    if got.numel() == 0:
+        return 0.0
+    assert torch.isfinite(got).all()
+    difference = (got - expected).abs().max().item()
+    return difference / max(expected.abs().max().item(), 1e-300) if difference else 0.0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers checked by hand
+
+
+def test_hand_calculated():
+    # Level 0 is 2 x 2:  1 2     level 1 is 1 x 1:  10
+    #                    3 4
+    value = torch.tensor([1.0, 2, 3, 4, 10]).view(1, 5, 1, 1)
+    spatial_shapes, starts = levels([(2, 2), (1, 1)])
+    locations = torch.tensor(
+        [
+            # x 0.5 * 2 - 0.5 = 0.5, y the same: in the middle, (1 + 2 + 3 + 4) / 4 = 2.5
+            # 0.25 * 2 - 0.5 = 0: on pixel (0, 0), 1
+            [[0.5, 0.5], [0.25, 0.25]],
+            # level 1: x 0.5 * 1 - 0.5 = 0: on the pixel, 10
+            # x 1 * 1 - 0.5 = 0.5, y 0: half of the pixel, half of the zeros outside, 5
+            [[0.5, 0.5], [1.0, 0.5]],
+        ]
+    ).view(1, 1, 1, 2, 2, 2)
+    weights = torch.tensor([0.4, 0.1, 0.3, 0.2]).view(1, 1, 1, 2, 2)
+    # 0.4 * 2.5 + 0.1 * 1 + 0.3 * 10 + 0.2 * 5 = 1 + 0.1 + 3 + 1 = 5.1
+    for function in (ms_deform_attn, ms_deform_attn_reference):
+        arguments = [value.clone().requires_grad_(), spatial_shapes, starts, locations, weights.clone()]
+        arguments[3] = locations.clone().requires_grad_()
+        arguments[4].requires_grad_()
+        out = function(*arguments)
+        torch.testing.assert_close(out, torch.tensor([[[5.1]]]))
+        by_value, by_location, by_weight = torch.autograd.grad(out.sum(), [arguments[0], arguments[3], arguments[4]])
+        # A quarter of 0.4 for each pixel of level 0, and 0.1 more for the first; 0.3 + 0.2 / 2 for level 1.
+        torch.testing.assert_close(by_value.flatten(), torch.tensor([0.2, 0.1, 0.1, 0.1, 0.4]))
+        torch.testing.assert_close(by_weight.flatten(), torch.tensor([2.5, 1, 10, 5]))
+        # Middle of level 0: right minus left is ((2 - 1) + (4 - 3)) / 2 = 1 for a pixel, 2 for the width; bottom minus
+        # top is 2 for a pixel, 4 for the height; times the weight 0.4: (0.8, 1.6). The last point, between 10 and 0,
+        # falls by 10 for a width, times 0.2: -2 in x. (The two points on a pixel's centre have a kink there.)
+        torch.testing.assert_close(by_location.view(4, 2)[0], torch.tensor([0.8, 1.6]))
+        torch.testing.assert_close(by_location.view(4, 2)[3, 0], torch.tensor(-2.0))
+
+
+def test_nothing_outside_counts():
+    # A 1 x 1 level reaches from x = -0.5 to 1.5 (bilinear), not further.
+    arguments = inputs([(1, 1)], images=1, queries=1, heads=1, channels=3, points=1)
+    for x in (-0.51, 1.5, -1e6, 1e30, math.inf, -math.inf, math.nan):
+        arguments[3].copy_(torch.tensor([x, 0.5]))
+        for function in (ms_deform_attn, ms_deform_attn_reference):
+            for got in run(function, arguments):
+                assert torch.equal(got, torch.zeros_like(got)), (x, function)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Against the reference
+
+
+def between_canaries(tensor, offset):
+    """The same numbers inside a buffer that is NaN before and after them; `offset` also breaks the alignment."""
+    buffer = torch.full((tensor.numel() + 2 * 64 + offset,), math.nan, dtype=tensor.dtype)
+    inner = buffer[64 + offset : 64 + offset + tensor.numel()].view(tensor.shape)
+    return inner.copy_(tensor)
+
+
+def non_contiguous(tensor):
+    """The same numbers with the first axes stored last."""
+    return tensor.transpose(0, -1).contiguous().transpose(0, -1)
+
+
+def random_case(seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low, high):
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    shapes = [(draw(1, 9), draw(1, 9)) for _ in range(draw(1, 5))]
+    if seed % 5 == 0:
+        shapes[draw(0, len(shapes) - 1)] = (1, 1)
+    pixels = sum(h * w for h, w in shapes)
+    sizes = {
+        "images": 0 if seed % 50 == 7 else draw(1, 3),
+        "queries": 0 if seed % 25 == 3 else pixels if seed % 4 == 1 else draw(1, 20),  # S queries: other order
+        "heads": draw(1, 5),
+        "channels": draw(1, 70),
+        "points": draw(1, 6),
+    }
+    if seed % 20 == 9:  # wide enough for several tiles of queries
+        shapes, sizes["channels"] = [(draw(17, 40), draw(17, 40)), *shapes], draw(1, 5)
+        sizes["queries"] = sum(h * w for h, w in shapes)
+    arguments = list(inputs(shapes, **sizes, seed=seed, spread=[0.4, 0.7, 3.0][seed % 3]))
+    if seed % 6 == 2 and arguments[3].numel():  # far outside, and no numbers at all
+        strange = torch.tensor([1e3, -1e3, 1e30, -1e300, math.inf, -math.inf, math.nan], dtype=torch.float64)
+        flat = arguments[3].view(-1)
+        where = torch.randint(0, flat.numel(), (max(1, flat.numel() // 4),), generator=generator)
+        flat[where] = strange[torch.randint(0, len(strange), where.shape, generator=generator)]
+    for i in (0, 3, 4):
+        change = non_contiguous if seed % 3 == 0 else lambda t: between_canaries(t, seed % 2)
+        arguments[i] = change(arguments[i])
+    return arguments
+
+
+@needs_extension
+@pytest.mark.parametrize("part", range(10))
+def test_random_shapes(part, capability):
+    """300 random shapes in float64, forward and backward, to 1e-12."""
+    known = CAPABILITIES[: CAPABILITIES.index(STATUS.cpu_capability) + 1]
+    count = 0
+    for seed in range(part, RANDOM_SHAPES, 10):
+        arguments = random_case(seed)
+        expected = run(ms_deform_attn_reference, arguments)
+        capability(known[(seed // 10) % len(known)])
+        got = run(ms_deform_attn, arguments)
+        for name, a, b in zip(("out", "grad_value", "grad_locations", "grad_weights"), got, expected, strict=True):
+            assert relative_error(a, b) <= 1e-12, (seed, name, arguments[0].shape, arguments[3].shape)
+        count += 1
+    print(f"{count} shapes agree")
+    assert count == RANDOM_SHAPES // 10
+
+
+@needs_extension
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 3, 8, 16, 31, 32, 64, 100, 128])
+def test_instruction_sets_agree(channels, dtype, capability):
+    arguments = list(inputs([(9, 7), (4, 3)], channels=channels, points=11, dtype=torch.float32))
+    arguments[0] = arguments[0].to(dtype)
+    capability("portable")
+    expected = run(ms_deform_attn, arguments)
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-7
+    for name in CAPABILITIES[1 : CAPABILITIES.index(STATUS.cpu_capability) + 1]:
+        capability(name)
+        assert torch.ops.ddl_d2._cpu_capability() == name
+        for a, b in zip(run(ms_deform_attn, arguments), expected, strict=True):
+            assert relative_error(a, b) <= tolerance
+
+
+@needs_extension
+def test_pixels_that_are_not_sampled_are_not_read(capability):
+    """NaN in a pixel must not reach queries that do not sample it."""
+    arguments = inputs([(6, 6), (3, 3)], images=1, queries=1, heads=1, channels=35, points=1)
+    value, _, _, locations, _ = arguments
+    locations[..., 0, 0, :] = torch.tensor([0.1, 0.1])  # pixel coordinates 0.1: corners (0, 0) to (1, 1)
+    locations[..., 1, 0, :] = torch.tensor([5.0, 5.0])  # outside
+    value[:] = math.nan
+    for y in (0, 1):
+        value[0, 6 * y : 6 * y + 2] = 1.0
+    for name in CAPABILITIES[: CAPABILITIES.index(STATUS.cpu_capability) + 1]:
+        capability(name)
+        out, grad_value, grad_locations, grad_weights = run(ms_deform_attn, arguments)
+        for tensor in (out, grad_value, grad_locations, grad_weights):
+            assert torch.isfinite(tensor).all()
+        # The border: the corners beyond it repeat pixels that are sampled.
+        locations[..., 0, 0, :] = torch.tensor([0.0, 0.0])
+        assert torch.isfinite(ms_deform_attn(*arguments)).all()
+        locations[..., 0, 0, :] = torch.tensor([0.1, 0.1])
+
+
+@needs_extension
+@pytest.mark.parametrize("where", ["value", "weights", "weights outside"])
+def test_nan_is_not_hidden(where):
+    value, shapes, starts, locations, weights = inputs([(4, 4)], images=1, queries=1, heads=1, spread=0.3)
+    if where == "value":
+        value[:] = math.nan
+    else:
+        weights[0, 0, 0, 0, 0] = math.nan
+    if where == "weights outside":
+        locations[:] = 7.0
+    assert torch.isnan(ms_deform_attn(value, shapes, starts, locations, weights)).all()
+
+
+@needs_extension
+def test_offsets_beyond_32_bits():
+    """2.3e9 numbers in one image: 4.6 GB of addresses, of which a few pages are touched."""
+    height, width, heads, channels = 3000, 3000, 8, 32
+    try:
+        value = torch.empty((1, height * width, heads, channels), dtype=torch.bfloat16)
+    except RuntimeError as error:
+        pytest.skip(f"no memory: {error}")
+    for row in range(height - 2, height):
+        value[0, row * width + width - 2 : row * width + width] = 3.0
+    shapes, starts = levels([(height, width)])
+    locations = torch.full((1, 1, heads, 1, 1, 2), 1 - 0.75 / 3000)
+    out = ms_deform_attn(value, shapes, starts, locations, torch.ones(1, 1, heads, 1, 1))
+    assert torch.equal(out, torch.full((1, 1, heads * channels), 3.0, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fallback_gradients_are_those_of_the_reference(dtype):
+    arguments = random_case(2)
+    arguments = [a.to(dtype) if a.is_floating_point() else a for a in arguments]
+    out, *expected = run(ms_deform_attn_reference, arguments)
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+    for a, b in zip(module._reference_backward(grad, *arguments), expected, strict=True):
+        assert relative_error(a, b) <= tolerance
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Types
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("point_dtype", [None, torch.float32])
+def test_16_bit(dtype, point_dtype):
+    arguments = list(inputs([(9, 9), (5, 5)], channels=32, dtype=dtype))
+    for i in (3, 4):
+        arguments[i] = arguments[i].to(point_dtype or dtype)
+    expected = run(ms_deform_attn_reference, [a.float() if a.is_floating_point() else a for a in arguments])
+    results = run(ms_deform_attn, arguments)
+    kinds = [dtype, dtype, point_dtype or dtype, point_dtype or dtype]
+    for got, wanted, kind in zip(results, expected, kinds, strict=True):
+        assert got.dtype == kind
+        # Sums in float32: only the last rounding is 16-bit (and that of the random output gradient).
+        assert relative_error(got.float(), wanted) <= 2**-7
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_autocast(mixed):
+    torch.manual_seed(0)
+    shapes, starts = levels([(8, 8), (4, 4), (2, 2)])
+    layer = MSDeformAttn(32, num_levels=3, num_heads=4, num_points=2)
+    query = torch.randn(2, 84, 32)
+    points = torch.rand(2, 84, 3, 2)
+    expected = layer(query, points, query, shapes, starts)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = layer(query, points, query, shapes, starts)
+        if mixed:  # the op itself, with three dtypes at once
+            value, _, _, locations, weights = inputs([(8, 8), (4, 4), (2, 2)], dtype=torch.float32)
+            out = ms_deform_attn(value.bfloat16(), shapes, starts, locations.double(), weights.half())
+            assert out.dtype == torch.bfloat16
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), expected, atol=0.05, rtol=0.05)
+    got.float().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in layer.parameters())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Registration
+
+
+def test_gradcheck():
+    arguments = inputs([(4, 3), (1, 1)], images=1, queries=2, heads=2, channels=3, points=2)
+    arguments = [a.requires_grad_() if a.is_floating_point() else a for a in arguments]
+    assert torch.autograd.gradcheck(ms_deform_attn, arguments)
+
+
+def test_opcheck():
+    arguments = inputs([(4, 3), (2, 2)], dtype=torch.float32)
+    torch.library.opcheck(torch.ops.ddl_d2.ms_deform_attn.default, arguments)
+    trainable = [a.clone().requires_grad_() if a.is_floating_point() else a for a in arguments]
+    torch.library.opcheck(torch.ops.ddl_d2.ms_deform_attn.default, trainable)
+    out = ms_deform_attn(*arguments)
+    torch.library.opcheck(torch.ops.ddl_d2.ms_deform_attn_backward.default, (torch.ones_like(out), *arguments))
+
+
+def test_second_derivative_is_refused():
+    value, *others = inputs([(4, 3)])
+    out = ms_deform_attn(value.requires_grad_(), *others)
+    grad = torch.autograd.grad(out.square().sum(), value, create_graph=True)[0]
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        grad.sum().backward()
+
+
+def test_compile_and_export():
+    torch.manual_seed(0)
+    shapes, starts = levels([(6, 5), (3, 3)])
+    layer = MSDeformAttn(16, num_levels=2, num_heads=4, num_points=2).double()
+    query = torch.randn(2, 39, 16, dtype=torch.float64)
+    arguments = (query, torch.rand(2, 39, 2, 2, dtype=torch.float64), query, shapes, starts)
+    expected = layer(*arguments)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    out = compiled(*arguments)
+    torch.testing.assert_close(out, expected)
+    out.sum().backward()
+    assert layer.sampling_offsets.weight.grad.abs().sum() > 0
+    exported = torch.export.export(layer, arguments)
+    assert "ddl_d2.ms_deform_attn" in exported.graph_module.code
+    torch.testing.assert_close(exported.module()(*arguments), expected)
+
+
+@needs_extension
+def test_deterministic_for_any_number_of_threads():
+    arguments = inputs([(40, 33), (20, 17)], queries=40 * 33 + 20 * 17, heads=3, channels=32, dtype=torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 2, 3):
+            torch.set_num_threads(count)
+            results.append(run(ms_deform_attn, arguments))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        for a, b in zip(result, results[0], strict=True):
+            assert torch.equal(a, b)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Errors, and life without the extension
+
+
+def _replaced(index, change):
+    arguments = list(inputs([(4, 3), (2, 2)], dtype=torch.float32))
+    arguments[index] = change(arguments[index])
+    return arguments
+
+
+@needs_extension
+@pytest.mark.parametrize(
+    ("index", "change", "message"),
+    [
+        (0, lambda t: t[:, :-1], "16 pixels together, value has 15|does not fit"),
+        (0, lambda t: t[..., None], "value must have 4 axes"),
+        (0, lambda t: t[:1], "the same N and H"),
+        (0, lambda t: t[:, :, :1], "the same N and H"),
+        (0, lambda t: t.double(), "must both have the dtype of value"),
+        (0, lambda t: t.long(), "float32, float64, float16 or bfloat16"),
+        (1, lambda t: t.int(), "must be int64"),
+        (1, lambda t: t[:1], r"spatial_shapes must be \[L, 2\]"),
+        (1, lambda t: t - 4, "does not fit into the 16 pixels"),
+        (1, lambda t: t * 2**31, "does not fit into the 16 pixels"),
+        (2, lambda t: t + 1, r"level_start_index\[0\] is 1"),
+        (2, lambda t: t[:1], r"level_start_index must be \[L\]"),
+        (3, lambda t: t[..., :1], "the last of size 2"),
+        (3, lambda t: t.double(), "must both have the dtype of value"),
+        (4, lambda t: t[..., :1], "attention_weights must have the first 5 axes"),
+        (4, lambda t: t.half(), "must both have the dtype of value"),
+    ],
+)
+def test_errors_name_what_is_wrong(index, change, message):
+    with pytest.raises(RuntimeError, match=message):
+        ms_deform_attn(*_replaced(index, change))
+
+
+@needs_extension
+def test_backward_checks_its_gradient():
+    arguments = inputs([(4, 3)], dtype=torch.float32)
+    with pytest.raises(RuntimeError, match="grad_output must be"):
+        torch.ops.ddl_d2.ms_deform_attn_backward(torch.ones(1), *arguments)
+
+
+def test_reference_checks_levels():
+    with pytest.raises(RuntimeError, match="16 pixels together, value has 15"):
+        ms_deform_attn_reference(*_replaced(0, lambda t: t[:, :-1]))
+    with pytest.raises(RuntimeError, match="do not fit level_start_index"):
+        ms_deform_attn_reference(*_replaced(2, lambda t: t + 1))
+
+
+@needs_extension
+def test_unknown_instruction_set():
+    with pytest.raises(RuntimeError, match="portable, avx2, avx512 or best"):
+        torch.ops.ddl_d2._cpu_capability("mmx")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ModuleNotFoundError("No module named 'ddl_d2._C'"), "is not compiled"),
+        (ImportError("_C.so: undefined symbol: _ZN2at"), "compiled for another PyTorch.*undefined symbol: _ZN2at"),
+    ],
+)
+def test_reason_of_a_missing_extension(monkeypatch, error, reason):
+    def refuse(name):
+        raise error
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    text = module._load_extension()
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(text)
+
+
+def test_other_errors_of_the_extension_are_not_swallowed(monkeypatch):
+    def refuse(name):
+        raise MemoryError
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    with pytest.raises(MemoryError):
+        module._load_extension()
+
+
+FALLBACK = """
+    import logging, sys
+    sys.modules["ddl_d2._C"] = None  # makes `import ddl_d2._C` raise ModuleNotFoundError
+    import torch
+    from ddl_d2.layers import ms_deform_attn as module
+
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.getLogger("ddl_d2").addHandler(handler)
+
+    status = module.extension_status()
+    assert not status.available and not status.cuda_built and "not compiled" in status.reason, status
+    layer = module.MSDeformAttn(16, num_levels=2, num_heads=4, num_points=2)
+    shapes, starts = torch.tensor([[6, 5], [3, 3]]), torch.tensor([0, 30])
+    query = torch.randn(2, 39, 16)
+    arguments = (query, torch.rand(2, 39, 2, 2), query, shapes, starts)
+    assert not messages, messages
+    expected = layer(*arguments)
+    expected.sum().backward()
+    assert len(messages) == 1 and "slow" in messages[0] and "pip install" in messages[0], messages
+    assert layer.sampling_offsets.bias.grad.abs().sum() > 0
+    torch.testing.assert_close(torch.export.export(layer, arguments).module()(*arguments), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(*arguments).dtype == torch.bfloat16
+
+    value = torch.randn(1, 39, 2, 3, dtype=torch.float64, requires_grad=True)
+    locations = torch.rand(1, 4, 2, 2, 3, 2, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(1, 4, 2, 2, 3, dtype=torch.float64, requires_grad=True)
+    op = torch.ops.ddl_d2.ms_deform_attn
+    assert torch.autograd.gradcheck(op, (value, shapes, starts, locations, weights))
+    assert len(messages) == 1, messages
+    print("fallback works")
+"""
+
+
+def test_without_extension():
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FALLBACK)],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "fallback works" in result.stdout
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Layer
+
+
+def test_layer_starts_on_a_ring():
+    layer = MSDeformAttn(16, num_levels=2, num_heads=4, num_points=3)
+    ring = layer.sampling_offsets.bias.view(4, 2, 3, 2)
+    # Four heads look right, down, left and up (y grows downwards), point p at p + 1 pixels, on every level.
+    for head, direction in enumerate([(1, 0), (0, 1), (-1, 0), (0, -1)]):
+        for point in range(3):
+            expected = torch.tensor(direction) * (point + 1.0)
+            for level in range(2):
+                torch.testing.assert_close(ring[head, level, point], expected)
+    for parameter in (layer.sampling_offsets.weight, layer.attention_weights.weight, layer.attention_weights.bias):
+        assert not parameter.any()
+    names = {name.split(".")[0] for name in layer.state_dict()}
+    assert names == {"sampling_offsets", "attention_weights", "value_proj", "output_proj"}
+
+
+def test_layer_equals_its_formula():
+    """One query, one head, one level, one point of weight 1: the projected pixel under reference point + offset."""
+    layer = MSDeformAttn(4, num_levels=1, num_heads=1, num_points=1)
+    shapes, starts = levels([(3, 5)])
+    pixels = torch.randn(1, 15, 4)
+    # The reference is the centre of pixel (x 1, y 2), and the initial offset of head 0, point 0 is one pixel right.
+    reference_points = torch.tensor([(1 + 0.5) / 5, (2 + 0.5) / 3]).view(1, 1, 1, 2)
+    out = layer(torch.randn(1, 1, 4), reference_points, pixels, shapes, starts)
+    expected = layer.output_proj(layer.value_proj(pixels[:, 2 * 5 + 2]))
+    torch.testing.assert_close(out[:, 0], expected, atol=1e-5, rtol=1e-5)
+    # The same pixel as padding counts as 0, bias of the projection included.
+    padding_mask = torch.zeros(1, 15, dtype=torch.bool)
+    padding_mask[0, 12] = True
+    out = layer(torch.randn(1, 1, 4), reference_points, pixels, shapes, starts, padding_mask)
+    torch.testing.assert_close(out[:, 0], layer.output_proj(torch.zeros(1, 4)), atol=1e-5, rtol=1e-5)
+
+
+def test_layer_refuses_odd_heads():
+    with pytest.raises(ValueError, match="multiple of num_heads"):
+        MSDeformAttn(30, num_heads=8)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# CUDA
+
+
+def to_cuda(arguments, levels_too):
+    return [a.cuda() if levels_too or a.is_floating_point() else a for a in arguments]
+
+
+@needs_cuda
+@pytest.mark.parametrize("levels_too", [False, True], ids=["levels on the CPU", "levels on the GPU"])
+def test_cuda_random_shapes(levels_too):
+    for seed in range(RANDOM_SHAPES):
+        arguments = random_case(seed)
+        got = run(lambda *a: ms_deform_attn(*a), to_cuda(arguments, levels_too))
+        for a, b in zip(got, run(ms_deform_attn_reference, arguments), strict=True):
+            assert relative_error(a.cpu(), b) <= 1e-12, (seed, arguments[0].shape, arguments[3].shape)
+
+
+@needs_cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 3, 8, 12, 16, 32, 33, 64, 128, 264, 520])
+def test_cuda_types(dtype, channels):
+    arguments = list(inputs([(19, 17), (9, 8), (1, 1)], queries=77, heads=8, channels=channels, points=7, dtype=dtype))
+    exact = [a.double() if a.is_floating_point() else a for a in arguments]
+    expected = run(ms_deform_attn_reference, exact)
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-7
+    for got, wanted in zip(run(ms_deform_attn, to_cuda(arguments, False)), expected, strict=True):
+        assert relative_error(got.cpu().double(), wanted) <= tolerance
+
+
+@needs_cuda
+def test_cuda_gradcheck_and_opcheck():
+    arguments = to_cuda(inputs([(4, 3), (1, 1)], images=1, queries=2, channels=3, points=2), False)
+    arguments = [a.requires_grad_() if a.is_floating_point() else a for a in arguments]
+    assert torch.autograd.gradcheck(ms_deform_attn, arguments, nondet_tol=1e-12)
+    torch.library.opcheck(torch.ops.ddl_d2.ms_deform_attn.default, arguments)
+
+
+@needs_cuda
+def test_cuda_pixels_that_are_not_sampled_are_not_read():
+    value, shapes, starts, locations, weights = inputs([(6, 6)], images=1, queries=1, heads=1, channels=32, points=1)
+    locations[:] = torch.tensor([5.0, 5.0])
+    value[:] = math.nan
+    for got in run(ms_deform_attn, to_cuda((value, shapes, starts, locations, weights), False)):
+        assert torch.equal(got, torch.zeros_like(got))
+
+
+@needs_cuda
+def test_cuda_autocast():
+    shapes, starts = levels([(8, 8), (4, 4)])
+    layer = MSDeformAttn(64, num_levels=2).cuda()
+    query = torch.randn(2, 80, 64, device="cuda")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        out = layer(query, torch.rand(2, 80, 2, 2, device="cuda"), query, shapes, starts)
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in layer.parameters())

@@ -1,0 +1,118 @@
+#!/usr/bin/env python
+"""Measure saved predictions against a data set, without a model, and export the challenge's submission file.
+
+    python tools/evaluate.py --predictions output/store --dataset-root datasets/ddl_i --split valid
+    python tools/evaluate.py --predictions output/store --submission submission.zip
+
+The metrics go to metrics.json in the prediction store (or where --output says) and, as a table, to the screen. What
+they mean: docs/metrics.md. Nothing is written unless everything could be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from _cli import cli_errors
+
+from ddl_d2.data.datasets import load_dataset
+from ddl_d2.evaluation import EvaluationError, ResultTable, metrics_table, table_from_store, write_metrics
+from ddl_d2.evaluation.functional import EMPTY_SCORES
+from ddl_d2.inference.store import PredictionStore
+from ddl_d2.inference.submission import export_submission
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    summary = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(description=summary)
+    parser.add_argument("--predictions", required=True, type=Path, metavar="STORE", help="prediction store (a folder)")
+    parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the pictures and forgery masks")
+    parser.add_argument("--split", help="part of the data set, such as valid; default: all of it")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: metrics.json in STORE")
+    parser.add_argument("--threshold", type=_threshold, default=0.5, help="forged, or fake, above it (default: 0.5)")
+    parser.add_argument(
+        "--empty-score",
+        choices=EMPTY_SCORES,
+        default="skip",
+        help="F1 and IoU of a fake with an empty mask when nothing was predicted (default: skip the image)",
+    )
+    parser.add_argument(
+        "--fake-without-mask",
+        choices=("score", "skip", "full", "error"),
+        default="score",
+        help="a fake without a forgery mask: detection only, left out, wholly forged, refused (default: score)",
+    )
+    parser.add_argument(
+        "--intersection",
+        action="store_true",
+        help="evaluate the images that both sides have; default: refuse when they differ",
+    )
+    parser.add_argument("--submission", type=Path, metavar="ZIP", help="also export the predictions for the challenge")
+    parser.add_argument("--workers", type=_positive, default=2, metavar="N", help="reading threads (default: 2)")
+    return parser
+
+
+@cli_errors()
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    if args.dataset_root is None and args.submission is None:
+        parser.error("--dataset-root is needed to compute metrics, or --submission to export without")
+    if args.dataset_root is None and (args.output or args.split or args.intersection):
+        parser.error("--output, --split and --intersection need --dataset-root")
+    store = PredictionStore(args.predictions)
+    table = None if args.dataset_root is None else _evaluated(store, args)
+    metrics = None
+    if table is not None and any(row.is_fake is not None for row in table):
+        metrics = table.metrics(threshold=args.threshold, empty_score=args.empty_score)
+    elif args.submission is None:
+        raise EvaluationError(f"{args.dataset_root}: no picture has a label, so there is nothing to measure")
+
+    if args.submission is not None:
+        count = export_submission(store, args.submission, threshold=args.threshold)
+        print(f"{args.submission}: {count} images")
+    if metrics is not None:
+        output = args.output or args.predictions / "metrics.json"
+        settings: dict[str, Any] = {"threshold": args.threshold, "empty_score": args.empty_score}
+        write_metrics(output, {**metrics, **settings})
+        print(metrics_table(metrics))
+        print(f"written to {output}")
+    return 0
+
+
+def _evaluated(store: PredictionStore, args: argparse.Namespace) -> ResultTable:
+    rows, report = load_dataset(args.dataset_root, args.split, fake_without_mask=args.fake_without_mask)
+    for line in report.lines():
+        print(f"note: {line}", file=sys.stderr)
+    table = table_from_store(
+        store, rows, threshold=args.threshold, intersection=args.intersection, workers=args.workers
+    )
+    if len(table) < max(len(rows), len(store)):
+        print(
+            f"only {len(table)} images are on both sides: {len(rows) - len(table)} of the data set's and "
+            f"{len(store) - len(table)} of the predictions are left out",
+            file=sys.stderr,
+        )
+    return table
+
+
+def _threshold(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError("must be in [0, 1)")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
