@@ -15,9 +15,10 @@ import os
 import shutil
 import sys
 
-from setuptools import find_namespace_packages, setup
+from setuptools import Extension, find_namespace_packages, setup
 
-CSRC = os.path.join("ddl_d2", "csrc")
+CSRC = "ddl_d2/csrc"
+HEADERS = sorted(glob.glob(f"{CSRC}/*.h"))
 # No -march=native and no -ffast-math: the CPU kernel picks its instruction set at run time, and NaN must stay NaN.
 CXX_FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math"]
 NVCC_FLAGS = ["-O3", "-std=c++17", "-lineinfo"]
@@ -89,7 +90,7 @@ def link_cuda_runtime(extension, cuda_home):
 def make_extension(cpp_extension, with_cuda):
     sources = [f"{CSRC}/ms_deform_attn.cpp", f"{CSRC}/ms_deform_attn_cpu.cpp"]
     options = {
-        "depends": sorted(glob.glob(f"{CSRC}/*.h")),
+        "depends": HEADERS,
         "extra_compile_args": {"cxx": CXX_FLAGS},
     }
     if not with_cuda:
@@ -146,7 +147,10 @@ def extension_arguments():
     }
 
 
-# Only commands that build need torch; asking for metadata does not.
-NO_BUILD = {"egg_info", "dist_info", "--version", "--name", "--help", "clean", "sdist"}
-arguments = {} if NO_BUILD & set(sys.argv[1:]) else extension_arguments()
+# Only commands that build need torch. The others, asked for metadata or a source archive, need the list of sources.
+NO_BUILD = {"egg_info", "dist_info", "sdist", "clean", "--version", "--name", "--help"}
+if NO_BUILD & set(sys.argv[1:]):
+    arguments = {"ext_modules": [Extension("ddl_d2._C", sorted(glob.glob(f"{CSRC}/*.c*")), depends=HEADERS)]}
+else:
+    arguments = extension_arguments()
 setup(packages=find_namespace_packages(include=["ddl_d2", "ddl_d2.*"], exclude=["ddl_d2.csrc"]), **arguments)

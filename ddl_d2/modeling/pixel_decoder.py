@@ -69,9 +69,10 @@ class DeformableTransformer(nn.Module):
         ).expand(batch, -1, -1)
         reference = torch.cat([_cell_centres(h, w, device) for h, w in sizes])
         reference = reference[None, :, None, :].expand(batch, -1, len(sizes), -1)
-        spatial_shapes = torch.tensor(sizes, dtype=torch.int64, device=device)
+        # On the CPU, whatever the maps are on: the op reads them there without waiting for a GPU.
+        spatial_shapes = torch.tensor(sizes, dtype=torch.int64)
         counts = [h * w for h, w in sizes]
-        starts = torch.tensor([sum(counts[:i]) for i in range(len(counts))], dtype=torch.int64, device=device)
+        starts = torch.tensor([sum(counts[:i]) for i in range(len(counts))], dtype=torch.int64)
 
         for layer in self.encoder.layers:
             flat = layer(flat, position, reference, spatial_shapes, starts)
