@@ -37,6 +37,7 @@ VIDEO_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h26
 # A mask is binary: a grey value from here on is forged.
 MASK_THRESHOLD = 128
 
+_LOSSLESS = ("PNG", "BMP", "TIFF")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _CONVERTIBLE = ("RGB", "L", "1", "P", "LA", "La", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _STRIP_PIXELS = 2**22
@@ -111,7 +112,9 @@ def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     Raises:
         ImageReadError: as `read_image`.
     """
-    return inspect_mask(path, max_pixels=max_pixels)[0]
+    with _guard(path), _opened(path, max_pixels) as image:
+        grey, _ = _grey(image)
+        return _forged(image, grey)
 
 
 def inspect_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -122,14 +125,14 @@ def inspect_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
         differ), "alpha", "sixteen_bit".
     """
     with _guard(path), _opened(path, max_pixels) as image:
-        lossless = image.format in ("PNG", "BMP", "TIFF")
         grey, notes = _grey(image)
-    top = int(grey.max())
-    if lossless and top == 1:
-        return grey == 1, (*notes, "coded_01")
-    if lossless and bool(((grey != 0) & (grey != 255)).any()):
-        notes = (*notes, "soft")
-    return grey >= MASK_THRESHOLD, notes
+        mask = _forged(image, grey)
+        if image.format in _LOSSLESS:
+            if int(grey.max()) == 1:
+                notes = (*notes, "coded_01")
+            elif bool(((grey != 0) & (grey != 255)).any()):
+                notes = (*notes, "soft")
+        return mask, notes
 
 
 def read_map(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -258,6 +261,10 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _load(image: Image.Image) -> None:
+    # A TIFF may hold strips for a part of its size only; Pillow would leave the rest black.
+    extents = [tile[1] for tile in getattr(image, "tile", ())]
+    if extents and sum((right - left) * (low - top) for left, top, right, low in extents) < image.width * image.height:
+        raise _Refused("holds data for a part of its size only")
     if not ImageFile.LOAD_TRUNCATED_IMAGES:
         image.load()
         return
@@ -311,6 +318,13 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
         array = array.swapaxes(0, 1)
     flip_rows, flip_columns = _FLIPS[orientation]
     return array[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def _forged(image: Image.Image, grey: np.ndarray) -> np.ndarray:
+    """The mask that `grey` means; see `read_mask`."""
+    if image.format in _LOSSLESS and int(grey.max()) == 1:
+        return grey == 1
+    return grey >= MASK_THRESHOLD
 
 
 def _grey(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:

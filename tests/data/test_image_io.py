@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hostile_files import ANIMATED, encoded
+from hostile_files import ANIMATED, encoded, tiff
 from PIL import Image, ImageFile
 
 from ddl_d2.data.image_io import (
@@ -213,6 +213,15 @@ def test_large_pictures_are_read_in_strips(tmp_path, rng, monkeypatch):
     monkeypatch.setattr("ddl_d2.data.image_io._STRIP_PIXELS", 64)
     rgba = rng.integers(0, 256, (37, 20, 4), dtype=np.uint8)
     np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", rgba)), rgba[:, :, :3])
+
+
+def test_a_tiff_with_half_its_strips(tmp_path):
+    """20 rows are promised, the one strip holds 10."""
+    tags = [(256, 4, 1, 8), (257, 4, 1, 20), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 200)]
+    tags += [(277, 3, 1, 1), (278, 4, 1, 10), (279, 4, 1, 80)]
+    (tmp_path / "a.tif").write_bytes(tiff(tags).ljust(200, b"\0") + bytes(160))
+    with pytest.raises(ImageReadError, match="a part of its size"):
+        read_image(tmp_path / "a.tif")
 
 
 # Masks: fourteen kinds, one outcome each.

@@ -75,19 +75,23 @@ def find_split(root: str, split: str) -> str:
 def load_labelled_list(folder: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:
     """Layout B: pictures in imgs/, images/ or `folder` itself, labels in labels.txt, masks of the fakes in masks/."""
     images, names = _flat_pictures(folder, lister)
-    labels = _read_labels(folder, set(names), lister)
-    kept = [name for name in names if labels.get(name) != _CONFLICT]
-    for name in kept:
-        if name not in labels:
+    known = _read_labels(folder, set(names), lister)
+    labels = [known.get(name, -1) for name in names]
+    for name, label in zip(names, labels, strict=True):
+        if label == -1:
             lister.report.add("without_label", images + name)
-    fakes = [name for name in kept if labels.get(name) == 1]
+    if _CONFLICT in labels:
+        names = [name for name, label in zip(names, labels, strict=True) if label != _CONFLICT]
+        labels = [label for label in labels if label != _CONFLICT]
+    fakes = [name for name, label in zip(names, labels, strict=True) if label == 1]
     mask_folder, masks = list_masks(folder, lister)
-    paired = dict(zip(fakes, pair_masks(fakes, masks, lister.report, prefix=f"{mask_folder}/"), strict=True))
+    paired = iter(pair_masks(fakes, masks, lister.report, prefix=f"{mask_folder}/"))
+    of_each = [next(paired) if label == 1 else "" for label in labels]
     return assemble(
         folder,
-        [images + name for name in kept],
-        [labels.get(name, -1) for name in kept],
-        [f"{mask_folder}/{paired[name]}" if paired.get(name) else "" for name in kept],
+        [images + name for name in names],
+        labels,
+        [mask and f"{mask_folder}/{mask}" for mask in of_each],
         fake_without_mask=fake_without_mask,
         report=lister.report,
     )

@@ -36,8 +36,19 @@ KINDS = {
     "conflicting_label": ("pictures listed with both labels; not used", "correct the labels"),
     "without_label": ("pictures without a label in labels.txt; kept without one", "add them to labels.txt"),
     "label_without_picture": ("lines of labels.txt without a picture", "remove them, or add the pictures"),
+    # Found by decoding (tools/check_dataset.py --deep).
+    "unreadable_picture": ("pictures that cannot be decoded", "replace or remove them"),
+    "unreadable_mask": ("masks that cannot be decoded", "replace or remove them"),
+    "mask_size": ("masks of another size than their picture; resized when used", "save them at the picture's size"),
+    "empty_mask": ("fake pictures whose mask shows nothing forged", "correct the masks, or move the pictures to real/"),
+    "reader_died": ("places where a picture or mask killed the reading process", "find and remove that file"),
+    "mask_full": ("masks that are forged everywhere", "nothing, if these pictures are synthesised as a whole"),
+    "mask_coded_01": ("masks coded 0 and 1; read as 0 and 255", "nothing"),
+    "mask_soft": ("masks with grey values; 128 and above is forged", "nothing, if that is meant"),
+    "mask_colour": ("masks in colour; the largest channel counts", "nothing, if that is meant"),
+    "mask_alpha": ("masks with an alpha channel; it is dropped", "nothing, if the mask is not in the alpha channel"),
 }
-NOTES = frozenset({"other_file"})
+NOTES = frozenset({"other_file", "mask_full", "mask_coded_01", "mask_soft", "mask_colour", "mask_alpha"})
 MAX_EXAMPLES = 5
 
 
@@ -52,9 +63,9 @@ class DatasetReport:
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
 
-    def add(self, kind: str, example: str, count: int = 1) -> None:
+    def add(self, kind: str, example: str) -> None:
         """Count one finding of a kind of `KINDS`."""
-        self.counts[kind] += count
+        self.counts[kind] += 1
         kept = self.examples.setdefault(kind, [])
         if len(kept) < MAX_EXAMPLES:
             kept.append(printable(example))

@@ -6,17 +6,17 @@ import os
 import re
 from collections.abc import Callable
 
-from ddl_d2.data.datasets.errors import DatasetReport
+from ddl_d2.data.datasets.errors import MAX_EXAMPLES, DatasetReport
 
-IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"})
 MASK_FOLDERS = ("masks", "mask")
 _UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _MAX_DEPTH = 32
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file name ends like a picture's, in upper or lower case."""
-    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+    """Whether a file name ends like a picture's, in upper or lower case; hidden files (".x") are none."""
+    return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and "." in name and name[0] != "."
 
 
 def is_within(path: str, root: str) -> bool:
@@ -62,15 +62,15 @@ class Lister:
         folder = os.path.join(top, prefix) if prefix else top
         self.stamps[folder] = os.stat(folder).st_mtime_ns
         names, folders = [], []
-        extensions, splitext, unusable = IMAGE_EXTENSIONS, os.path.splitext, _UNUSABLE.search
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                picture = splitext(name)[1].lower() in extensions
-                if picture and entry.is_file(follow_symlinks=False) and not unusable(name):
+                picture = is_picture(name)
+                usable = name.isprintable() or not _UNUSABLE.search(name)
+                if picture and usable and entry.is_file(follow_symlinks=False):
                     names.append(name)
                 elif entry.is_dir(follow_symlinks=False):
-                    if not unusable(name):
+                    if usable:
                         folders.append(name)
                     else:
                         self.report.add("unreadable_name", prefix + name)
@@ -112,6 +112,12 @@ def pair_masks(fakes: list[str], masks: list[str], report: DatasetReport, prefix
         report: receives `fake_without_mask`, `ambiguous_mask`, `mask_without_fake`.
         prefix: of a mask's name in the report.
     """
+    if not masks:
+        for name in fakes[:MAX_EXAMPLES]:
+            report.add("fake_without_mask", name)
+        if len(fakes) > MAX_EXAMPLES:
+            report.counts["fake_without_mask"] += len(fakes) - MAX_EXAMPLES
+        return [""] * len(fakes)
     available = set(masks)
     paired = [name if name in available else "" for name in fakes]
     if all(paired) and len(paired) == len(available):

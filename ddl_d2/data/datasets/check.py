@@ -1,0 +1,38 @@
+"""What decoding a row can find wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ddl_d2.data.image_io import ImageReadError, inspect_mask, read_image
+
+
+def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str]]:
+    """Decode the picture of a dataset dict and its mask.
+
+    Returns:
+        (kind, example) of everything found, kinds of `errors.KINDS`.
+    """
+    name = row["image_id"]
+    findings = []
+    size = None
+    try:
+        size = read_image(row["file_name"], max_pixels=max_pixels).shape[:2]
+    except ImageReadError as error:
+        findings.append(("unreadable_picture", f"{name}: {error.reason}"))
+    if "mask_file_name" not in row:
+        return findings
+    try:
+        mask, notes = inspect_mask(row["mask_file_name"], max_pixels=max_pixels)
+    except ImageReadError as error:
+        return [*findings, ("unreadable_mask", f"{name}: {error.reason}")]
+    if size is not None and mask.shape != size:
+        findings.append(("mask_size", f"{name}: {size[1]} x {size[0]}, mask {mask.shape[1]} x {mask.shape[0]}"))
+    if not mask.any():
+        findings.append(("empty_mask", name))
+    kinds = {"coded_01": "mask_coded_01", "soft": "mask_soft", "colour": "mask_colour", "alpha": "mask_alpha"}
+    findings.extend((kinds[note], name) for note in notes if note in kinds)
+    if mask.all():
+        findings.append(("mask_full", name))
+    return findings

@@ -1,0 +1,278 @@
+"""tools/evaluate.py: numbers by hand, one-line errors, outputs left alone, and the shared error helper."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.config import get_cfg
+
+from ddl_d2.config import add_ddl_config
+from ddl_d2.data.datasets import load_dataset
+from ddl_d2.data.image_io import read_image_size, read_mask, write_png
+from ddl_d2.evaluation import METRIC_NAMES
+from ddl_d2.inference.store import PredictionStoreWriter, StoreError
+from ddl_d2.inference.submission import validate_submission
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "tools"
+FLAGS = {
+    *("--predictions", "--dataset-root", "--split", "--output", "--threshold", "--empty-score"),
+    *("--fake-without-mask", "--intersection", "--submission", "--workers", "--help"),
+}
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """The module tools/evaluate.py, loaded as a script's would be (with `tools` on the path)."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    spec = importlib.util.spec_from_file_location("evaluate_tool", TOOLS / "evaluate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """The golden example of docs/metrics.md in the DDL-I layout: fakes a, b, c and the real r, 4 x 4 pixels."""
+    root = tmp_path / "data"
+    masks = {name: np.zeros((4, 4), bool) for name in "abc"}
+    masks["a"][0:2] = True
+    masks["b"][0, 0] = True
+    masks["c"][3, 3] = True
+    for name in "abcr":
+        folder = "real" if name == "r" else "fake"
+        write_png(root / "valid" / folder / f"{name}.png", np.zeros((4, 4, 3), np.uint8))
+    for name, mask in masks.items():
+        write_png(root / "valid" / "masks" / f"{name}.png", mask)
+    return root
+
+
+@pytest.fixture
+def store(tmp_path) -> Path:
+    """Its predictions. The scores .9 .8 .3 of the fakes beat .4 of the real in 2 of 3 pairs."""
+    maps = {name: np.full((4, 4), 127, np.uint8) for name in "abcr"}
+    maps["a"][0:2, 0:3] = 128
+    maps["b"][0, 0:2] = 255
+    maps["r"][2, 2] = 200
+    with PredictionStoreWriter(tmp_path / "store") as writer:
+        for name, score in {"a": 0.9, "b": 0.8, "c": 0.3, "r": 0.4}.items():
+            writer.add(f"{'real' if name == 'r' else 'fake'}/{name}.png", score, maps[name])
+    return tmp_path / "store"
+
+
+def _snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _fails(tool, capsys, *arguments) -> str:
+    """Run and expect exit code 2 with exactly one line on stderr, which is returned."""
+    with pytest.raises(SystemExit) as stopped:
+        tool.main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def _run(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(TOOLS / "evaluate.py"), *map(str, arguments)]
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd="/", timeout=300, check=False)
+
+
+def test_as_a_command(store, data):
+    """From another folder and without an installation: metrics to 1e-6, a table, and a file."""
+    done = _run("--predictions", store, "--dataset-root", data, "--split", "valid")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((store / "metrics.json").read_text())
+    expected = {
+        "auc": 2 / 3,
+        "f1": 0.507937,
+        "iou": 0.416667,
+        "pooled_f1": 0.777778,
+        "pooled_iou": 0.636364,
+        "miou": 0.769401,
+        "all_f1": 0.736842,
+        "all_iou": 0.583333,
+        "final": (2 / 3 + 0.507937 + 0.416667) / 3,
+        "num_images": 4,
+        "num_fake": 3,
+    }
+    assert {key: metrics[key] for key in expected} == pytest.approx(expected, abs=1e-6)
+    assert set(metrics) == {*METRIC_NAMES, "threshold", "empty_score"}
+    assert "0.5079" in done.stdout
+    assert str(store / "metrics.json") in done.stdout
+
+
+def test_bad_input_as_a_command(store, tmp_path):
+    done = _run("--predictions", store, "--dataset-root", tmp_path / "absent")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {tmp_path / 'absent'}: no such file or folder\n"
+
+
+def test_the_command_line_is_frozen(tool):
+    flags = {flag for action in tool.build_parser()._actions for flag in action.option_strings}
+    assert flags - {"-h"} == FLAGS
+
+
+def test_workers_and_runs_do_not_change_a_byte(tool, store, data, tmp_path):
+    outputs = [tmp_path / f"{number}.json" for number in range(3)]
+    for output, workers in zip(outputs, ("1", "1", "4"), strict=True):
+        arguments = ["--predictions", store, "--dataset-root", data, "--output", output, "--workers", workers]
+        assert tool.main([str(argument) for argument in arguments]) == 0
+    assert len({output.read_bytes() for output in outputs}) == 1
+    assert not (store / "metrics.json").exists()
+
+
+def test_threshold_and_empty_score(tool, store, data):
+    write_png(data / "valid" / "masks" / "c.png", np.zeros((4, 4), bool))
+
+    def f1(*options: str) -> tuple[float, float]:
+        tool.main(["--predictions", str(store), "--dataset-root", str(data), *options])
+        metrics = json.loads((store / "metrics.json").read_text())
+        return metrics["f1"], metrics["num_empty_masks"]
+
+    # a has F1 12/14 and b 2/3; c, empty and found so, is left out or counts 0 or 1.
+    assert f1() == pytest.approx(((12 / 14 + 2 / 3) / 2, 1))
+    assert f1("--empty-score", "0") == pytest.approx(((12 / 14 + 2 / 3) / 3, 1))
+    assert f1("--empty-score", "1") == pytest.approx(((12 / 14 + 2 / 3 + 1) / 3, 1))
+    # Above .6 (153) a finds nothing and b the same as before.
+    assert f1("--threshold", "0.6") == pytest.approx((2 / 3 / 2, 1))
+
+
+def test_a_fake_without_mask(tool, store, data, capsys):
+    (data / "valid" / "masks" / "c.png").unlink()
+    tool.main(["--predictions", str(store), "--dataset-root", str(data)])
+    metrics = json.loads((store / "metrics.json").read_text())
+    assert (metrics["num_fake"], metrics["num_localized"], metrics["num_fake_without_mask"]) == (3, 2, 1)
+    assert metrics["auc"] == pytest.approx(2 / 3)
+    assert "note: 1 fake pictures without a mask file" in capsys.readouterr().err
+    arguments = ("--predictions", store, "--dataset-root", data, "--fake-without-mask", "skip")
+    assert "not in the data set: fake/c.png" in _fails_after_notes(tool, capsys, *arguments)
+
+
+def _fails_after_notes(tool, capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        tool.main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_bad_inputs(tool, store, data, tmp_path, capsys):
+    before = _snapshot(store)
+    common = ("--predictions", store, "--dataset-root", data)
+    write_png(data / "valid" / "real" / "more.png", np.zeros((4, 4, 3), np.uint8))
+    assert "1 of 5 images of the data set were not scored: real/more.png" in _fails(tool, capsys, *common)
+    (data / "valid" / "real" / "more.png").unlink()
+    assert "test" in _fails(tool, capsys, *common, "--split", "test")
+    assert "no such folder" in _fails(tool, capsys, "--predictions", tmp_path / "no", "--dataset-root", data)
+    assert "not a complete prediction store" in _fails(tool, capsys, "--predictions", data, "--dataset-root", data)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert str(blocked) in _fails(tool, capsys, *common, "--output", blocked / "metrics.json")
+    mask = data / "valid" / "masks" / "a.png"
+    mask.write_bytes(b"")
+    assert str(mask) in _fails(tool, capsys, *common)
+    assert _snapshot(store) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--threshold", "1"],
+        ["--workers", "0"],
+        ["--empty-score", "2"],
+        ["--split", "valid", "--submission", "x.zip"],
+    ],
+)
+def test_bad_arguments(tool, store, options):
+    with pytest.raises(SystemExit) as stopped:
+        tool.main(["--predictions", str(store), *options])
+    assert stopped.value.code == 2
+
+
+def test_intersection_says_what_it_leaves_out(tool, store, data, capsys):
+    (data / "valid" / "fake" / "b.png").unlink()
+    (data / "valid" / "masks" / "b.png").unlink()
+    write_png(data / "valid" / "real" / "more.png", np.zeros((4, 4, 3), np.uint8))
+    assert tool.main(["--predictions", str(store), "--dataset-root", str(data), "--intersection"]) == 0
+    captured = capsys.readouterr()
+    assert "only 3 images are on both sides: 1 of the data set's and 1 of the predictions" in captured.err
+    assert json.loads((store / "metrics.json").read_text())["num_images"] == 3
+
+
+def test_submission_without_labels(tool, store, tmp_path, capsys):
+    output = tmp_path / "submission.zip"
+    assert tool.main(["--predictions", str(store), "--submission", str(output)]) == 0
+    submission = validate_submission(output, dict.fromkeys(["a.png", "b.png", "c.png", "r.png"], (4, 4)))
+    assert submission.scores["a.png"] == 0.9
+    assert not (store / "metrics.json").exists()
+    flat = tmp_path / "flat"  # the challenge's test set: pictures and nothing else
+    with PredictionStoreWriter(tmp_path / "flat_store") as writer:
+        for name in "ab":
+            write_png(flat / f"{name}.png", np.zeros((2, 3, 3), np.uint8))
+            writer.add(f"{name}.png", 0.5, np.zeros((2, 3), np.uint8))
+    arguments = ["--predictions", str(tmp_path / "flat_store"), "--dataset-root", str(flat)]
+    assert tool.main([*arguments, "--submission", str(output)]) == 0
+    validate_submission(output, {"a.png": (2, 3), "b.png": (2, 3)})
+    assert "no picture has a label" in _fails(tool, capsys, *arguments)
+
+
+def test_submission_and_metrics_together(tool, store, data, tmp_path):
+    output = tmp_path / "submission.zip"
+    assert tool.main(["--predictions", str(store), "--dataset-root", str(data), "--submission", str(output)]) == 0
+    assert output.is_file()
+    assert (store / "metrics.json").is_file()
+
+
+def test_only_user_errors_are_shortened(tool, capsys):
+    errors = sys.modules["_cli"].cli_errors
+
+    @errors()
+    def fault() -> None:
+        raise ValueError("a fault of the program")
+
+    with pytest.raises(ValueError, match="a fault"):
+        fault()
+
+    @errors()
+    def wrong_key() -> None:
+        add_ddl_config(cfg := get_cfg())
+        cfg.merge_from_list(["NO.SUCH.KEY", "1"])
+
+    with pytest.raises(SystemExit) as stopped:
+        wrong_key()
+    assert stopped.value.code == 2
+    assert "NO" in capsys.readouterr().err
+
+
+def test_debugging_shows_the_traceback(tool, tmp_path, monkeypatch):
+    monkeypatch.setenv("DDL_D2_DEBUG", "1")
+    with pytest.raises(StoreError):
+        tool.main(["--predictions", str(tmp_path / "absent"), "--submission", str(tmp_path / "out.zip")])
+
+
+def test_oracle_predictions_on_real_photographs(tool, shared, tmp_path):
+    """Forgery masks handed in as predictions are perfect, on real files of many sizes."""
+    root = shared / "data" / "casia_faces"
+    rows, _ = load_dataset(root, "valid")
+    with PredictionStoreWriter(tmp_path / "store") as writer:
+        for row in rows:
+            size = read_image_size(row["file_name"])
+            mask = read_mask(row["mask_file_name"]) if row["is_fake"] else np.zeros(size, bool)
+            writer.add(row["image_id"], float(row["is_fake"]), mask.astype(np.uint8) * 255, label=row["is_fake"])
+    arguments = ["--predictions", str(tmp_path / "store"), "--dataset-root", str(root), "--split", "valid"]
+    assert tool.main(arguments) == 0
+    metrics = json.loads((tmp_path / "store" / "metrics.json").read_text())
+    for key in ("auc", "f1", "iou", "final", "pooled_f1", "pooled_iou", "miou", "all_f1", "all_iou"):
+        assert metrics[key] == 1.0, key
+    assert metrics["num_images"] == len(rows)
