@@ -30,7 +30,8 @@ CHUNK = 64
 WINDOW = 50_000
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -40,15 +41,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of --deep")
     parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="the most pixels a picture may have")
     parser.add_argument("--json", metavar="FILE", help="write the whole report here, too")
-    args = parser.parse_args(argv)
-    if args.workers < 1 or args.max_pixels < 1:
-        parser.error("--workers and --max-pixels must be at least 1")
-    return args
+    return parser
 
 
 @cli_errors()
 def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.workers < 1 or args.max_pixels < 1:
+        parser.error("--workers and --max-pixels must be at least 1")
     results = [check_split(args, root, split) for root, split in what_to_check(args.root, args.split)]
     for result in results:
         print(result["summary"])

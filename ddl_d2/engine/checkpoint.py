@@ -45,10 +45,10 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
         allow_partial: accept missing and misshapen parameters (they keep their initialisation, and are listed in the
             log), as a fresh training that starts from published weights does. Otherwise CheckpointError lists them.
     """
-    return _load_state(model, load_checkpoint_file(_local(path))["model"], str(path), allow_partial)
+    return _load_state(model, load_checkpoint_file(local_path(path))["model"], str(path), allow_partial)
 
 
-def _local(path: str | Path) -> str:
+def local_path(path: str | Path) -> str:
     """`path`, or where a `detectron2://` or `https://` address was downloaded to."""
     if "://" not in str(path):
         return str(path)
@@ -113,7 +113,7 @@ class Checkpointer(DetectionCheckpointer):
         return super().resume_or_load(path, resume=resume)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        return load_checkpoint_file(_local(filename))
+        return load_checkpoint_file(local_path(filename))
 
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
         strict = self._resuming or not self.allow_partial

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ddl_d2.config import ConfigError
 from ddl_d2.data.build import build_test_loader, build_train_loader
-from ddl_d2.engine.checkpoint import Checkpointer
+from ddl_d2.engine.checkpoint import Checkpointer, local_path
 from ddl_d2.engine.hooks import PredictionPictures
 from ddl_d2.engine.optim import build_lr_scheduler, build_optimizer
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
@@ -135,7 +135,11 @@ class ForgeryTrainer(DefaultTrainer):
         if cfg.TEST.SAVE_PREDICTIONS if save_predictions is None else save_predictions:
             store = PredictionStoreWriter(
                 os.path.join(folder, "predictions"),
-                make_meta(config=cfg.dump(), weights=cfg.MODEL.WEIGHTS or None, threshold=cfg.TEST.MAP_THRESHOLD),
+                make_meta(
+                    config=cfg.dump(),
+                    weights=local_path(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None,
+                    threshold=cfg.TEST.MAP_THRESHOLD,
+                ),
                 overwrite=True,
                 rank=comm.get_rank(),
                 world_size=comm.get_world_size(),

@@ -24,9 +24,7 @@ from ddl_d2.evaluation.compare import compare
 from ddl_d2.evaluation.errors import EvaluationError
 from ddl_d2.evaluation.functional import (
     EMPTY_SCORES,
-    MAP_SCORES,
     quantize_map,
-    score_from_map,
 )
 from ddl_d2.evaluation.report import metrics_table, write_metrics
 from ddl_d2.evaluation.results import ImageResult, ResultTable
@@ -66,7 +64,6 @@ class ForgeryEvaluator(DatasetEvaluator):
         output_dir: str | os.PathLike[str] | None = None,
         threshold: float = 0.5,
         empty_score: str = "skip",
-        image_score_from_map: str | None = None,
         store: StoreWriter | None = None,
         distributed: bool = True,
         max_pixels: int = MAX_PIXELS,
@@ -77,8 +74,6 @@ class ForgeryEvaluator(DatasetEvaluator):
             output_dir: where `metrics.json` goes; None writes none.
             threshold: in [0, 1); a pixel is forged, and an image fake, above it (strictly).
             empty_score: "skip", "0" or "1", see `functional.localization_metrics`.
-            image_score_from_map: "mean", "max" or "topk" for a model without `fake_score`; without it such a model
-                gets no detection metrics.
             store: keeps every prediction; completed by `evaluate`, so it serves a single evaluation.
             distributed: gather over all processes; False evaluates what this process saw.
             max_pixels: the most pixels a forgery mask may have.
@@ -89,15 +84,10 @@ class ForgeryEvaluator(DatasetEvaluator):
             raise EvaluationError(f"the threshold must be in [0, 1), got {threshold}")
         if empty_score not in EMPTY_SCORES:
             raise EvaluationError(f"empty_score is one of {', '.join(EMPTY_SCORES)}, not {empty_score!r}")
-        if image_score_from_map is not None and image_score_from_map not in MAP_SCORES:
-            raise EvaluationError(
-                f"image_score_from_map is one of {', '.join(MAP_SCORES)}, not {image_score_from_map!r}"
-            )
         self._rows = DatasetCatalog.get(dataset_rows) if isinstance(dataset_rows, str) else dataset_rows
         self._output_dir = None if output_dir is None else Path(output_dir)
         self._threshold = threshold
         self._empty_score = empty_score
-        self._score_from_map = image_score_from_map
         self._store = store
         self._distributed = distributed
         self._max_pixels = max_pixels
@@ -135,8 +125,6 @@ class ForgeryEvaluator(DatasetEvaluator):
         score = None if output.get("fake_score") is None else float(output["fake_score"])
         forgery_map = None if output.get("forgery_map") is None else _map_array(output["forgery_map"], image_id)
         height, width = int(row["height"]), int(row["width"])
-        if score is None and forgery_map is not None and self._score_from_map is not None:
-            score = min(1.0, max(0.0, score_from_map(forgery_map, self._score_from_map)))
         if score is None and forgery_map is None:
             raise EvaluationError(f"{image_id}: the model gave neither fake_score nor forgery_map")
 
@@ -145,7 +133,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         self._table.add(ImageResult(image_id, label, score, found.counts, found.has_mask, height, width, found.resized))
         if self._store is not None:
             if score is None:
-                raise EvaluationError(f"{image_id}: a prediction store needs a fake score: set image_score_from_map")
+                raise EvaluationError(f"{image_id}: a prediction store needs a fake score")
             stored_map = None if forgery_map is None else quantize_map(forgery_map)
             self._store.add(image_id, score, stored_map, label=label, seconds=seconds)
 

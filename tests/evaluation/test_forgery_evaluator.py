@@ -152,10 +152,6 @@ def test_localization_only_model(tmp_path):
     plain = _evaluate(rows, outputs)["ddl"]
     assert math.isnan(plain["auc"])
     assert not math.isnan(plain["f1"])
-    for how in ("mean", "max", "topk"):
-        scored = _evaluate(rows, outputs, image_score_from_map=how)["ddl"]
-        assert 0 <= scored["auc"] <= 1
-        assert scored["f1"] == plain["f1"]
 
 
 def test_detection_only_model(tmp_path):
@@ -204,7 +200,7 @@ def test_store_and_data_set_must_fit(tmp_path):
 
 
 def test_unknown_options_are_refused():
-    for option in ({"threshold": 1.0}, {"empty_score": "2"}, {"image_score_from_map": "median"}):
+    for option in ({"threshold": 1.0}, {"empty_score": "2"}):
         with pytest.raises(EvaluationError):
             ForgeryEvaluator(dataset_rows=[], **option)
 

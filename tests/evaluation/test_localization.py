@@ -12,7 +12,6 @@ from sklearn import metrics as oracle
 from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
 
 from ddl_d2.evaluation.functional import (
-    MAP_SCORES,
     UndefinedMetricWarning,
     binarize_map,
     double_f1_per_image,
@@ -21,7 +20,6 @@ from ddl_d2.evaluation.functional import (
     localization_metrics,
     pixel_counts,
     quantize_map,
-    score_from_map,
 )
 
 CASES = 500
@@ -226,20 +224,3 @@ def test_binarize_map():
         binarize_map(np.zeros((2, 2), np.int64))
     with pytest.raises(ValueError, match="NaN"):
         quantize_map(np.array([[np.nan]]))
-
-
-def test_score_from_map():
-    forgery_map = np.zeros((10, 20), np.float32)
-    forgery_map[0, :4] = [1.0, 0.5, 0.25, 0.25]
-    assert score_from_map(forgery_map, "mean") == pytest.approx(2.0 / 200)
-    assert score_from_map(forgery_map, "max") == 1.0
-    assert score_from_map(forgery_map, "topk") == pytest.approx((1.0 + 0.5) / 2)  # 1 % of 200 pixels are 2
-    assert score_from_map(np.array([[255, 0]], np.uint8), "mean") == 0.5
-    for how in MAP_SCORES:
-        assert score_from_map(np.full((3, 3), 0.25), how) == 0.25
-    with pytest.raises(ValueError, match="mean, max, topk"):
-        score_from_map(forgery_map, "median")
-    with pytest.raises(ValueError, match="no pixels"):
-        score_from_map(np.zeros((0, 3)), "max")
-    with pytest.raises(ValueError, match="top_fraction"):
-        score_from_map(forgery_map, "topk", top_fraction=0)

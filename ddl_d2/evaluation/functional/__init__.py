@@ -17,11 +17,9 @@ from ddl_d2.evaluation.functional.localization import (
     pixel_counts,
     quantize_map,
 )
-from ddl_d2.evaluation.functional.map_score import MAP_SCORES, score_from_map
 
 __all__ = [
     "EMPTY_SCORES",
-    "MAP_SCORES",
     "UndefinedMetricWarning",
     "accuracy",
     "average_precision",
@@ -34,5 +32,4 @@ __all__ = [
     "pixel_counts",
     "quantize_map",
     "roc_auc",
-    "score_from_map",
 ]
