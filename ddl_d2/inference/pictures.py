@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ddl_d2.data.datasets.listing import IMAGE_EXTENSIONS, is_picture
 from ddl_d2.data.image_io import ImageReadError, read_image, write_png
 from ddl_d2.inference.overlay import draw_prediction
 from ddl_d2.inference.summary import summarise
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SUMMARY_NAME = "predictions.json"
 
 
@@ -34,9 +34,9 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+            pictures = sorted(p for p in path.rglob("*") if is_picture(p.name) and p.is_file())
             if not pictures:
-                raise InputError(f"{path}: no picture ({' '.join(PICTURE_SUFFIXES)}) in this folder")
+                raise InputError(f"{path}: no picture ({', '.join(sorted(IMAGE_EXTENSIONS))}) in this folder")
         elif path.exists():
             pictures = [path]
         else:
@@ -91,7 +91,7 @@ def plan_outputs(paths: Sequence[Path], output: Path) -> list[Path]:
         if len(paths) > 1:
             raise InputError(f"{output}: {len(paths)} pictures do not fit in one file; give a folder")
         planned = [output]
-    elif output.is_file() or (output.suffix.lower() in PICTURE_SUFFIXES and not output.is_dir()):
+    elif output.is_file() or (is_picture(output.name) and not output.is_dir()):
         raise InputError(f"{output}: the output is a folder, or a file that ends in .png")
     else:
         planned = [output / f"{name}.png" for name in output_names(paths)]
