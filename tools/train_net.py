@@ -15,12 +15,11 @@ from argparse import Namespace
 
 from _cli import cli_errors
 from detectron2.engine import default_argument_parser, default_setup
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ddl_d2.config import ConfigError
-from ddl_d2.engine.checkpoint import Checkpointer, CheckpointError
+from ddl_d2.engine.checkpoint import build_trained_model
 from ddl_d2.engine.launch import launch
 from ddl_d2.engine.setup import load_config
 from ddl_d2.engine.trainer import ForgeryTrainer, distributed
@@ -41,14 +40,7 @@ def main(args: Namespace) -> None:
 
 def evaluate(cfg) -> None:
     """Score MODEL.WEIGHTS on every data set of DATASETS.TEST."""
-    if not cfg.MODEL.WEIGHTS:
-        raise CheckpointError("--eval-only needs trained weights: add MODEL.WEIGHTS path/to/model.pth")
-    model_cfg = cfg.clone()
-    model_cfg.defrost()
-    # The checkpoint holds the backbone too: what it was initialised from is not read again.
-    model_cfg.MODEL.TIMM.PRETRAINED = ""
-    model = build_model(model_cfg)
-    Checkpointer(model, allow_partial=cfg.MODEL.PARTIAL_WEIGHTS).load(cfg.MODEL.WEIGHTS)
+    model = build_trained_model(cfg)
     evaluators = [ForgeryTrainer.build_evaluator(cfg, name, save_predictions=True) for name in cfg.DATASETS.TEST]
     ForgeryTrainer.test(cfg, distributed(model), evaluators)
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from ddl_d2.modeling.weights import CheckpointError, from_published_names, load_checkpoint_file
 
-__all__ = ["CheckpointError", "Checkpointer", "LoadReport", "load_weights"]
+__all__ = ["CheckpointError", "Checkpointer", "LoadReport", "build_trained_model", "load_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,22 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
             log), as a fresh training that starts from published weights does. Otherwise CheckpointError lists them.
     """
     return _load_state(model, load_checkpoint_file(local_path(path))["model"], str(path), allow_partial)
+
+
+def build_trained_model(cfg) -> nn.Module:
+    """The model of `cfg` with MODEL.WEIGHTS in it, in eval mode; strict unless MODEL.PARTIAL_WEIGHTS.
+
+    Raises CheckpointError if MODEL.WEIGHTS is empty, unreadable, or does not fit.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise CheckpointError("MODEL.WEIGHTS is empty: give a trained checkpoint, MODEL.WEIGHTS path/to/model.pth")
+    cfg = cfg.clone()
+    cfg.defrost()
+    # The checkpoint holds the backbone too: what it was initialised from is not read again.
+    cfg.MODEL.TIMM.PRETRAINED = ""
+    model = build_model(cfg)
+    load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=cfg.MODEL.PARTIAL_WEIGHTS)
+    return model.eval()
 
 
 def local_path(path: str | Path) -> str:

@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from torch import nn
 
 from ddl_d2.data.transforms import ResizeToFit
-from ddl_d2.engine.checkpoint import load_weights
-from ddl_d2.modeling.weights import CheckpointError
+from ddl_d2.engine.checkpoint import build_trained_model
 
 
 class ForgeryPredictor:
@@ -35,14 +33,7 @@ class ForgeryPredictor:
         Raises:
             CheckpointError: MODEL.WEIGHTS is empty, unreadable, or does not fit the model.
         """
-        if not cfg.MODEL.WEIGHTS:
-            raise CheckpointError("MODEL.WEIGHTS is empty: give a trained checkpoint (--opts MODEL.WEIGHTS model.pth)")
-        cfg = cfg.clone()
-        cfg.defrost()
-        # The checkpoint holds the backbone too: what it was initialised from is not read again.
-        cfg.MODEL.TIMM.PRETRAINED = ""
-        model = build_model(cfg)
-        load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=cfg.MODEL.PARTIAL_WEIGHTS)
+        model = build_trained_model(cfg)
         return cls(model, ResizeToFit(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
 
     @torch.no_grad()
