@@ -1,6 +1,6 @@
 """Trial: Swin-T under the paper's config learns eight pictures by heart (F1 of the forged class > 0.95).
 
-    python tests/trials/overfit_swin_tiny.py [--steps 400] [--size 128]
+    python tests/trials/overfit_swin_tiny.py [--steps 200] [--size 96]
 
 Network, losses, optimizer, clipping and schedule are configs/ddl_i/mask2former_swin_tiny.yaml's. Changed for two cores:
 pictures of `--size` pixels, the eight of them as one batch, no augmentation, drop-path off, fp32, no ImageNet weights.
@@ -38,8 +38,8 @@ def copy_eight(target: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--size", type=int, default=96)
     args = parser.parse_args()
     if not SOURCE.is_dir():
         print("skipped: needs ../shared/data/dfdc_pairs")
