@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddl_d2.layers.linear import batched_product, linear
 from ddl_d2.layers.position_encoding import sine_position_encoding
 
 
@@ -34,7 +35,8 @@ class QueryPredictions:
 
     def masks(self, layer: int = -1) -> Tensor:
         """Mask logits B×Q×H×W of one prediction set."""
-        return torch.einsum("bqc,bchw->bqhw", self.mask_embeddings[layer], self.mask_features)
+        pixels = self.mask_features.flatten(2).transpose(1, 2)
+        return batched_product(self.mask_embeddings[layer], pixels).unflatten(2, self.mask_features.shape[2:])
 
 
 class Attention(nn.Module):
@@ -54,7 +56,7 @@ class Attention(nn.Module):
         """B×Q×C, B×S×C, B×S×C, additive mask B×1×Q×S -> B×Q×C."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         if mask is not None:
@@ -70,8 +72,8 @@ class CrossAttentionLayer(nn.Module):
         self.multihead_attn = Attention(dim, num_heads)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, query_position: Tensor, memory: Tensor, position: Tensor, mask: Tensor) -> Tensor:
-        return self.norm(x + self.multihead_attn(x + query_position, memory + position, memory, mask))
+    def forward(self, x: Tensor, query_position: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        return self.norm(x + self.multihead_attn(x + query_position, key, value, mask))
 
 
 class SelfAttentionLayer(nn.Module):
@@ -83,7 +85,8 @@ class SelfAttentionLayer(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, query_position: Tensor) -> Tensor:
-        return self.norm(x + self.self_attn(x + query_position, x + query_position, x))
+        key = x + query_position
+        return self.norm(x + self.self_attn(key, key, x))
 
 
 class FeedForwardLayer(nn.Module):
@@ -161,16 +164,16 @@ class QueryDecoder(nn.Module):
     def forward(self, levels: list[Tensor], mask_features: Tensor) -> QueryPredictions:
         """L maps B×c×h×w (coarse to fine), mask features B×C×H×W -> the N prediction sets."""
         batch = mask_features.shape[0]
-        memory, positions, guides = [], [], []
+        keys, values, guides = [], [], []
         for i, level in enumerate(levels):
             size = level.shape[-2:]
-            memory.append(self.input_proj[i](level).flatten(2).transpose(1, 2) + self.level_embed.weight[i])
-            encoding = sine_position_encoding(size[0], size[1], memory[-1].shape[-1], device=level.device)
-            positions.append(encoding.flatten(1).t())
+            values.append(self.input_proj[i](level).flatten(2).transpose(1, 2) + self.level_embed.weight[i])
+            encoding = sine_position_encoding(size[0], size[1], values[-1].shape[-1], device=level.device)
+            keys.append(values[-1] + encoding.flatten(1).t())
             # Resizing masks and multiplying by an embedding are both linear, so the features are resized, once.
             with torch.no_grad():
                 guide = F.interpolate(mask_features.float(), size=size, mode="bilinear", align_corners=False)
-                guides.append(guide.flatten(2))
+                guides.append(guide.flatten(2).transpose(1, 2))
 
         x = self.query_feat.weight.expand(batch, -1, -1)
         query_position = self.query_embed.weight.expand(batch, -1, -1)
@@ -185,7 +188,7 @@ class QueryDecoder(nn.Module):
         for i, (cross_attention, self_attention, feed_forward) in enumerate(layers):
             level = i % self.num_levels
             mask = _attention_mask(predictions.mask_embeddings[-1], guides[level])
-            x = cross_attention(x, query_position, memory[level], positions[level], mask)
+            x = cross_attention(x, query_position, keys[level], values[level], mask)
             x = feed_forward(self_attention(x, query_position))
             self._predict(x, predictions)
         return predictions
@@ -202,7 +205,7 @@ def _attention_mask(embeddings: Tensor, guide: Tensor) -> Tensor:
 
     A query whose mask is empty on this level attends everywhere (without that, its softmax is undefined).
     """
-    blocked = torch.matmul(embeddings.float(), guide) < 0
+    blocked = batched_product(embeddings.float(), guide) < 0
     blocked &= ~blocked.all(dim=-1, keepdim=True)
     return torch.zeros(blocked.shape, device=guide.device).masked_fill_(blocked, float("-inf"))[:, None]
 

@@ -17,6 +17,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ddl_d2.config import ConfigError
+from ddl_d2.layers.linear import use_fast_linear
 from ddl_d2.modeling.criterion import SetCriterion, Targets
 from ddl_d2.modeling.heads import ImageHead, score_from_map
 from ddl_d2.modeling.matcher import HungarianMatcher
@@ -66,6 +67,7 @@ class ForgeryMask2Former(nn.Module):
         self.max_instances = max_instances
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        use_fast_linear(self)
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
@@ -178,11 +180,12 @@ def _instances(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, orig
     kept, scores = [], []
     for query in order.tolist():
         painted = F.interpolate(masks[None, query, None], size=padded, mode="bilinear", align_corners=False)[0]
-        probability = sem_seg_postprocess(painted.sigmoid(), unpadded, *original)[0]
+        probability = sem_seg_postprocess(painted.sigmoid_(), unpadded, *original)[0]
         mask = probability > 0.5
-        if mask.any():
+        area = int(mask.sum())
+        if area:
             kept.append(mask)
-            scores.append(forged[query] * probability[mask].mean())
+            scores.append(forged[query] * (probability * mask).sum() / area)
     result = Instances(original)
     result.pred_masks = torch.stack(kept) if kept else masks.new_zeros((0, *original), dtype=torch.bool)
     result.scores = torch.stack(scores) if scores else forged.new_zeros(0)
