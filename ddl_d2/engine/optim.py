@@ -40,7 +40,8 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
         backbone_multiplier=solver.BACKBONE_MULTIPLIER,
     )
     if solver.OPTIMIZER == "ADAMW":
-        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, solver.BASE_LR)
+        # One kernel for all parameters of a group instead of five passes over each.
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, solver.BASE_LR, fused=True)
     else:
         optimizer = torch.optim.SGD(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
     clip = solver.CLIP_GRADIENTS

@@ -55,6 +55,8 @@ class TrainingStep(SimpleTrainer):
         self.scaler.scale(total).backward()
         self.after_backward()
         self._write_metrics(losses, data_time)
+        # Before the step: clipping has to see the true gradients, and a fused optimizer would unscale them after it.
+        self.scaler.unscale_(self.optimizer)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 

@@ -98,7 +98,7 @@ class TimmBackbone(Backbone):
             if feature in self.out_norms:
                 x = self.out_norms[feature](x)
             if self._channels_last or feature in self.out_norms:
-                x = x.permute(0, 3, 1, 2).contiguous()
+                x = x.permute(0, 3, 1, 2)  # stays channels-last in memory, as convolutions like it
             features[feature] = x
         return features
 

@@ -6,42 +6,16 @@ masks of the batch in one set, `P` points, `H, W` pixels of the mask features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from detectron2.projects.point_rend.point_features import get_uncertain_point_coords_with_randomness, point_sample
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from ddl_d2.layers.linear import linear
 from ddl_d2.modeling.losses import dice, sigmoid_bce, uncertainty
-from ddl_d2.modeling.matcher import HungarianMatcher, sample_masks
+from ddl_d2.modeling.matcher import HungarianMatcher, Targets, sample_masks
 from ddl_d2.modeling.query_decoder import QueryPredictions
-
-
-@dataclass
-class Targets:
-    """What is forged in one picture of the batch, at the padded size.
-
-    `classes` T int64; `masks` T×h×w bool; T may be 0 (a real picture). `supervised` False: the mask is unknown, and the
-    picture is left out of the loss.
-    """
-
-    classes: Tensor
-    masks: Tensor
-    image_id: str
-    supervised: bool = True
-
-
-@dataclass
-class _Matches:
-    """Matched pairs of all sets and pictures, set-major: entry i belongs to set `i // M`."""
-
-    embeddings: Tensor  # (N·M)×C
-    picture: Tensor  # (N·M)
-    targets: Tensor  # M_all×h×w, the batch's target masks
-    target: Tensor  # (N·M), index into `targets`
-    count: int  # M
 
 
 class SetCriterion(nn.Module):
@@ -93,12 +67,9 @@ class SetCriterion(nn.Module):
         logits = torch.stack(predictions.logits[first:]).float()
         embeddings = torch.stack(predictions.mask_embeddings[first:])
         features = predictions.mask_features
-        matches = [
-            self.matcher(logits[:, b], embeddings[:, b], features[b], t.classes, t.masks, t.image_id)
-            for b, t in enumerate(targets)
-        ]
+        matches = self.matcher(logits, embeddings, features, targets)
         loss_ce = self._class_loss(logits, targets, matches)
-        loss_mask, loss_dice = self._mask_losses(embeddings, features, self._collect(embeddings, targets, matches))
+        loss_mask, loss_dice = self._mask_losses(embeddings, features, targets, matches)
 
         losses = {}
         for i in range(len(logits)):
@@ -119,65 +90,56 @@ class SetCriterion(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), reduction="none").view_as(weight)
         return (loss * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1e-6)
 
-    def _collect(self, embeddings: Tensor, targets: list[Targets], matches: list[tuple[Tensor, Tensor]]) -> _Matches:
-        device = embeddings.device
-        offsets = [sum(len(t.masks) for t in targets[:b]) for b in range(len(targets))]
-        picked, picture, target = [], [], []
-        for b, (query, index) in enumerate(matches):
-            picked.append(embeddings[:, b].gather(1, query[..., None].expand(-1, -1, embeddings.shape[-1])))
-            picture.append(torch.full_like(query, b))
-            target.append(index + offsets[b])
-        chosen = torch.cat(picked, dim=1)
-        return _Matches(
-            embeddings=chosen.flatten(0, 1),
-            picture=torch.cat(picture, dim=1).flatten(),
-            targets=torch.cat([t.masks for t in targets]).to(device),
-            target=torch.cat(target, dim=1).flatten(),
-            count=chosen.shape[1],
-        )
-
-    def _mask_losses(self, embeddings: Tensor, features: Tensor, matches: _Matches) -> tuple[Tensor, Tensor]:
+    def _mask_losses(
+        self, embeddings: Tensor, features: Tensor, targets: list[Targets], matches: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
         """-> BCE and dice, each N, both divided by the number of target masks in the global batch (at least 1)."""
-        num_sets = embeddings.shape[0]
-        num_masks = _global_mean(matches.count, features.device)
-        if matches.count == 0:
+        num_sets, count = embeddings.shape[0], sum(query.shape[1] for query, _ in matches)
+        num_masks = _global_mean(count, features.device)
+        if count == 0:
             # Nothing is forged in this batch: zero, but still attached to every parameter that makes masks.
             zero = (embeddings.sum() + features.sum()) * 0.0
             return zero.expand(num_sets), zero.expand(num_sets)
         with torch.autocast(device_type=features.device.type, enabled=False):
-            masks = _paint(matches, features.float())
+            masks = _paint(embeddings, features, matches)
             with torch.no_grad():
                 points = get_uncertain_point_coords_with_randomness(
                     masks, uncertainty, self.num_points, self.oversample_ratio, self.importance_sample_ratio
                 )
-                wanted = _sample_targets(matches, points)
+                wanted = _sample_targets(targets, matches, points.unflatten(0, (num_sets, count))).flatten(0, 1)
             logits = point_sample(masks, points, align_corners=False)[:, 0]
-            by_set = (num_sets, matches.count)
+            by_set = (num_sets, count)
             bce = sigmoid_bce(logits, wanted).view(by_set).sum(dim=1) / num_masks
             return bce, dice(logits, wanted).view(by_set).sum(dim=1) / num_masks
 
 
-def _paint(matches: _Matches, features: Tensor) -> Tensor:
-    """Mask logits (N·M)×1×H×W of the matched embeddings, one matrix product a picture."""
-    size = features.shape[-2:]
-    masks = matches.embeddings.new_zeros((len(matches.picture), *size), dtype=torch.float32)
-    for b in range(len(features)):
-        rows = (matches.picture == b).nonzero()[:, 0]
-        if len(rows):
-            painted = matches.embeddings[rows].float() @ features[b].flatten(1)
-            masks = masks.index_copy(0, rows, painted.unflatten(1, size))
-    return masks[:, None]
+def _paint(embeddings: Tensor, features: Tensor, matches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Mask logits (N·M)×1×H×W of the matched embeddings, set by set, one matrix product a picture."""
+    painted = []
+    for b, (query, _) in enumerate(matches):
+        if query.shape[1]:
+            chosen = embeddings[:, b].gather(1, query[..., None].expand(-1, -1, embeddings.shape[-1]))
+            masks = linear(chosen.flatten(0, 1).float(), features[b].flatten(1).t().float())
+            painted.append(masks.view(*query.shape, *features.shape[-2:]))
+    return torch.cat(painted, dim=1).flatten(0, 1)[:, None]
 
 
-def _sample_targets(matches: _Matches, points: Tensor) -> Tensor:
-    """Target values (N·M)×P at points (N·M)×P×2, without a copy of a target mask per set."""
-    wanted = points.new_empty(points.shape[:2])
-    for index in range(len(matches.targets)):
-        rows = (matches.target == index).nonzero()[:, 0]
-        if len(rows):
-            values = sample_masks(matches.targets[index : index + 1], points[rows].flatten(0, 1)[None])
-            wanted[rows] = values.view(len(rows), -1)
-    return wanted
+def _sample_targets(targets: list[Targets], matches: list[tuple[Tensor, Tensor]], points: Tensor) -> Tensor:
+    """Target values N×M×P at points N×M×P×2, without a copy of a target mask per set."""
+    wanted, first = [], 0
+    for target, (_, index) in zip(targets, matches, strict=True):
+        own = points[:, first : first + index.shape[1]]
+        first += index.shape[1]
+        if len(target.masks) == 1:
+            wanted.append(sample_masks(target.masks, own.flatten(0, 2)[None]).view(own.shape[:3]))
+        elif len(target.masks) > 1:
+            values = own.new_empty(own.shape[:3])
+            for mask in range(len(target.masks)):
+                chosen = index == mask
+                at = own[chosen]
+                values[chosen] = sample_masks(target.masks[mask : mask + 1], at.flatten(0, 1)[None]).view(at.shape[:2])
+            wanted.append(values)
+    return torch.cat(wanted, dim=1)
 
 
 def _global_mean(count: int, device: torch.device) -> Tensor:

@@ -6,12 +6,29 @@ Shapes: `N` prediction sets (decoder layers), `Q` queries, `C` channels, `K` cla
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from detectron2.projects.point_rend.point_features import point_sample
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ddl_d2.layers.linear import linear
 from ddl_d2.modeling.losses import pairwise_dice, pairwise_sigmoid_bce
+
+
+@dataclass
+class Targets:
+    """What is forged in one picture of the batch, at the padded size.
+
+    `classes` T int64; `masks` T×h×w bool; T may be 0 (a real picture). `supervised` False: the mask is unknown, and the
+    picture is left out of the loss.
+    """
+
+    classes: Tensor
+    masks: Tensor
+    image_id: str
+    supervised: bool = True
 
 
 class NonFiniteError(FloatingPointError):
@@ -44,10 +61,12 @@ class HungarianMatcher:
         self, logits: Tensor, embeddings: Tensor, mask_features: Tensor, classes: Tensor, masks: Tensor
     ) -> Tensor:
         """N×Q×(K+1), N×Q×C, C×H×W, T class indices, T×h×w bool masks -> costs N×Q×T, fp32."""
+        if len(classes) == 0:
+            return logits.new_zeros((*logits.shape[:2], 0), dtype=torch.float32)
         points = torch.rand(1, self.num_points, 2, device=mask_features.device)
         targets = sample_masks(masks, points.expand(len(masks), -1, -1))
         features = point_sample(mask_features.float()[None], points, align_corners=False)[0]  # C×P
-        sampled = embeddings.float().flatten(0, 1) @ features  # (N·Q)×P
+        sampled = linear(embeddings.float().flatten(0, 1), features.t())  # (N·Q)×P
         cost = self.mask_weight * pairwise_sigmoid_bce(sampled, targets)
         cost += self.dice_weight * pairwise_dice(sampled, targets)
         cost = cost.unflatten(0, logits.shape[:2])
@@ -55,25 +74,35 @@ class HungarianMatcher:
 
     @torch.no_grad()
     def __call__(
-        self, logits: Tensor, embeddings: Tensor, mask_features: Tensor, classes: Tensor, masks: Tensor, image_id: str
-    ) -> tuple[Tensor, Tensor]:
-        """As `costs` -> (query, target) indices, each N×min(Q, T).
+        self, logits: Tensor, embeddings: Tensor, mask_features: Tensor, targets: list[Targets]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """N×B×Q×(K+1), N×B×Q×C, B×C×H×W -> (query, target) indices of each picture, each N×min(Q, T).
 
-        Raises NonFiniteError naming `image_id` where a cost is not finite.
+        Raises NonFiniteError naming the pictures where a cost is not finite.
         """
-        num_sets, device = logits.shape[0], logits.device
-        if len(classes) == 0:
-            none = torch.zeros(num_sets, 0, dtype=torch.int64, device=device)
+        with torch.autocast(device_type=logits.device.type, enabled=False):
+            costs = [
+                self.costs(logits[:, b], embeddings[:, b], mask_features[b], target.classes, target.masks)
+                for b, target in enumerate(targets)
+            ]
+        # One wait for the GPU, not one a picture.
+        finite = torch.stack([torch.isfinite(cost).all() for cost in costs]).tolist()
+        if not all(finite):
+            bad = [target.image_id for target, ok in zip(targets, finite, strict=True) if not ok]
+            raise NonFiniteError("the matching cost", bad)
+        return [self.assign(cost) for cost in costs]
+
+    def assign(self, cost: Tensor) -> tuple[Tensor, Tensor]:
+        """Finite costs N×Q×T -> (query, target) indices, each N×min(Q, T)."""
+        num_sets, _, num_targets = cost.shape
+        if num_targets == 0:
+            none = torch.zeros(num_sets, 0, dtype=torch.int64, device=cost.device)
             return none, none
-        with torch.autocast(device_type=device.type, enabled=False):
-            cost = self.costs(logits, embeddings, mask_features, classes, masks)
-        if not torch.isfinite(cost).all():
-            raise NonFiniteError("the matching cost", [image_id])
-        if len(classes) == 1:
+        if num_targets == 1:
             query = cost.argmin(dim=1)
             return query, torch.zeros_like(query)
         solved = [linear_sum_assignment(set_cost) for set_cost in cost.cpu().numpy()]
-        query, target = (torch.stack([torch.from_numpy(s[i]) for s in solved]).to(device) for i in (0, 1))
+        query, target = (torch.stack([torch.from_numpy(s[i]) for s in solved]).to(cost.device) for i in (0, 1))
         return query, target
 
 

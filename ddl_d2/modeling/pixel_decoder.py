@@ -157,17 +157,24 @@ class MSDeformAttnPixelDecoder(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         """{name: B×c×h×w} -> (mask features B×mask_dim×H×W, L maps B×C×h×w coarse to fine).
 
-        Runs in fp32 whatever autocast says, as published.
+        Under float16 autocast this part runs in fp32, as published: its range is too small for the encoder's sums.
+        bfloat16 has fp32's range and is let through; locations and attention weights stay fp32 inside the op.
         """
-        with torch.autocast(device_type=next(iter(features.values())).device.type, enabled=False):
-            projected = [
-                projection(features[name].float())
-                for projection, name in zip(self.input_proj, self.deformable_features, strict=True)
-            ]
-            levels = self.transformer(projected)
-            finest = levels[-1]
-            for index, name in zip(range(len(self.fpn_features), 0, -1), self.fpn_features, strict=True):
-                lateral = self.get_submodule(f"adapter_{index}")(features[name].float())
-                top_down = F.interpolate(finest, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
-                finest = self.get_submodule(f"layer_{index}")(lateral + top_down)
-            return self.mask_features(finest), levels
+        device = next(iter(features.values())).device.type
+        if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+            with torch.autocast(device, enabled=False):
+                return self._decode({name: feature.float() for name, feature in features.items()})
+        return self._decode(features)
+
+    def _decode(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        projected = [
+            projection(features[name])
+            for projection, name in zip(self.input_proj, self.deformable_features, strict=True)
+        ]
+        levels = self.transformer(projected)
+        finest = levels[-1]
+        for index, name in zip(range(len(self.fpn_features), 0, -1), self.fpn_features, strict=True):
+            lateral = self.get_submodule(f"adapter_{index}")(features[name])
+            top_down = F.interpolate(finest, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
+            finest = self.get_submodule(f"layer_{index}")(lateral + top_down)
+        return self.mask_features(finest), levels

@@ -59,9 +59,15 @@ class Attention(nn.Module):
             linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
-        if mask is not None:
-            mask = mask.to(q.dtype)
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+        return self.out_proj(_attend(q, k, v, mask).transpose(1, 2).flatten(2))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention; on CPUs always in fp32, where its backward is three times faster than in bf16."""
+    if q.device.type == "cpu":
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask if mask is None else mask.to(q.dtype))
 
 
 class CrossAttentionLayer(nn.Module):
@@ -172,7 +178,7 @@ class QueryDecoder(nn.Module):
             keys.append(values[-1] + encoding.flatten(1).t())
             # Resizing masks and multiplying by an embedding are both linear, so the features are resized, once.
             with torch.no_grad():
-                guide = F.interpolate(mask_features.float(), size=size, mode="bilinear", align_corners=False)
+                guide = F.interpolate(mask_features, size=size, mode="bilinear", align_corners=False)
                 guides.append(guide.flatten(2).transpose(1, 2))
 
         x = self.query_feat.weight.expand(batch, -1, -1)
@@ -205,7 +211,7 @@ def _attention_mask(embeddings: Tensor, guide: Tensor) -> Tensor:
 
     A query whose mask is empty on this level attends everywhere (without that, its softmax is undefined).
     """
-    blocked = batched_product(embeddings.float(), guide) < 0
+    blocked = batched_product(embeddings, guide) < 0
     blocked &= ~blocked.all(dim=-1, keepdim=True)
     return torch.zeros(blocked.shape, device=guide.device).masked_fill_(blocked, float("-inf"))[:, None]
 

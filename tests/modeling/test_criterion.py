@@ -80,13 +80,12 @@ def test_mask_losses_approach_those_of_full_masks(counts):
 
     torch.manual_seed(0)
     bce = sum_dice = 0.0
-    for b, target in enumerate(targets):
+    matches = criterion.matcher(
+        predictions.logits[0][None], predictions.mask_embeddings[0][None], predictions.mask_features, targets
+    )
+    for b, (target, (query, index)) in enumerate(zip(targets, matches, strict=True)):
         if not len(target.masks):
             continue
-        query, index = criterion.matcher(
-            predictions.logits[0][None, b], predictions.mask_embeddings[0][None, b], predictions.mask_features[b],
-            target.classes, target.masks, "a",
-        )  # fmt: skip
         masks = predictions.masks(0)[b]
         up = F.interpolate(masks[None], size=(256, 256), mode="bilinear", align_corners=False)[0].flatten(1)
         fine = F.interpolate(target.masks[None].float(), size=(256, 256), mode="bilinear")[0].flatten(1)

@@ -3,7 +3,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from ddl_d2.modeling.matcher import HungarianMatcher, NonFiniteError, sample_masks
+from ddl_d2.modeling.matcher import HungarianMatcher, NonFiniteError, Targets, sample_masks
 
 
 def _matcher(**weights) -> HungarianMatcher:
@@ -23,8 +23,14 @@ def _scene(num_targets: int, num_queries: int = 5, num_sets: int = 3, seed: int 
     return logits, embeddings, features, torch.zeros(num_targets, dtype=torch.int64), masks
 
 
+def _match(matcher: HungarianMatcher, scene, image_id: str = "a"):
+    """The assignment of one picture."""
+    logits, embeddings, features, classes, masks = scene
+    return matcher(logits[:, None], embeddings[:, None], features[None], [Targets(classes, masks, image_id)])[0]
+
+
 def test_nothing_forged_matches_nothing():
-    query, target = _matcher()(*_scene(0), image_id="a")
+    query, target = _match(_matcher(), _scene(0))
     assert query.shape == target.shape == (3, 0)
 
 
@@ -35,7 +41,7 @@ def test_assignment_is_the_cheapest_of_all(num_targets):
     torch.manual_seed(7)
     cost = matcher.costs(*scene)
     torch.manual_seed(7)
-    query, target = matcher(*scene, image_id="a")
+    query, target = _match(matcher, scene)
     for s in range(3):
         got = cost[s, query[s], target[s]].sum()
         best = min(sum(cost[s, q, t] for t, q in enumerate(p)) for p in permutations(range(5), num_targets))
@@ -43,7 +49,7 @@ def test_assignment_is_the_cheapest_of_all(num_targets):
 
 
 def test_more_targets_than_queries():
-    query, target = _matcher()(*_scene(4, num_queries=2), image_id="a")
+    query, target = _match(_matcher(), _scene(4, num_queries=2))
     assert query.shape == (3, 2)
     assert all(len(set(row.tolist())) == 2 for row in target)
 
@@ -54,7 +60,7 @@ def test_the_query_whose_mask_fits_wins():
     masks[0, 8:24, 8:24] = True
     features = torch.nn.functional.interpolate(masks[None].float(), size=(8, 8))[0] * 2 - 1
     embeddings = torch.tensor([[-10.0], [10.0], [-10.0]])[None]
-    query, _ = _matcher()(torch.zeros(1, 3, 2), embeddings, features, torch.tensor([0]), masks, image_id="a")
+    query, _ = _match(_matcher(), (torch.zeros(1, 3, 2), embeddings, features, torch.tensor([0]), masks))
     assert query.tolist() == [[1]]
 
 
@@ -62,7 +68,7 @@ def test_a_cost_that_is_not_finite_names_the_picture():
     logits, *rest = _scene(1)
     logits[1, 2, 0] = float("nan")
     with pytest.raises(NonFiniteError, match="train/fake/x.png"):
-        _matcher()(logits, *rest, image_id="train/fake/x.png")
+        _match(_matcher(), (logits, *rest), image_id="train/fake/x.png")
 
 
 def test_sampling_a_mask_at_cell_centres_returns_its_values():

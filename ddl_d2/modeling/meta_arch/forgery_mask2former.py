@@ -22,8 +22,8 @@ from ddl_d2.modeling.criterion import SetCriterion, Targets
 from ddl_d2.modeling.heads import ImageHead, score_from_map
 from ddl_d2.modeling.matcher import HungarianMatcher
 
-# Scalars of painted masks held at once while queries are summed into a map (fp32: 256 MiB).
-_MAX_PAINTED = 64 * 2**20
+# Scalars of painted masks held at once while queries are summed into a map (fp32: 64 MiB).
+_MAX_PAINTED = 16 * 2**20
 # A query is shown as an instance from this confidence.
 _INSTANCE_CONFIDENCE = 0.5
 
@@ -138,6 +138,16 @@ class ForgeryMask2Former(nn.Module):
         if self.image_head is not None:
             scores = self.image_head(features, images.image_sizes).sigmoid()
         queries = self.sem_seg_head(features) if self.sem_seg_head is not None else None
+        with torch.autocast(self.device.type, enabled=False):
+            return self._outputs(batched_inputs, images, queries, scores)
+
+    def _outputs(
+        self,
+        batched_inputs: list[dict],
+        images: ImageList,
+        queries: dict[str, Tensor] | None,
+        scores: Tensor | None,
+    ) -> list[dict]:
         outputs = []
         for b, row in enumerate(batched_inputs):
             unpadded = images.image_sizes[b]
@@ -170,7 +180,14 @@ def _forgery_map(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, or
     for some, weight in zip(masks.split(chunk), forged.split(chunk), strict=True):
         painted = F.interpolate(some[None], size=padded, mode="bilinear", align_corners=False)[0]
         total += torch.einsum("q,qhw->hw", weight, painted.sigmoid_())
-    return sem_seg_postprocess(total[None], unpadded, *original)[0].clamp(0, 1)
+    return _to_original(total, unpadded, original).clamp_(0, 1)
+
+
+def _to_original(padded_map: Tensor, unpadded: Size, original: Size) -> Tensor:
+    """A map at the network's input size -> without its padding, at the picture's own size."""
+    if unpadded == original:
+        return padded_map[: unpadded[0], : unpadded[1]].contiguous()
+    return sem_seg_postprocess(padded_map[None], unpadded, *original)[0]
 
 
 def _instances(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size, limit: int) -> Instances:
@@ -180,7 +197,7 @@ def _instances(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, orig
     kept, scores = [], []
     for query in order.tolist():
         painted = F.interpolate(masks[None, query, None], size=padded, mode="bilinear", align_corners=False)[0]
-        probability = sem_seg_postprocess(painted.sigmoid_(), unpadded, *original)[0]
+        probability = _to_original(painted[0].sigmoid_(), unpadded, original)
         mask = probability > 0.5
         area = int(mask.sum())
         if area:
