@@ -67,6 +67,8 @@ def _add_model_keys(cfg: CfgNode) -> None:
     model.PIXEL_MEAN = [123.675, 116.28, 103.53]
     model.PIXEL_STD = [58.395, 57.12, 57.375]
     model.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    # torch.compile the backbone and the pixel decoder: slow first steps; for GPUs, see docs/benchmarks.md.
+    model.COMPILE = False
     # Evaluate or show with a checkpoint that lacks parameters (training always may start from one).
     model.PARTIAL_WEIGHTS = False
 
@@ -155,6 +157,8 @@ def _add_test_keys(cfg: CfgNode) -> None:
     test = cfg.TEST
     # Pictures per step of an evaluation (each rank).
     test.BATCH_SIZE = 1
+    # Arithmetic of evaluation and demo: "float32", "bfloat16", or "float16" (GPUs only).
+    test.PRECISION = "float32"
     # A pixel is called forged where its map is strictly greater.
     test.MAP_THRESHOLD = 0.5
     # F1 and IoU of a picture with neither true nor predicted forged pixels: "skip", "0" or "1".

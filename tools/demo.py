@@ -23,6 +23,7 @@ from _cli import cli_errors
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
+from ddl_d2.engine.memory import keep_freed_memory
 from ddl_d2.engine.setup import load_config
 from ddl_d2.inference.pictures import (
     SUMMARY_NAME,
@@ -115,6 +116,7 @@ def _run_video(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace) -> tuple[CfgNode, ForgeryPredictor, dict[str, Any]]:
+    keep_freed_memory()
     cfg = load_config(args.config_file, args.opts)
     predictor = ForgeryPredictor.from_cfg(cfg)
     weights = Path(cfg.MODEL.WEIGHTS)

@@ -21,6 +21,7 @@ from detectron2.utils.logger import setup_logger
 from ddl_d2.config import ConfigError
 from ddl_d2.engine.checkpoint import build_trained_model
 from ddl_d2.engine.launch import launch
+from ddl_d2.engine.memory import keep_freed_memory
 from ddl_d2.engine.setup import load_config
 from ddl_d2.engine.trainer import ForgeryTrainer, distributed
 
@@ -29,6 +30,7 @@ def main(args: Namespace) -> None:
     """One rank's work."""
     cfg = load_config(args.config_file, args.opts)
     default_setup(cfg, args)
+    keep_freed_memory()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ddl_d2")
     if args.eval_only:
         evaluate(cfg)

@@ -15,6 +15,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
+from ddl_d2.engine.precision import compile_parts
 from ddl_d2.modeling.weights import CheckpointError, from_published_names, load_checkpoint_file
 
 __all__ = ["CheckpointError", "Checkpointer", "LoadReport", "build_trained_model", "load_weights"]
@@ -62,6 +63,8 @@ def build_trained_model(cfg) -> nn.Module:
     cfg.MODEL.TIMM.PRETRAINED = ""
     model = build_model(cfg)
     load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=cfg.MODEL.PARTIAL_WEIGHTS)
+    if cfg.MODEL.COMPILE:
+        compile_parts(model)
     return model.eval()
 
 

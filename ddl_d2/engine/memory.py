@@ -24,7 +24,7 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     settings = ((_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 256 * 2**20), (_M_MMAP_THRESHOLD, 2**30))
-    accepted = all([libc.mallopt(name, value) == 1 for name, value in settings])
-    if not accepted:
+    refused = [name for name, value in settings if libc.mallopt(name, value) != 1]
+    if refused:
         logger.info("glibc refused a setting of its allocator; CPU inference may be slower")
-    return accepted
+    return not refused

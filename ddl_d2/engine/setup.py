@@ -11,6 +11,7 @@ from yaml import YAMLError
 
 from ddl_d2.config import ConfigError, add_ddl_config
 from ddl_d2.data.datasets import register_datasets
+from ddl_d2.engine.precision import PRECISIONS
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ def check_config(cfg: CfgNode) -> None:
         "SOLVER.OPTIMIZER": ("ADAMW", "SGD"),
         "SOLVER.AMP.PRECISION": ("bfloat16", "float16"),
         "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR"),
+        "TEST.PRECISION": PRECISIONS,
         "TEST.EMPTY_SCORE": ("skip", "0", "1"),
         "TEST.IMAGE_SCORE": ("mean", "max", "topk"),
         "INPUT.FORMAT": ("RGB",),
@@ -97,5 +99,7 @@ def check_config(cfg: CfgNode) -> None:
             node = node[part]
         if node not in allowed:
             raise ConfigError(f"{key} is '{node}': it must be one of {', '.join(allowed)}")
+    if cfg.TEST.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
+        raise ConfigError("TEST.PRECISION float16 needs a GPU: use bfloat16 or float32")
     if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU: use bfloat16, or SOLVER.AMP.ENABLED False")

@@ -20,26 +20,25 @@ from ddl_d2.data.build import build_test_loader, build_train_loader
 from ddl_d2.engine.checkpoint import Checkpointer, local_path
 from ddl_d2.engine.hooks import PredictionPictures
 from ddl_d2.engine.optim import build_lr_scheduler, build_optimizer
+from ddl_d2.engine.precision import autocast, compile_parts
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.inference.store import PredictionStoreWriter, make_meta
 from ddl_d2.modeling.matcher import NonFiniteError
 
 logger = logging.getLogger(__name__)
 
-_PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 class TrainingStep(SimpleTrainer):
     """One step: forward (under autocast if asked), check, backward, update.
 
     Args:
-        precision: None for fp32, or "bfloat16" / "float16" (the latter with loss scaling).
+        precision: "float32", "bfloat16" or "float16" (the latter with loss scaling).
     """
 
-    def __init__(self, model: nn.Module, data_loader, optimizer: torch.optim.Optimizer, *, precision: str | None):
+    def __init__(self, model: nn.Module, data_loader, optimizer: torch.optim.Optimizer, *, precision: str):
         super().__init__(model, data_loader, optimizer)
         self.device = next(model.parameters()).device
-        self.dtype = _PRECISIONS[precision] if precision else None
+        self.precision = precision
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
         self.batch: list[dict] = []
 
@@ -47,7 +46,7 @@ class TrainingStep(SimpleTrainer):
         start = time.perf_counter()
         self.batch = batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+        with autocast(self.device.type, self.precision):
             losses = self.model(batch)
         total = sum(losses.values())
         self._refuse_non_finite(losses, total, batch)
@@ -88,8 +87,10 @@ class ForgeryTrainer(DefaultTrainer):
         _refuse_sync_bn_on_cpu(model, cfg.MODEL.DEVICE)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        if cfg.MODEL.COMPILE:
+            compile_parts(model)
         model = distributed(model)
-        precision = cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else None
+        precision = cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32"
         self._trainer = TrainingStep(model, data_loader, optimizer, precision=precision)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, allow_partial=True, trainer=weakref.proxy(self))
@@ -128,6 +129,12 @@ class ForgeryTrainer(DefaultTrainer):
     build_lr_scheduler = staticmethod(build_lr_scheduler)
     build_train_loader = staticmethod(build_train_loader)
     build_test_loader = staticmethod(build_test_loader)
+
+    @classmethod
+    def test(cls, cfg, model: nn.Module, evaluators=None):
+        """As Detectron2's, in TEST.PRECISION."""
+        with autocast(cfg.MODEL.DEVICE, cfg.TEST.PRECISION):
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name: str, *, save_predictions: bool | None = None) -> ForgeryEvaluator:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ddl_d2.data.transforms import ResizeToFit
 from ddl_d2.engine.checkpoint import build_trained_model
+from ddl_d2.engine.precision import autocast
 
 
 class ForgeryPredictor:
@@ -20,11 +21,13 @@ class ForgeryPredictor:
     Args:
         model: any of the project's models; put into eval mode.
         augmentation: what a picture undergoes before the model sees it; one without randomness.
+        precision: "float32", "bfloat16" or "float16".
     """
 
-    def __init__(self, model: nn.Module, augmentation: T.Augmentation) -> None:
+    def __init__(self, model: nn.Module, augmentation: T.Augmentation, *, precision: str = "float32") -> None:
         self.model = model.eval()
         self.augmentation = augmentation
+        self.precision = precision
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> ForgeryPredictor:
@@ -34,7 +37,8 @@ class ForgeryPredictor:
             CheckpointError: MODEL.WEIGHTS is empty, unreadable, or does not fit the model.
         """
         model = build_trained_model(cfg)
-        return cls(model, ResizeToFit(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
+        resize = ResizeToFit(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        return cls(model, resize, precision=cfg.TEST.PRECISION)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> dict[str, Any]:
@@ -55,4 +59,6 @@ class ForgeryPredictor:
         height, width = image.shape[:2]
         resized = self.augmentation.get_transform(image).apply_image(image)
         tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-        return dict(self.model([{"image": tensor, "height": height, "width": width}])[0])
+        device = next(self.model.parameters(), tensor).device
+        with autocast(device.type, self.precision):
+            return dict(self.model([{"image": tensor, "height": height, "width": width}])[0])

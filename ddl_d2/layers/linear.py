@@ -90,4 +90,5 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dim() > 1
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
     )

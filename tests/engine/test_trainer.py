@@ -14,7 +14,7 @@ class _Model(torch.nn.Module):
         return {"loss_good": self.weight.sum(), "loss_bad": self.weight.sum() * batch[0]["value"]}
 
 
-def _step(values, precision=None):
+def _step(values, precision="float32"):
     model = _Model()
     loader = [[{"image_id": f"train/fake/{i}.png", "value": v}] for i, v in enumerate(values)]
     step = TrainingStep(model, loader, torch.optim.SGD(model.parameters(), 0.1), precision=precision)
