@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
+from ddl_d2.data.jpeg import decode_jpeg
+
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512 * 2**20
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -85,6 +87,9 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         ImageReadError: the file is missing, not a regular file, of another format, too large, truncated or broken.
     """
     with _guard(path), _opened(path, max_pixels) as image:
+        rgb = decode_jpeg(image)
+        if rgb is not None:
+            return np.ascontiguousarray(_upright(rgb, _orientation(image)))
         _load(image)
         return _to_rgb(image)
 
@@ -336,8 +341,9 @@ def _grey(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
         narrow = values if values.max() <= 255 else values >> 8
         return narrow.astype(np.uint8), ("sixteen_bit",)
     if image.mode in ("L", "1"):
-        grey = np.array(image if image.mode == "L" else image.convert("L"))
-        return np.ascontiguousarray(_upright(grey, _orientation(image))), alpha
+        # A 1-bit picture is unpacked to 0 and 255 on the way out, without a converted copy.
+        values = np.frombuffer(bytearray(image.tobytes("raw", "L")), np.uint8).reshape(image.height, image.width)
+        return np.ascontiguousarray(_upright(values, _orientation(image))), alpha
     rgb = _to_rgb(image)
     top = rgb.max(axis=2)
     colour = ("colour",) if bool((rgb.min(axis=2) != top).any()) else ()

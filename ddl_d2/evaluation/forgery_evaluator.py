@@ -26,6 +26,7 @@ from ddl_d2.evaluation.functional import (
     EMPTY_SCORES,
     quantize_map,
 )
+from ddl_d2.evaluation.packing import pack_results, unpack_results
 from ddl_d2.evaluation.report import metrics_table, write_metrics
 from ddl_d2.evaluation.results import ImageResult, ResultTable
 
@@ -167,10 +168,11 @@ class ForgeryEvaluator(DatasetEvaluator):
         if not self._distributed:
             table = self._table
         else:
-            parts = comm.gather(list(self._table))
+            # A few dozen bytes for each image, whatever its size: no map and no mask ever travels.
+            parts = comm.gather(pack_results(list(self._table)))
             if not comm.is_main_process():
                 return None, None
-            table = ResultTable(row for part in parts for row in part)
+            table = ResultTable(row for part in parts for row in unpack_results(part))
         try:
             table.check_complete(row["image_id"] for row in self._rows)
             table.distinct()

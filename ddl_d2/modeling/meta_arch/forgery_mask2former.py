@@ -21,6 +21,7 @@ from ddl_d2.layers.linear import use_fast_linear
 from ddl_d2.modeling.criterion import SetCriterion, Targets
 from ddl_d2.modeling.heads import ImageHead, score_from_map
 from ddl_d2.modeling.matcher import HungarianMatcher
+from ddl_d2.modeling.precision import keep_first_layers_in_fp32
 
 # Scalars of painted masks held at once while queries are summed into a map (fp32: 64 MiB).
 _MAX_PAINTED = 16 * 2**20
@@ -68,6 +69,7 @@ class ForgeryMask2Former(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         use_fast_linear(self)
+        keep_first_layers_in_fp32(self.backbone)
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
