@@ -19,7 +19,7 @@ def _types_inside(backbone: TimmBackbone, dtype: torch.dtype) -> dict[str, torch
     seen = {}
 
     def note(name):
-        return lambda module, arguments, output: seen.setdefault(name, output.dtype)
+        return lambda module, arguments, output: seen.update({name: output.dtype})
 
     for name, module in backbone.body.named_modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
