@@ -159,6 +159,8 @@ def _add_test_keys(cfg: CfgNode) -> None:
     test.BATCH_SIZE = 1
     # Arithmetic of evaluation and demo: "float32", "bfloat16", or "float16" (GPUs only).
     test.PRECISION = "float32"
+    # With PRECISION "bfloat16", the backbone's layers up to this stride stay in fp32: 32 all, 4 the first, 0 none.
+    test.FP32_STRIDE = 32
     # A pixel is called forged where its map is strictly greater.
     test.MAP_THRESHOLD = 0.5
     # F1 and IoU of a picture with neither true nor predicted forged pixels: "skip", "0" or "1".

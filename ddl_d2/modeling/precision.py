@@ -1,7 +1,7 @@
 """Where bfloat16 is not enough.
 
-Forensic traces are faint: a face's blend changes pixels by a few grey levels, and bfloat16 keeps eight bits. Measured on
-a network trained for it, bfloat16 in the first layers (up to stride 4) costs 0.009 of F1, everywhere after them 0.001.
+Forensic traces are faint: a face's blend changes pixels by a few grey levels, and bfloat16 keeps eight bits. The
+decoders do not mind; the backbone does, its first layers most (figures: docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -14,35 +14,37 @@ from torch import Tensor, nn
 
 from ddl_d2.modeling.backbone import TimmBackbone
 
-_STRIDE = 4
+_LAST_STRIDE = 32
 
 
-def keep_first_layers_in_fp32(backbone: nn.Module) -> None:
-    """Have the layers of `backbone` up to stride 4 compute in fp32 under bfloat16 autocast; otherwise no change.
+def keep_in_fp32(backbone: nn.Module, stride: int) -> None:
+    """Have the layers of `backbone` up to `stride` compute in fp32 in eval mode under bfloat16 autocast.
 
-    Knows timm backbones and Detectron2's ResNet; leaves others as they are.
+    0: none; 32: all. In between, timm backbones and Detectron2's ResNet are known; of others, all layers are kept.
     """
-    for layer in _first_layers(backbone):
+    for layer in _layers_up_to(backbone, stride):
         layer.register_forward_pre_hook(_leave_autocast)
         layer.register_forward_hook(_enter_autocast, always_call=True)
 
 
-def _first_layers(backbone: nn.Module) -> list[nn.Module]:
+def _layers_up_to(backbone: nn.Module, stride: int) -> list[nn.Module]:
+    if stride <= 0:
+        return []
+    if stride >= _LAST_STRIDE:
+        return [backbone]
     if isinstance(backbone, ResNet):
-        return [backbone.stem, *backbone.stages[:1]]
+        return [backbone.stem, *(stage for stage, s in zip(backbone.stages, (4, 8, 16), strict=False) if s <= stride)]
     if not isinstance(backbone, TimmBackbone):
-        return []
+        return [backbone]
     info = backbone.body.feature_info
-    shallow = [module for module, stride in zip(info.module_name(), info.reduction(), strict=True) if stride <= _STRIDE]
-    if not shallow:
-        return []
-    last = shallow[-1].replace(".", "_")
+    names = [name for name, reduction in zip(info.module_name(), info.reduction(), strict=True) if reduction <= stride]
+    last = names[-1].replace(".", "_") if names else ""
     layers = []
     for name, layer in _steps(backbone.body):
         layers.append(layer)
         if name == last:
             return layers
-    return []
+    return [backbone]
 
 
 def _steps(body: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -56,7 +58,8 @@ def _steps(body: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _leave_autocast(layer: nn.Module, arguments: tuple) -> tuple | None:
     device = arguments[0].device.type
-    if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) != torch.bfloat16:
+    in_bfloat16 = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+    if layer.training or not in_bfloat16:
         return None
     layer._outside_autocast = torch.autocast(device, enabled=False)  # type: ignore[assignment]
     layer._outside_autocast.__enter__()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ddl_d2.modeling.backbone import TimmBackbone
-from ddl_d2.modeling.precision import keep_first_layers_in_fp32
+from ddl_d2.modeling.precision import keep_in_fp32
 
 FEATURES = ["res2", "res3", "res4", "res5"]
 
@@ -39,7 +39,7 @@ def _types_inside(backbone: TimmBackbone, dtype: torch.dtype) -> dict[str, torch
 )
 def test_up_to_stride_4_in_fp32_and_bfloat16_after(name, early, late):
     backbone = _backbone(name)
-    keep_first_layers_in_fp32(backbone)
+    keep_in_fp32(backbone, 4)
     types = _types_inside(backbone, torch.bfloat16)
     for prefixes, dtype in ((early, torch.float32), (late, torch.bfloat16)):
         of_these = [t for layer, t in types.items() if layer.startswith(prefixes)]
@@ -50,7 +50,7 @@ def test_up_to_stride_4_in_fp32_and_bfloat16_after(name, early, late):
 def test_stride_4_is_equal_to_fp32_and_without_autocast_nothing_changes():
     plain = _backbone("tf_efficientnet_lite0")
     careful = copy.deepcopy(plain)
-    keep_first_layers_in_fp32(careful)
+    keep_in_fp32(careful, 4)
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         expected = plain(x)
@@ -62,15 +62,28 @@ def test_stride_4_is_equal_to_fp32_and_without_autocast_nothing_changes():
 
 def test_autocast_is_back_after_an_error():
     backbone = _backbone("resnet18")
-    keep_first_layers_in_fp32(backbone)
+    keep_in_fp32(backbone, 4)
     with torch.autocast("cpu", torch.bfloat16):
         with pytest.raises(RuntimeError):
             backbone(torch.rand(1, 5, 64, 64))
         assert torch.is_autocast_enabled("cpu")
 
 
-def test_an_unknown_backbone_is_left_alone():
-    module = torch.nn.Conv2d(3, 4, 1)
-    keep_first_layers_in_fp32(module)
+@pytest.mark.parametrize(("stride", "dtype"), [(0, torch.bfloat16), (32, torch.float32)])
+def test_none_and_all(stride, dtype):
+    backbone = _backbone("resnet18")
+    keep_in_fp32(backbone, stride)
+    assert set(_types_inside(backbone, torch.bfloat16).values()) == {dtype}
+
+
+def test_training_is_left_alone():
+    backbone = _backbone("resnet18").train()
+    keep_in_fp32(backbone, 32)
+    assert set(_types_inside(backbone, torch.bfloat16).values()) == {torch.bfloat16}
+
+
+def test_an_unknown_backbone_is_kept_whole():
+    module = torch.nn.Conv2d(3, 4, 1).eval()
+    keep_in_fp32(module, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        assert module(torch.rand(1, 3, 4, 4)).dtype == torch.bfloat16
+        assert module(torch.rand(1, 3, 4, 4)).dtype == torch.float32

@@ -21,7 +21,7 @@ from ddl_d2.layers.linear import use_fast_linear
 from ddl_d2.modeling.criterion import SetCriterion, Targets
 from ddl_d2.modeling.heads import ImageHead, score_from_map
 from ddl_d2.modeling.matcher import HungarianMatcher
-from ddl_d2.modeling.precision import keep_first_layers_in_fp32
+from ddl_d2.modeling.precision import keep_in_fp32
 
 # Scalars of painted masks held at once while queries are summed into a map (fp32: 64 MiB).
 _MAX_PAINTED = 16 * 2**20
@@ -52,6 +52,7 @@ class ForgeryMask2Former(nn.Module):
         pixel_std: list[float],
         image_score: str,
         max_instances: int,
+        fp32_stride: int = 32,
     ):
         super().__init__()
         if sem_seg_head is None and image_head is None:
@@ -69,7 +70,7 @@ class ForgeryMask2Former(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         use_fast_linear(self)
-        keep_first_layers_in_fp32(self.backbone)
+        keep_in_fp32(self.backbone, fp32_stride)
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
@@ -91,6 +92,7 @@ class ForgeryMask2Former(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "image_score": cfg.TEST.IMAGE_SCORE,
             "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "fp32_stride": cfg.TEST.FP32_STRIDE,
         }
 
     @property
