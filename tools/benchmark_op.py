@@ -7,6 +7,7 @@
     python tools/benchmark_op.py --device cuda --dtype float32 bfloat16
     python tools/benchmark_op.py --peer                   # also PyPI's torch-ms-deform-attn, if installed
 
+Before anything is timed, every candidate's result and gradients must equal the reference's; exit code 1 if not.
 All candidates take turns in one process, so that a busy machine slows them alike. Printed are medians in
 milliseconds, the minimum in brackets, and how many times faster than the reference the median is.
 Self-attention as in a pixel decoder: levels at strides 8, 16, 32; 8 heads of 32 channels; 4 points, around the
@@ -14,11 +15,13 @@ query's own pixel with a standard deviation of 2 pixels.
 """
 
 import argparse
+import json
 import os
 import platform
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import torch
 from tabulate import tabulate
@@ -41,6 +44,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--capability", nargs="+", choices=["portable", "avx2", "avx512"],
                         help="instruction sets of the CPU kernel (default: the best)")  # fmt: skip
     parser.add_argument("--peer", action="store_true", help=f"also time {PEER} (pip install {PEER})")
+    parser.add_argument("--json", metavar="FILE", help="also write every figure there")
     arguments = parser.parse_args(argv)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch sees no GPU (python -c 'import torch; print(torch.cuda.is_available())')")
@@ -119,6 +123,33 @@ class Stopwatch:
         return start.elapsed_time(end)
 
 
+def check_equal(functions, inputs):
+    """Largest difference of any candidate's output or gradient from the reference's, as a share of its range.
+
+    Locations' gradients jump where a point crosses a cell's edge, so a few single numbers of them may differ: what
+    counts for them is the share of numbers that do.
+    """
+    worst = {}
+    grad = torch.randn(inputs[0].shape[0], inputs[3].shape[1], HEADS * CHANNELS).to(inputs[0])
+    expected = None
+    for name, (function, capability) in functions.items():
+        if capability:
+            torch.ops.ddl_d2._cpu_capability(capability)
+        leaves = [t.detach().requires_grad_() if t.is_floating_point() else t for t in inputs]
+        out = function(*leaves)
+        value, location, weight = torch.autograd.grad(out, [t for t in leaves if t.requires_grad], grad)
+        found = [t.detach().double() for t in (out, value, weight, location)]
+        expected = expected or found
+        differences = [(a - b).abs() / b.abs().max() for a, b in zip(found, expected, strict=True)]
+        flipped = (differences[3] > tolerance(inputs[0].dtype)).double().mean()
+        worst[name] = max(*(float(d.max()) for d in differences[:3]), float(flipped))
+    return worst
+
+
+def tolerance(dtype):
+    return 1e-4 if dtype == torch.float32 else 2e-2
+
+
 def measure(functions, inputs, rounds, stopwatch):
     """{(name, direction): milliseconds of each round}; the first round of all warms up and does not count."""
     times = {}
@@ -150,17 +181,27 @@ def main(argv=None):
     machine = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.machine()
     print(f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}, {status}")
     print(f"load average {os.getloadavg()[0]:.1f}, {arguments.rounds} rounds; ms: median (minimum)")
-    rows = []
+    rows, record = [], []
     for dtype in arguments.dtype:
         for shape in arguments.shape:
             inputs = make_inputs(*shape, getattr(torch, dtype), arguments.device)
+            for name, difference in check_equal(functions, inputs).items():
+                if not difference <= tolerance(inputs[0].dtype):
+                    print(f"error: {name} differs from the reference by {difference:.2g} at {shape} in {dtype}",
+                          file=sys.stderr)  # fmt: skip
+                    return 1
             times = measure(functions, inputs, arguments.rounds, Stopwatch(arguments.device))
             for (name, direction), values in times.items():
                 reference = statistics.median(times["reference", direction])
                 median = statistics.median(values)
                 text = f"{median:.2f} ({min(values):.2f})"
                 rows.append(["x".join(map(str, shape)), dtype, direction, name, text, f"{reference / median:.1f}x"])
+                record.append({"shape": shape, "dtype": dtype, "direction": direction, "candidate": name, "ms": values,
+                               "median_ms": median, "faster_than_reference": reference / median})  # fmt: skip
     rows.sort(key=lambda row: (row[1], arguments.shape.index(tuple(map(int, row[0].split("x")))), row[2] != "forward"))
+    if arguments.json:
+        about = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__}
+        Path(arguments.json).write_text(json.dumps(about | {"figures": record}, indent=1), encoding="utf-8")
     print(tabulate(rows, headers=["image", "dtype", "direction", "candidate", "ms", "faster"], disable_numparse=True))
     return 0
 
