@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,9 @@ from torch import Tensor, nn
 
 from ddl_d2.engine.memory import keep_freed_memory
 from ddl_d2.engine.optim import build_optimizer
+from ddl_d2.engine.precision import compile_parts
 from ddl_d2.engine.setup import load_config
+from ddl_d2.layers.ms_deform_attn import extension_status
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "ddl_i"
 SEED = 0
@@ -97,8 +99,7 @@ class OurModel:
         self.model.train(job.training)
         self.optimizer = build_optimizer(self.cfg, self.model) if job.training else None
         if job.compile:
-            for module in self._stages().values():
-                module.compile()
+            compile_parts(self.model)
 
     def _prepare_weights(self) -> None:
         """The first of our processes writes the weights, the others, like the peer's, read them."""
@@ -154,10 +155,11 @@ class OurModel:
             self._profile_once(stopwatch, times)
         for hook in hooks:
             hook.remove()
-        stages = {name: statistics.median(values) for name, values in times.items()}
-        rest = stages.pop("forward") - sum(stages[name] for name in self._stages())
-        named = {name: stages.pop(name) for name in self._stages()}
-        return named | {"criterion" if self.job.training else "painting": rest} | stages
+        parts = {name: times.pop(name) for name in self._stages()}
+        forward = times.pop("forward")
+        rest = [whole - sum(values) for whole, *values in zip(forward, *parts.values(), strict=True)]
+        times = parts | {"criterion" if self.job.training else "painting": rest} | times
+        return {name: statistics.median(values) for name, values in times.items()}
 
     def _profile_once(self, stopwatch: Stopwatch, times: dict[str, list[float]]) -> None:
         if not self.job.training:
@@ -275,9 +277,7 @@ class Stopwatch:
         """Hooks that record every call of `module`."""
         started = []
         before = module.register_forward_pre_hook(lambda *_: started.append(self.now()))
-        after = module.register_forward_hook(
-            lambda *_: times.setdefault(name, []).append(self.now() - started.pop())
-        )
+        after = module.register_forward_hook(lambda *_: times.setdefault(name, []).append(self.now() - started.pop()))
         return [before, after]
 
 
@@ -289,10 +289,8 @@ def peak_memory(device: str, function: Callable[[], object]) -> dict[str, float]
         function()
         return {"before": before / 2**20, "peak": torch.cuda.max_memory_allocated() / 2**20}
     before = _resident_mib("VmRSS")
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
-    except OSError:
-        pass
     function()
     return {"before": before, "peak": _resident_mib("VmHWM")}
 
@@ -316,15 +314,18 @@ class Worker:
             keep_freed_memory()
         self.candidate = (OurModel if self.job.candidate == "ddl_d2" else Peer)(self.job)
         self.work = self.candidate.train if self.job.training else self.candidate.infer
-        device = torch.cuda.get_device_name() if self.job.device == "cuda" else None
-        return {"threads": torch.get_num_threads(), "device": device}
+        gpu = torch.cuda.get_device_name() if self.job.device == "cuda" else None
+        op = extension_status()
+        kernels = f"compiled, {op.cpu_capability} on CPUs" if op.available else f"not compiled ({op.reason})"
+        return {"threads": torch.get_num_threads(), "gpu": gpu, "op": kernels}
 
     def predict(self, path: str) -> dict:
-        """Write the network's outputs to `path` (and the maps, in inference)."""
-        outputs = {name: value.float().cpu() for name, value in self.candidate.predictions().items()}
-        if not self.job.training:
-            outputs["maps"] = torch.stack(self.candidate.infer()).float().cpu().clamp(0, 1)
-        torch.save(outputs, path)
+        """Write logits, masks and maps, as in inference, to `path`."""
+        self.candidate.model.eval()
+        outputs = self.candidate.predictions()
+        outputs["maps"] = torch.stack(self.candidate.infer()).clamp(0, 1)
+        torch.save({name: value.float().cpu() for name, value in outputs.items()}, path)
+        self.candidate.model.train(self.job.training)
         return {}
 
     def step(self) -> dict:
