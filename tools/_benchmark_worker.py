@@ -55,6 +55,7 @@ class Job:
     threads: int | None = None
     compile: bool = False
     keep_memory: bool = False
+    fp32_stride: int = 32
 
     @property
     def training(self) -> bool:
@@ -182,6 +183,7 @@ def _options(job: Job) -> list[str]:
         "MODEL.RESNETS.NORM", "BN",  # one process: SyncBN would be the same
         "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", str(job.queries),
         "MODEL.DEVICE", job.device,
+        "TEST.FP32_STRIDE", str(job.fp32_stride),
     ]  # fmt: skip
 
 

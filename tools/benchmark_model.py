@@ -81,6 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", choices=["cpu", "cuda"], default="cpu")
     add("--own-allocator", nargs="+", choices=["kept", "default"], default=["kept"],
         help="ours: keeping freed memory as the tools do, or glibc's default")  # fmt: skip
+    add("--fp32-stride", type=int, default=32,
+        help="in bfloat16, the backbone's layers kept in fp32: TEST.FP32_STRIDE (default 32, all)")  # fmt: skip
     add("--compile", action="store_true", help="ours under torch.compile")
     add("--peer", action=argparse.BooleanOptionalAction, help="transformers (default: if it is installed)")
     add("--peer-dtype", nargs="+", choices=DTYPES, default=["float32"], help="the peer's")
@@ -197,7 +199,7 @@ def measure(arguments: argparse.Namespace, mode: str, backbone: str, size: tuple
         "queries": arguments.queries, "load_average": os.getloadavg()[0],
     }  # fmt: skip
     job = {key: result[key] for key in ("mode", "backbone", "height", "width", "batch", "queries")}
-    job |= {"device": arguments.device, "threads": arguments.threads}
+    job |= {"device": arguments.device, "threads": arguments.threads, "fp32_stride": arguments.fp32_stride}
     processes = [Process(candidate, arguments.threads) for candidate in list_candidates(arguments)]
     try:
         with tempfile.TemporaryDirectory() as folder:
