@@ -18,6 +18,7 @@ from typing import Any
 from _cli import cli_errors
 
 from ddl_d2.data.datasets import load_dataset
+from ddl_d2.engine.memory import keep_freed_memory
 from ddl_d2.evaluation import EvaluationError, ResultTable, metrics_table, table_from_store, write_metrics
 from ddl_d2.evaluation.functional import EMPTY_SCORES
 from ddl_d2.inference.store import PredictionStore
@@ -64,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--dataset-root is needed to compute metrics, or --submission to export without")
     if args.dataset_root is None and (args.output or args.split or args.intersection):
         parser.error("--output, --split and --intersection need --dataset-root")
+    keep_freed_memory()  # each map and mask would start in new pages of the system's, which cost more than decoding it
     store = PredictionStore(args.predictions)
     table = None if args.dataset_root is None else _evaluated(store, args)
     metrics = None

@@ -1,4 +1,4 @@
-"""Resizing of uint8 arrays with PyTorch's antialiased bilinear kernel, equal to Pillow's to one grey level.
+"""Resizing of uint8 arrays with PyTorch's antialiased bilinear kernel: Pillow's result to one grey level, rarely two.
 
 Legend: `H, W` rows and columns of the source, `C` channels, a size is (height, width), a window (top, left, height,
 width) of the result. Along x first, rounded to uint8, then along y: the order of PyTorch and of Pillow.

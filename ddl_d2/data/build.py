@@ -23,7 +23,8 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import ClassBalancedSampler, StatefulSampler, TrainingSampler
 
-Mapper = Callable[[Mapping[str, Any]], dict[str, Any]]
+# A row to a model input; or to a pair of them, where the mapper has `rows_per_sample` 2.
+Mapper = Callable[[Mapping[str, Any]], dict[str, Any] | list[dict[str, Any]]]
 
 
 class TrainStream(IterableDataset):
@@ -42,12 +43,12 @@ class TrainStream(IterableDataset):
             rows: dataset dicts.
             mapper: dataset dict -> model input. It runs with numpy and `random` seeded for the sample.
             sampler: which row stands at which position.
-            batch_size: of this rank; samples that are batched together come from one worker.
+            batch_size: pictures of this rank; samples that are batched together come from one worker.
         """
         self.rows = rows
         self.mapper = mapper
         self.sampler = sampler
-        self.batch_size = batch_size
+        self.samples_per_batch = batch_size // rows_per_sample(mapper)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
@@ -57,11 +58,11 @@ class TrainStream(IterableDataset):
         sampler = self.sampler
         start = sampler.position + sampler.rank
         for batch in itertools.count(number, workers):
-            for sample in range(batch * self.batch_size, (batch + 1) * self.batch_size):
+            for sample in range(batch * self.samples_per_batch, (batch + 1) * self.samples_per_batch):
                 position = start + sample * sampler.world_size
                 with seeded(sampler.seed, position):
-                    row = self.mapper(self.rows[sampler.index_at(position)])  # type: ignore[index]
-                yield row
+                    mapped = self.mapper(self.rows[sampler.index_at(position)])  # type: ignore[index]
+                yield from mapped if isinstance(mapped, list) else [mapped]
 
 
 class TrainLoader:
@@ -88,11 +89,15 @@ class TrainLoader:
             num_workers: processes of this rank; 0 maps in this process.
 
         Raises:
-            ValueError: a batch that the ranks cannot share evenly.
+            ValueError: a batch that the ranks cannot share evenly, or that would tear a pair apart.
         """
-        if total_batch_size < 1 or total_batch_size % comm.get_world_size():
-            world = comm.get_world_size()
-            raise ValueError(f"SOLVER.IMS_PER_BATCH {total_batch_size} is not a positive multiple of {world} processes")
+        world, pair = comm.get_world_size(), rows_per_sample(mapper)
+        if total_batch_size < 1 or total_batch_size % (world * pair):
+            of_pairs = f" with {pair} pictures a sample" if pair > 1 else ""
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH {total_batch_size} is not a positive multiple of {world} processes{of_pairs}"
+            )
+        self.samples_per_step = total_batch_size // pair
         self.sampler = sampler
         self.total_batch_size = total_batch_size
         if num_workers:
@@ -110,7 +115,7 @@ class TrainLoader:
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         """Batches from the current position on. Starting a second iteration continues where the first stopped."""
         for batch in self._loader:
-            self.sampler.position += self.total_batch_size
+            self.sampler.position += self.samples_per_step
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,6 +124,11 @@ class TrainLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state; takes effect at the next `iter()`. Raises as the sampler's."""
         self.sampler.load_state_dict(state)
+
+
+def rows_per_sample(mapper: Mapper) -> int:
+    """How many model inputs a mapper makes of one dataset dict."""
+    return getattr(mapper, "rows_per_sample", 1)
 
 
 def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLoader:

@@ -28,8 +28,6 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from ddl_d2.data.jpeg import decode_jpeg
-
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512 * 2**20
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -38,6 +36,10 @@ VIDEO_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h26
 
 # A mask is binary: a grey value from here on is forged.
 MASK_THRESHOLD = 128
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_EXIF_TEXT, _XMP_TEXT = b"Raw profile type exif", b"XML:com.adobe.xmp"
+_MAX_CHUNKS = 100_000
 
 _LOSSLESS = ("PNG", "BMP", "TIFF")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -87,9 +89,6 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         ImageReadError: the file is missing, not a regular file, of another format, too large, truncated or broken.
     """
     with _guard(path), _opened(path, max_pixels) as image:
-        rgb = decode_jpeg(image)
-        if rgb is not None:
-            return np.ascontiguousarray(_upright(rgb, _orientation(image)))
         _load(image)
         return _to_rgb(image)
 
@@ -103,7 +102,7 @@ def read_image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXEL
     with _guard(path), _opened(path, max_pixels) as image:
         width, height = image.size
         # Pillow has already swapped a TIFF's sides.
-        if image.format != "TIFF" and _orientation(image) >= 5:
+        if image.format != "TIFF" and _may_be_turned(image) and _orientation(image) >= 5:
             width, height = height, width
         return height, width
 
@@ -289,6 +288,26 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # noqa: BLE001 (any damage in an optional block means: no orientation)
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _may_be_turned(image: Image.Image) -> bool:
+    """False for a PNG without any chunk that could say so. Such a chunk may come last: Pillow decodes all before it."""
+    file = image.fp if isinstance(image, ImageFile.ImageFile) else None
+    if image.format != "PNG" or file is None:
+        return True
+    position = len(_PNG_SIGNATURE)
+    for _ in range(_MAX_CHUNKS):
+        file.seek(position)
+        head = file.read(8 + len(_EXIF_TEXT))
+        kind, text = head[4:8], head[8:]
+        if kind == b"IEND":
+            return False
+        if len(head) < 8 or kind == b"eXIf":
+            return True
+        if kind in (b"tEXt", b"zTXt", b"iTXt") and text.startswith((_EXIF_TEXT, _XMP_TEXT)):
+            return True
+        position += 12 + int.from_bytes(head[:4], "big")
+    return True
 
 
 def _sixteen_bit(image: Image.Image) -> np.ndarray:

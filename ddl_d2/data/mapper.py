@@ -95,39 +95,50 @@ class ForgeryDatasetMapper:
             ImageReadError: the picture or its mask cannot be read.
             ValueError: a training picture without a label.
         """
-        row = dict(dataset_dict)
-        image = read_image(row["file_name"], max_pixels=self.max_pixels)
-        row["height"], row["width"] = image.shape[:2]
+        row, image = self.read(dataset_dict)
         if not self.is_train:
             augmented = T.AugInput(image)
             self.augmentations(augmented)
             row["image"] = _to_tensor(augmented.image)
             return row
-        self._add_targets(row, image)
-        return row
-
-    def _add_targets(self, row: dict[str, Any], image: np.ndarray) -> None:
-        if row.get("is_fake") not in (0, 1):
-            raise ValueError(f"{row['file_name']}: has no real/fake label (is_fake), which training needs")
         truth = read_forgery_mask(row, *image.shape[:2], max_pixels=self.max_pixels)
         mask = np.zeros(image.shape[:2], dtype=bool) if truth is None else truth.mask
-        is_fake, known = int(row["is_fake"]), truth is not None
+        is_fake = int(row["is_fake"])
         if self.forge is not None:
             image, mask, is_fake = self.forge(image, mask, row)
+        image, mask, _ = self.augment(image, mask)
+        self.add_targets(row, image, mask, is_fake=is_fake, known=truth is not None)
+        row["mask_resized"] = truth is not None and truth.resized
+        return row
 
+    def read(self, dataset_dict: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+        """A copy of the dataset dict with the picture's size in it, and the picture, uint8 H×W×3. Raises as a call."""
+        row = dict(dataset_dict)
+        if self.is_train and row.get("is_fake") not in (0, 1):
+            raise ValueError(f"{row['file_name']}: has no real/fake label (is_fake), which training needs")
+        image = read_image(row["file_name"], max_pixels=self.max_pixels)
+        row["height"], row["width"] = image.shape[:2]
+        return row, image
+
+    def augment(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, T.TransformList]:
+        """Picture and bool mask after the augmentations, and the transforms that were drawn."""
         augmented = T.AugInput(image, sem_seg=mask.view(np.uint8))
-        self.augmentations(augmented)
-        mask = np.array(augmented.sem_seg, dtype=bool, order="C")
+        transforms = self.augmentations(augmented)
+        return augmented.image, np.array(augmented.sem_seg, dtype=bool, order="C"), transforms
+
+    def add_targets(
+        self, row: dict[str, Any], image: np.ndarray, mask: np.ndarray, *, is_fake: int, known: bool
+    ) -> None:
+        """Put an augmented training picture and what is to be learnt from it into `row`; see the class."""
         if is_fake and known and self.empty_policy == "relabel" and not mask.any():
             is_fake = 0
-        row["image"] = _to_tensor(augmented.image)
+        row["image"] = _to_tensor(image)
         row["is_fake"] = is_fake
         row["forgery_mask"] = torch.from_numpy(mask)
         row["instances"] = forgery_mask_to_instances(
             mask, mode=self.instance_mode, num_classes=self.num_classes, min_area=self.min_instance_area
         )
         row["localization_valid"] = known
-        row["mask_resized"] = truth is not None and truth.resized
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:

@@ -124,8 +124,7 @@ class RandomCropKeepingForgery(T.Augmentation):
         kept = (0, 0)
         kept_is_forged = False
         for _ in range(draws):
-            top = int(np.random.randint(height - crop_height + 1))
-            left = int(np.random.randint(width - crop_width + 1))
+            top, left = self.draw_corner(height - crop_height, width - crop_width)
             forged = int(np.count_nonzero(sem_seg[top : top + crop_height, left : left + crop_width]))
             share = forged / (crop_height * crop_width)
             if forged or not kept_is_forged:
@@ -135,6 +134,11 @@ class RandomCropKeepingForgery(T.Augmentation):
             if forged and self.single_category_max_area >= 1:
                 break
         return CropTransform(kept[1], kept[0], crop_width, crop_height, width, height)
+
+    def draw_corner(self, last_top: int, last_left: int) -> tuple[int, int]:
+        """(top, left) of a crop, each from 0 to its last."""
+        top = int(np.random.randint(last_top + 1))
+        return top, int(np.random.randint(last_left + 1))
 
 
 class ResizeAndCrop(T.Augmentation):

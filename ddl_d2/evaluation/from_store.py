@@ -61,20 +61,10 @@ def table_from_store(
     if not intersection:
         stand_ins = (ImageResult(image_id, None, None, None, False, 0, 0) for image_id in predicted)
         ResultTable(stand_ins).check_complete(row["image_id"] for row in wanted)
-    _keep_freed_memory()
     if workers <= 1:
         return ResultTable(map(one, wanted))
     with ThreadPoolExecutor(workers) as pool:
         return ResultTable(_in_chunks(pool, one, wanted, 64 * workers))
-
-
-def _keep_freed_memory() -> None:
-    """Have freed arrays of up to 31 MiB used again instead of given back to the system.
-
-    glibc returns every block of 128 KiB or more when it is freed, until it has seen a larger one freed. Each map and
-    mask would then start in new, zeroed pages, which took longer than decoding it. Other allocators do not mind.
-    """
-    np.empty(31 * 2**20, dtype=np.uint8)
 
 
 def _in_chunks(pool: ThreadPoolExecutor, function: Any, rows: list[Any], size: int) -> Iterator[ImageResult]:

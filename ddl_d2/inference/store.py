@@ -261,6 +261,7 @@ class PredictionStore:
         """Open a store. Raises StoreError if a file is missing or malformed, an image is listed twice, its id is not a
         plain path, its score is not in [0, 1] or its map is missing."""
         self.root = Path(root)
+        self._real_root = self.root.resolve()
         self.meta = _read_meta(self.root)
         self.has_maps = bool(self.meta["has_maps"])
         self.ids, self.scores, self.labels, self.seconds = _read_predictions(self.root / _CSV)
@@ -291,7 +292,7 @@ class PredictionStore:
         if not self.has_maps:
             raise StoreError(f"{self.root}: the store has no forgery maps")
         path = map_path(self.root, image_id)
-        if not path.resolve().is_relative_to(self.root.resolve()):
+        if not path.resolve().is_relative_to(self._real_root):
             raise StoreError(f"{path}: a link that leaves the store")
         try:
             return read_map(path)

@@ -10,6 +10,8 @@ from ddl_d2.data.transforms import (
     PhotometricDistortion,
     PointwiseColour,
     RandomCropKeepingForgery,
+    RandomFlip,
+    ResizeAndCrop,
     ResizeToFit,
     affine_table,
     fitted_size,
@@ -118,6 +120,57 @@ def test_small_pictures_are_not_padded(size):
         assert image.shape == seg.shape == (min(size[0], 64), min(size[1], 64))
 
 
+@pytest.mark.parametrize("size", [(90, 120), (64, 64), (20, 300), (33, 9), (1, 1)])
+def test_resizing_and_cropping_at_once_is_one_after_the_other(rng, size):
+    """The same draws, the same mask, and the same pixels to one grey level; 64 x 64 fits as it is."""
+    image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    mask = np.zeros(size, np.uint8)
+    mask[size[0] // 3 : size[0] // 2 + 1, size[1] // 3 : size[1] // 2 + 1] = 1
+    for scales in ((0.5, 2.0), (1.0, 1.0), (0.3, 0.6)):
+        resize, crop = ResizeToFit(64, 256, scales), RandomCropKeepingForgery((48, 40))
+        for seed in range(12):
+            np.random.seed(seed)
+            expected = T.AugInput(image, sem_seg=mask)
+            T.AugmentationList([resize, crop])(expected)
+            next_draw = np.random.random()
+            np.random.seed(seed)
+            given = T.AugInput(image, sem_seg=mask)
+            transform = ResizeAndCrop(resize, crop)(given)
+            assert np.random.random() == next_draw
+            np.testing.assert_array_equal(given.sem_seg, expected.sem_seg)
+            np.testing.assert_array_equal(transform.apply_segmentation(mask.copy()), expected.sem_seg)
+            assert given.image.shape == expected.image.shape
+            assert np.abs(given.image.astype(int) - expected.image).max() <= 1
+
+
+def test_points_move_with_resize_and_crop():
+    image, mask = np.zeros((40, 80, 3), np.uint8), np.zeros((40, 80), np.uint8)
+    np.random.seed(0)
+    resize = ResizeToFit(20, 999)
+    transform = ResizeAndCrop(resize, RandomCropKeepingForgery((10, 10))).get_transform(image, mask)
+    left, top = transform.crop.x0, transform.crop.y0
+    np.testing.assert_allclose(transform.apply_coords(np.array([[30.0, 20.0]])), [[15 - left, 10 - top]])
+
+
+@pytest.mark.parametrize("vertical", [False, True])
+def test_flips_are_detectron2s_in_new_memory(rng, vertical):
+    image = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    mask = rng.integers(0, 2, (5, 7), dtype=np.uint8)
+    flipped = 0
+    for seed in range(20):
+        results = []
+        for kind in (T.RandomFlip, RandomFlip):
+            np.random.seed(seed)
+            given = T.AugInput(image, sem_seg=mask)
+            transform = kind(horizontal=not vertical, vertical=vertical)(given)
+            results.append((given.image, given.sem_seg, transform.apply_coords(np.array([[1.0, 2.0]]))))
+        for theirs, ours in zip(*results, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert results[1][0].flags.c_contiguous
+        flipped += results[1][0] is not image
+    assert 3 < flipped < 17
+
+
 def test_affine_table_clips_and_cuts():
     table = affine_table(gain=1.5, offset=-32)
     assert [int(table[v]) for v in (0, 22, 23, 100, 255)] == [0, 1, 2, 118, 255]
@@ -156,6 +209,17 @@ def test_tables_equal_the_steps(rng):
         np.testing.assert_array_equal(
             colour.apply_image(img), plain_distortion(img, before, contrast, first, saturation, hue)
         )
+
+
+@pytest.mark.parametrize("size", [(31, 47), (4, 1), (1, 4), (1, 1)])
+@pytest.mark.parametrize("shift", [-255, -32, -0.5, 0.5, 31.7, 255])
+def test_brightness_by_adding_is_the_table(rng, size, shift):
+    img = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    identity, table = np.arange(256, dtype=np.uint8), affine_table(offset=shift)
+    found = PointwiseColour(table, identity, identity, identity).apply_image(img)
+    np.testing.assert_array_equal(found, table[img])
+    dimmed = PointwiseColour(identity, identity, affine_table(gain=1 - 1e-4), identity).apply_image(img)
+    assert dimmed.shape == img.shape  # one plane of 4 x 1 pixels must not pass for a scalar
 
 
 def test_single_steps_equal_detectron2(rng, monkeypatch):

@@ -97,6 +97,20 @@ def test_torchmetrics_agrees():
     assert average_precision(labels, scores) == pytest.approx(float(binary_average_precision(*arguments)), abs=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("forged_share", [0.001, 0.3, 0.98])
+def test_pixels_of_a_stored_map(dtype, forged_share):
+    """Small integers are ranked as they are; the numbers are those of the same values as floats."""
+    rng = np.random.default_rng(2)
+    top = np.iinfo(dtype).max
+    scores = rng.choice([0, 1, top // 2, top - 1, top, *rng.integers(0, top, 20)], 5000).astype(dtype)
+    labels = rng.random(5000) < forged_share
+    for metric in (roc_auc, average_precision, equal_error_rate):
+        assert metric(labels, scores) == metric(labels, scores.astype(np.float64))
+    assert roc_auc(labels, scores) == pytest.approx(oracle.roc_auc_score(labels, scores), abs=1e-12)
+    assert accuracy(labels, scores, threshold=1) == accuracy(labels, scores.astype(np.float64), threshold=1)
+
+
 def test_by_hand():
     # Fakes .9 .6 .3, reals .6 .1: of 6 pairs .9 wins 2, .6 ties once and wins once, .3 wins one of two.
     labels, scores = [1, 1, 1, 0, 0], [0.9, 0.6, 0.3, 0.6, 0.1]

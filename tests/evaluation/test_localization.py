@@ -187,6 +187,20 @@ def test_pooling_does_not_overflow():
     assert found["pooled_f1"] == pytest.approx(0.8, abs=1e-15)
 
 
+def test_counts_of_awkward_masks():
+    rng = np.random.default_rng(0)
+    wide = rng.random((2, 30, 40)) < 0.5
+    for view in (lambda x: x[::-1, ::-2], lambda x: x.T, lambda x: x[3:4, 5:6], lambda x: x[:, :0], lambda x: x[7]):
+        prediction, target = view(wide[0]), view(wide[1])
+        expected = ((prediction & target), (prediction & ~target), (~prediction & target), (~prediction & ~target))
+        found = pixel_counts(prediction, target)
+        assert found == tuple(int(part.sum()) for part in expected)
+        assert all(type(value) is int for value in found)
+    whole = np.ones((5000, 4000), bool)  # 20 million: more than a float32 counts
+    assert pixel_counts(whole, whole) == (20_000_000, 0, 0, 0)
+    assert pixel_counts(whole, ~whole) == (0, 20_000_000, 0, 0)
+
+
 def test_refuses_what_is_no_table():
     with pytest.raises(ValueError, match="must be bool"):
         pixel_counts(np.zeros((2, 2), np.uint8), np.zeros((2, 2), bool))

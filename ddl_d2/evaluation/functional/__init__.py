@@ -1,4 +1,4 @@
-"""Metrics as pure NumPy functions: no files, no state, no Detectron2. Formulas and protocols: docs/metrics.md."""
+"""Metrics as pure functions of NumPy arrays: no files, no state, no Detectron2. Protocols: docs/metrics.md."""
 
 from ddl_d2.evaluation.functional.detection import (
     UndefinedMetricWarning,

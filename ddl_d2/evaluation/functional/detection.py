@@ -32,9 +32,8 @@ def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float:
     if not _both_classes("ROC AUC", num_fake, num_real):
         return float("nan")
     keys = _sorted_keys(labels, scores)
-    fakes = np.flatnonzero(keys & keys.dtype.type(1))
     # The j-th fake at sorted position p has p - j reals at or below it: among equal scores reals come first.
-    at_or_below = int(fakes.sum(dtype=np.int64)) - num_fake * (num_fake - 1) // 2
+    at_or_below = _sum_of_fake_positions(keys, num_fake) - num_fake * (num_fake - 1) // 2
     return (2 * at_or_below - _tied_pairs(keys)) / (2 * num_fake * num_real)
 
 
@@ -94,21 +93,20 @@ def _validated(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_],
         raise ValueError(
             f"labels and scores must be 1-D of one length, got shapes {label_array.shape} and {score_array.shape}"
         )
-    if label_array.dtype != np.bool_:
-        bad = (label_array != 0) & (label_array != 1)
-        if bad.any():
-            index = int(np.argmax(bad))
-            raise ValueError(f"label {label_array[index]!r} at index {index} is neither 0 (real) nor 1 (fake)")
-        label_array = label_array.astype(bool)
+    is_fake = label_array.astype(bool)
+    bad = label_array != is_fake
+    if bad.any():
+        index = int(np.argmax(bad))
+        raise ValueError(f"label {label_array[index]!r} at index {index} is neither 0 (real) nor 1 (fake)")
     if score_array.dtype in _INTEGER_KEYS:
-        return label_array, score_array
+        return is_fake, score_array
     if score_array.dtype != np.float32:
         score_array = score_array.astype(np.float64)
     finite = np.isfinite(score_array)
     if not finite.all():
         index = int(np.argmin(finite))
         raise ValueError(f"score {score_array[index]} at index {index} is not finite")
-    return label_array, score_array
+    return is_fake, score_array
 
 
 def _both_classes(metric: str, num_fake: int, num_real: int) -> bool:
@@ -139,13 +137,21 @@ def _sorted_keys(labels: NDArray[np.bool_], scores: NDArray[Any]) -> NDArray[Any
     if not scores.size or scores.min() < 0 or scores.max() >= 2:
         scores = np.unique(scores, return_inverse=True)[1]
     else:
-        scores = scores + scores.dtype.type(0)  # -0.0 becomes 0.0
-        single = scores.astype(np.float32)
+        single = scores.astype(np.float32, copy=False)
         scores = single if np.array_equal(single, scores) else scores
+        scores = scores + scores.dtype.type(0)  # -0.0 becomes 0.0
     keys = np.left_shift(scores.view(np.uint32 if scores.dtype.itemsize == 4 else np.uint64), 1)
     keys |= labels
     keys.sort()
     return keys
+
+
+def _sum_of_fake_positions(keys: NDArray[Any], num_fake: int) -> int:
+    """Sum of the sorted positions, from 0, at which there is a fake; the rarer class is looked up."""
+    is_fake = (keys & keys.dtype.type(1)).astype(bool)
+    if 2 * num_fake <= keys.size:
+        return int(np.flatnonzero(is_fake).sum(dtype=np.int64))
+    return keys.size * (keys.size - 1) // 2 - int(np.flatnonzero(~is_fake).sum(dtype=np.int64))
 
 
 def _tied_pairs(keys: NDArray[Any]) -> int:
