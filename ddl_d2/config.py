@@ -17,6 +17,7 @@ class ConfigError(ValueError):
 def add_ddl_config(cfg: CfgNode) -> None:
     """Add the keys below to `cfg` (a Detectron2 `get_cfg()`), in place."""
     _add_data_keys(cfg)
+    _add_self_blending_keys(cfg)
     _add_model_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
@@ -30,7 +31,23 @@ def _add_data_keys(cfg: CfgNode) -> None:
     datasets.FOLDER_ROOT = ""
     # JSON list of [image, mask | "Negative"] (IMDL sets); registers "json_list". "" = not registered.
     datasets.JSON_LIST = ""
+    # Roots of sets of videos; each registers its splits (ff_{train,valid,test}, celeb_df_{train,test},
+    # dfdc_{train,valid,test}, dfdcp_{train,test}). "" = not registered.
+    datasets.FF_ROOT = ""
+    datasets.CELEB_DF_ROOT = ""
+    datasets.DFDC_ROOT = ""
+    datasets.DFDCP_ROOT = ""
+    # A JSON list of DeepfakeBench, and the folder its paths are relative to ("" = the list's own); registers
+    # deepfakebench_{train,valid,test}. "" = not registered.
+    datasets.DEEPFAKEBENCH_JSON = ""
+    datasets.DEEPFAKEBENCH_ROOT = ""
+    # FaceForensics++: compression "raw" (or "c0"), "c23" or "c40", and the methods used ([] = all that are there).
+    datasets.FF_COMPRESSION = "c23"
+    datasets.FF_METHODS = []
+    # Evenly spaced frames taken from each video; 0 = all.
+    datasets.FRAMES_PER_VIDEO = 32
     # A fake without a mask file: "skip" it, take it as "full"ly forged, keep it for the "score" only, or "error".
+    # Frames of videos are kept for the score under "skip", too.
     datasets.FAKE_WITHOUT_MASK = "skip"
 
     cfg.INPUT.FORMAT = "RGB"
@@ -54,11 +71,118 @@ def _add_data_keys(cfg: CfgNode) -> None:
     cfg.INPUT.INSTANCES = "union"
     # Connected components smaller than this many pixels (after augmentation) are dropped.
     cfg.INPUT.MIN_INSTANCE_AREA = 16
+    # Cut each picture to its largest face, with a margin of this share of the face's width and height on each side.
+    cfg.INPUT.FACE_CROP = CfgNode()
+    cfg.INPUT.FACE_CROP.ENABLED = False
+    cfg.INPUT.FACE_CROP.MARGIN = 0.25
     # The most pixels (height x width, from the header) that a picture from outside may have.
     cfg.INPUT.MAX_PIXELS = 64_000_000
 
     # "TrainingSampler" (uniform) or "ClassBalancedSampler" (real and fake equally often).
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
+
+
+def _add_self_blending_keys(cfg: CfgNode) -> None:
+    """Forging real training pictures on the way. Ranges are [smallest, largest]; what each means in full, and in which
+    unit: `ddl_d2.data.forgery.ForgeryOptions`, which has these names in small letters and the same defaults."""
+    blend = cfg.INPUT.SELF_BLEND = CfgNode()
+    blend.ENABLED = False
+    # True: each real picture gives a pair (itself, self-blended), and fakes of the set are left out. False: a share
+    # PROB of the real pictures is replaced by forged ones, and fakes stay.
+    blend.PAIRS = True
+    blend.PROB = 0.5
+    # Each pair is cut to one face of its picture, with a margin drawn from a range for every side (shares of the face's
+    # box, whose edges are its outermost landmarks). Off: pairs show the whole picture.
+    blend.FACE_CROP = True
+    blend.FACE_CROP_MARGIN = [0.1, 0.5]
+    # Off: always the whole face, never its parts.
+    blend.MULTI_PART = True
+    # Off: no local translations.
+    blend.DISPLACEMENT = True
+    # Face finder, "dlib" or "yunet" (its boxes, dlib's landmarks), with YuNet's model file, and dlib's 68-point model
+    # ("" = the one of the package face-recognition-models).
+    blend.FINDER = "dlib"
+    blend.YUNET_MODEL = ""
+    blend.LANDMARK_MODEL = ""
+    # Folder in which found faces are remembered, by content of the picture. "" = a folder in the user's cache.
+    blend.CACHE = ""
+    _add_forgery_ranges(blend)
+    _add_post_ranges(blend)
+
+
+def _add_forgery_ranges(blend: CfgNode) -> None:
+    # Which faces and regions, and by what factor a region's area is scaled.
+    blend.FACE_PROB = 0.7
+    blend.MIN_FACE_WIDTH = 24.0
+    blend.MIN_WIDTH_FOR_PARTS = 72.0
+    blend.WHOLE_FACE_PROB = 0.3
+    blend.PARTS = ["both_eyes", "left_eye", "right_eye", "brows", "eye_band", "nose", "mouth", "lower_face"]
+    blend.PART_COUNT = [1, 3]
+    blend.EYES_AREA = [0.8, 1.2]
+    blend.NOSE_AREA = [0.85, 1.15]
+    blend.MOUTH_AREA = [0.9, 1.3]
+    blend.FACE_AREA = [0.9, 1.1]
+    # Local translations (shares of the face's width, of the radius), and a move of the whole.
+    blend.DRAG_COUNT = [1, 2]
+    blend.DRAG_RADIUS = [0.15, 0.25]
+    blend.DRAG_LENGTH = [0.15, 1 / 3]
+    blend.MOVE_PROB = 0.5
+    blend.SHIFT_X = [-0.03, 0.03]
+    blend.SHIFT_Y = [-0.015, 0.015]
+    blend.SCALE = [0.95, 1 / 0.95]
+    # The mask: elastic deformation, "mosaic" jitter (off), erosion and blur, weight.
+    blend.ELASTIC_PROB = 1.0
+    blend.ELASTIC_ALPHA = 50.0
+    blend.ELASTIC_SIGMA = 7.0
+    blend.MOSAIC_PROB = 0.0
+    blend.MOSAIC_CELL = [4, 16]
+    blend.MOSAIC_ANGLE = [-5.0, 5.0]
+    blend.MOSAIC_OPACITY = [0.85, 1.0]
+    blend.RASTER = [192, 256]
+    blend.ERODE_KERNEL = [5, 25]
+    blend.BLUR_KERNEL = [5, 25]
+    blend.BLUR_SIGMA = [5.0, 45.0]
+    blend.RATIOS = [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    # Appearance of the source, of the target, or of both (weights), and its steps.
+    blend.APPEARANCE_WEIGHTS = [0.5, 0.5, 0.0]
+    blend.RGB_SHIFT_PROB = 0.3
+    blend.RGB_SHIFT = [-20.0, 20.0]
+    blend.COLOUR_PROB = 1.0
+    blend.HUE = [-2.0, 2.0]
+    blend.SATURATION = [0.9, 1.1]
+    blend.TONE_PROB = 1.0
+    blend.BRIGHTNESS = [-0.1, 0.1]
+    blend.CONTRAST = [-0.1, 0.1]
+    blend.FREQUENCY_PROB = 1.0
+    blend.FREQUENCY = ["downscale", "sharpen"]
+    blend.DOWNSCALE = [2.0, 4.0]
+    blend.SHARPEN_ALPHA = [0.2, 0.5]
+    blend.SHARPEN_LIGHTNESS = [0.5, 1.0]
+    blend.BLUR_WIDTH = [0.005, 0.011]
+    blend.NOISE_PROB = 0.0
+    blend.NOISE = [3.0, 8.0]
+    blend.JPEG_PROB = 0.0
+    blend.JPEG_QUALITY = [25, 70]
+
+
+def _add_post_ranges(blend: CfgNode) -> None:
+    # Changes made to both pictures of a pair alike, before the other augmentations; `PostOptions` has the units.
+    post = blend.POST = CfgNode()
+    post.ENABLED = True
+    post.RGB_SHIFT_PROB = 0.3
+    post.RGB_SHIFT = [-20.0, 20.0]
+    post.COLOUR_PROB = 0.3
+    post.HUE = [-10.0, 10.0]
+    post.SATURATION = [0.7, 1.3]
+    post.TONE_PROB = 0.3
+    post.BRIGHTNESS = [-0.3, 0.3]
+    post.CONTRAST = [-0.3, 0.3]
+    post.SHARPEN_PROB = 0.1
+    post.SHARPEN = [0.2, 0.8]
+    post.DOWNSCALE_PROB = 0.1
+    post.DOWNSCALE = [1.2, 2.5]
+    post.JPEG_PROB = 0.5
+    post.JPEG_QUALITY = [40, 100]
 
 
 def _add_model_keys(cfg: CfgNode) -> None:
@@ -127,6 +251,25 @@ def _add_model_keys(cfg: CfgNode) -> None:
     model.LOCALIZATION.ENABLED = True
     model.LOCALIZATION.LOSS_WEIGHT = 1.0
 
+    # SwinUNet. It reads the features SEM_SEG_HEAD.IN_FEATURES (all four) and, for the class, DETECTION.IN_FEATURES.
+    model.SWIN_UNET = CfgNode()
+    unet = model.SWIN_UNET
+    # Channels of the decoder at stride 4; strides 8 and 16 have two and four times as many.
+    unet.EMBED_DIM = 96
+    # Swin blocks, and attention heads, of the decoder at strides 16, 8, 4; and the side of their windows, in tokens.
+    unet.DECODER_DEPTHS = [2, 2, 2]
+    unet.DECODER_HEADS = [12, 6, 3]
+    unet.WINDOW_SIZE = 7
+    # Weights of the losses: alpha (class), beta (pixels), gamma (local diversity, and the coarse map taught with it).
+    # DETECTION.LOSS_WEIGHT and LOCALIZATION.LOSS_WEIGHT are not used.
+    unet.CLASS_WEIGHT = 1.0
+    unet.MAP_WEIGHT = 1.0
+    unet.DIVERSITY_WEIGHT = 1.0
+    # Local diversity compares places by their "features", by the paper's "printed" products of map values, or "none".
+    unet.DIVERSITY = "features"
+    # With "features": the sigmoid's argument is this times the cosine.
+    unet.TAU = 10.0
+
 
 def _add_solver_keys(cfg: CfgNode) -> None:
     solver = cfg.SOLVER
@@ -141,6 +284,8 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     solver.BACKBONE_MULTIPLIER = 0.1
     solver.LR_SCHEDULER_NAME = "WarmupPolyLR"
     solver.POLY_LR_POWER = 0.9
+    # With LR_SCHEDULER_NAME "WarmupLinearTailLR": the share of the training after which the rate falls, linearly to 0.
+    solver.TAIL_START = 0.75
     solver.WARMUP_ITERS = 0
     solver.CLIP_GRADIENTS.ENABLED = True
     # "full_model": one L2 norm over all parameters (Mask2Former); else Detectron2's per-parameter types.
@@ -149,6 +294,10 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     solver.AMP.ENABLED = True
     # "bfloat16" or "float16" (the latter only on CUDA).
     solver.AMP.PRECISION = "bfloat16"
+    # Sharpness-aware minimisation around OPTIMIZER: two passes a step, the second RHO uphill; not with float16.
+    solver.SAM = CfgNode()
+    solver.SAM.ENABLED = False
+    solver.SAM.RHO = 0.05
     # How many periodic checkpoints are kept.
     solver.MAX_TO_KEEP = 5
 
@@ -167,5 +316,7 @@ def _add_test_keys(cfg: CfgNode) -> None:
     test.EMPTY_SCORE = "skip"
     # The picture's score when there is no image head: "mean", "max" or "topk" (mean of the highest 1 %) of its map.
     test.IMAGE_SCORE = "max"
+    # A video's score from its frames': their "mean", the "max", or "topk" (the mean of the highest tenth).
+    test.VIDEO_SCORE = "mean"
     # Write a prediction store (scores, maps) when evaluating.
     test.SAVE_PREDICTIONS = False

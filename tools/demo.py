@@ -5,8 +5,10 @@
         --input face.jpg folder/ "more/*.png" --output out/ --opts MODEL.WEIGHTS output/model_final.pth
     python tools/demo.py --config-file ... --video-input clip.mp4 --output out/ --opts MODEL.WEIGHTS ...
 
-For each picture: an overlay (.png) and the numbers (.json); for all of them predictions.json. For a video: the
-annotated video (.mp4, without sound) and the scores of its frames (.json). No display is needed.
+For each picture: an overlay (.png) and the numbers (.json), with --heat-map also what the score rests on
+(.heat_map.png); for all of them predictions.json. For a video: the scores of its frames (.json), their curve (.png) and
+the annotated video (.mp4, without sound), or with --frames 32 the scores of as many evenly spaced frames and no video.
+No display is needed.
 
 Exit code 0: all went well; 1: some pictures of several could not be read; 2: nothing could be done.
 """
@@ -28,6 +30,7 @@ from ddl_d2.engine.setup import load_config
 from ddl_d2.inference.pictures import (
     SUMMARY_NAME,
     InputError,
+    check_heat_map_files,
     expand_inputs,
     plan_outputs,
     predict_pictures,
@@ -52,19 +55,32 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--confidence-threshold", type=_probability, default=0.5, help="a score above it is a fake (%(default)s)"
     )
+    parser.add_argument("--heat-map", action="store_true", help="pictures: also draw what the score rests on")
+    parser.add_argument(
+        "--frames", type=_count, default=0, metavar="N", help="video: score N evenly spaced frames (default: all)"
+    )
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.heat_map and args.video_input is not None:
+        parser.error("--heat-map is for pictures (--input)")
+    if args.frames and args.video_input is None:
+        parser.error("--frames is for a video (--video-input)")
+    if args.frames and args.output.suffix.lower() == ".mp4":
+        parser.error("--frames writes no video: give a folder as --output")
     return _run_pictures(args) if args.video_input is None else _run_video(args)
 
 
 def _run_pictures(args: argparse.Namespace) -> int:
     paths = expand_inputs(args.input)
     overlays = plan_outputs(paths, args.output)
+    if args.heat_map:
+        check_heat_map_files(overlays, paths)
     cfg, predictor, about = _load(args)
     rows, failed = predict_pictures(
         _progress(list(zip(paths, overlays, strict=True))),
@@ -73,6 +89,7 @@ def _run_pictures(args: argparse.Namespace) -> int:
         map_threshold=cfg.TEST.MAP_THRESHOLD,
         max_pixels=cfg.INPUT.MAX_PIXELS,
         about={"model": about},
+        heat_maps=args.heat_map,
     )
     if failed and len(paths) == 1:
         raise failed[0]
@@ -103,8 +120,11 @@ def _run_video(args: argparse.Namespace) -> int:
         head = annotate_video(
             source,
             predictor,
-            video,
             video.with_suffix(".json"),
+            video=None if args.frames else video,
+            curve=video.with_suffix(".png"),
+            frames=args.frames,
+            video_score=cfg.TEST.VIDEO_SCORE,
             threshold=args.confidence_threshold,
             map_threshold=cfg.TEST.MAP_THRESHOLD,
             max_pixels=cfg.INPUT.MAX_PIXELS,
@@ -131,6 +151,13 @@ def _load(args: argparse.Namespace) -> tuple[CfgNode, ForgeryPredictor, dict[str
 
 def _progress(jobs: Sequence[tuple[Path, Path]]) -> Iterable[tuple[Path, Path]]:
     return tqdm(jobs, unit="picture", disable=None if len(jobs) > 1 else True)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
 
 
 def _probability(text: str) -> float:

@@ -17,10 +17,10 @@ from typing import Any
 
 from _cli import cli_errors
 
-from ddl_d2.data.datasets import load_dataset
+from ddl_d2.data.datasets import VideoOptions, load_dataset
 from ddl_d2.engine.memory import keep_freed_memory
 from ddl_d2.evaluation import EvaluationError, ResultTable, metrics_table, table_from_store, write_metrics
-from ddl_d2.evaluation.functional import EMPTY_SCORES
+from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
 from ddl_d2.inference.store import PredictionStore
 from ddl_d2.inference.submission import export_submission
 
@@ -40,6 +40,16 @@ def build_parser() -> argparse.ArgumentParser:
         default="skip",
         help="F1 and IoU of a fake with an empty mask when nothing was predicted (default: skip the image)",
     )
+    parser.add_argument(
+        "--video-score",
+        choices=VIDEO_SCORES,
+        default="mean",
+        help="a video's score from its frames': mean, mean of the highest tenth, or max (default: mean)",
+    )
+    parser.add_argument(
+        "--frames-per-video", type=_count, default=32, metavar="N", help="as predicted; 0 = all (default: 32)"
+    )
+    parser.add_argument("--compression", default="c23", metavar="LEVEL", help="of FaceForensics++ (default: c23)")
     parser.add_argument(
         "--fake-without-mask",
         choices=("score", "skip", "full", "error"),
@@ -70,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     table = None if args.dataset_root is None else _evaluated(store, args)
     metrics = None
     if table is not None and any(row.is_fake is not None for row in table):
-        metrics = table.metrics(threshold=args.threshold, empty_score=args.empty_score)
+        metrics = table.metrics(threshold=args.threshold, empty_score=args.empty_score, video_score=args.video_score)
     elif args.submission is None:
         raise EvaluationError(f"{args.dataset_root}: no picture has a label, so there is nothing to measure")
 
@@ -80,6 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
     if metrics is not None:
         output = args.output or args.predictions / "metrics.json"
         settings: dict[str, Any] = {"threshold": args.threshold, "empty_score": args.empty_score}
+        if "num_videos" in metrics:
+            settings["video_score"] = args.video_score
         write_metrics(output, {**metrics, **settings})
         print(metrics_table(metrics))
         print(f"written to {output}")
@@ -87,7 +99,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluated(store: PredictionStore, args: argparse.Namespace) -> ResultTable:
-    rows, report = load_dataset(args.dataset_root, args.split, fake_without_mask=args.fake_without_mask)
+    rows, report = load_dataset(
+        args.dataset_root,
+        args.split,
+        fake_without_mask=args.fake_without_mask,
+        video=VideoOptions(frames_per_video=args.frames_per_video, compression=args.compression),
+    )
     for line in report.lines():
         print(f"note: {line}", file=sys.stderr)
     table = table_from_store(
@@ -106,6 +123,13 @@ def _threshold(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError("must be in [0, 1)")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
     return value
 
 

@@ -4,8 +4,9 @@
     python tools/make_forgeries.py --builtin --output data/toy
     python tools/make_forgeries.py --real-dir photographs --output data/mine --count 2000 --workers 8
 
-The forgeries are local: regions of a face are displaced, recoloured, re-sharpened or re-compressed, and blended back.
-They serve to try the whole pipeline and to train without forged samples; they are not a benchmark.
+The forgeries are self-blended: regions of a face are displaced, recoloured, re-sharpened or re-compressed, and blended
+back into the same picture. They serve to try the whole pipeline and to train without forged samples; they are not a
+benchmark. Many photographs: find their faces with tools/landmark.py first, in parallel, and give its cache.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 from _cli import cli_errors
 
 from ddl_d2.data.forgery.dataset import SetSettings, make_set
-from ddl_d2.data.forgery.faces import DlibFaceFinder
+from ddl_d2.data.forgery.face_cache import CachedFaceFinder
+from ddl_d2.data.forgery.faces import DlibFaceFinder, FaceFinder
 from ddl_d2.data.forgery.photos import builtin_photos, folder_photos
 
 
@@ -34,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--valid-share", type=float, default=0.23, help="share kept for valid (%(default)s)")
     parser.add_argument("--size", type=int, default=256, help="side of the square pictures, pixels (%(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    parser.add_argument("--landmarks", type=Path, metavar="DIR", help="cache of faces, as tools/landmark.py fills it")
     parser.add_argument("--landmark-model", type=Path, metavar="FILE", help="another 68-point model for dlib")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="complete a set that was interrupted")
@@ -52,11 +55,14 @@ def main(argv: list[str] | None = None) -> int:
         size=args.size,
         valid_share=args.valid_share,
     )
+    finder: FaceFinder = DlibFaceFinder(args.landmark_model)
+    if args.landmarks is not None:
+        finder = CachedFaceFinder(finder, args.landmarks)
     manifest = make_set(
         args.output,
         photos,
         settings,
-        finder=DlibFaceFinder(args.landmark_model),
+        finder=finder,
         workers=args.workers,
         existing="resume" if args.resume else "overwrite" if args.overwrite else "refuse",
     )

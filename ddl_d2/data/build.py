@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,9 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import ClassBalancedSampler, StatefulSampler, TrainingSampler
+from ddl_d2.data.self_blending import build_self_blending_mapper
+
+logger = logging.getLogger(__name__)
 
 # A row to a model input; or to a pair of them, where the mapper has `rows_per_sample` 2.
 Mapper = Callable[[Mapping[str, Any]], dict[str, Any] | list[dict[str, Any]]]
@@ -144,17 +148,37 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
     """
     rows = get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False)
     labels = dataset_labels(rows)
+    pairs = cfg.INPUT.SELF_BLEND.ENABLED and cfg.INPUT.SELF_BLEND.PAIRS
+    if pairs:
+        rows, labels = _real_only(rows, labels, cfg.DATASETS.TRAIN)
     unlabelled = int((labels < 0).sum())
-    if unlabelled:
+    if unlabelled and not pairs:
         names = ", ".join(cfg.DATASETS.TRAIN)
         raise ValueError(f"{names}: {unlabelled} of {len(labels)} pictures have no real/fake label; training needs it")
     return TrainLoader(
         rows,
-        mapper=mapper or ForgeryDatasetMapper(cfg, True),
+        mapper=mapper or build_train_mapper(cfg),
         sampler=build_sampler(cfg.DATALOADER.SAMPLER_TRAIN, labels, seed=cfg.SEED if cfg.SEED >= 0 else None),
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
+
+
+def build_train_mapper(cfg: CfgNode) -> Mapper:
+    """The training mapper that INPUT.SELF_BLEND asks for."""
+    if cfg.INPUT.SELF_BLEND.ENABLED:
+        return build_self_blending_mapper(cfg)
+    return ForgeryDatasetMapper(cfg, True)
+
+
+def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any, np.ndarray]:
+    """The pictures to self-blend: all but the fakes. Those without a label are the user's real ones."""
+    real = np.flatnonzero(labels != 1)
+    if not len(real):
+        raise ValueError(f"{', '.join(names)}: no real picture to self-blend (INPUT.SELF_BLEND)")
+    if len(real) < len(labels):
+        logger.info("self-blending pairs: %d fake pictures of the training set are left out", len(labels) - len(real))
+    return torch.utils.data.Subset(rows, real.tolist()), labels[real]
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None = None) -> torch.utils.data.DataLoader:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.utils.logger import log_first_n
 
-from ddl_d2.data.image_io import MAX_PIXELS, read_mask
+from ddl_d2.data.image_io import MAX_PIXELS, read_row_mask
 
 
 class ForgeryMask(NamedTuple):
@@ -24,9 +24,9 @@ def read_forgery_mask(
 ) -> ForgeryMask | None:
     """The ground truth of a picture of `height` x `width` pixels, or None if it is not known.
 
-    Real: empty, and no file is read. Fake with `mask_file_name`: that file; if its size differs from the picture's it
-    is resized (nearest) with one warning per process. Fake with `fully_forged`: forged everywhere. Fake without
-    either, and a picture without a label: None.
+    Real: empty, and no file is read. Fake with `mask_file_name`: that file, or frame `frame_index` of it if it is a
+    video; if its size differs from the picture's it is resized (nearest) with one warning per process. Fake with
+    `fully_forged`: forged everywhere. Fake without either, and a picture without a label: None.
 
     Raises:
         ImageReadError: the mask file cannot be read.
@@ -39,7 +39,7 @@ def read_forgery_mask(
     path = row.get("mask_file_name")
     if not path:
         return ForgeryMask(np.ones((height, width), dtype=bool), False) if row.get("fully_forged") else None
-    mask = read_mask(path, max_pixels=max_pixels)
+    mask = read_row_mask(row, max_pixels=max_pixels)
     if mask.shape == (height, width):
         return ForgeryMask(mask, False)
     log_first_n(

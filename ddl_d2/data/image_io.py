@@ -13,27 +13,44 @@
 | truncated, too large, other formats   | refused                       | refused                                      |
 | unreadable EXIF block                 | taken as not rotated          | taken as not rotated                         |
 
-Refused means `ImageReadError`, the only exception that a file can cause here.
+Refused means `ImageReadError`, the only exception that a file can cause here. Frames of videos are read by the half of
+this module that is `video_io`; the exception and the guard that both share are in `opening`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-MAX_PIXELS = 64_000_000
+from ddl_d2.data.opening import MAX_PIXELS, ImageReadError, Refused, check_pixels, guard, regular_file
+from ddl_d2.data.video_io import count_frames, is_video, iter_video_frames, read_frame
+
+__all__ = [
+    "MAX_PIXELS",
+    "ImageReadError",
+    "count_frames",
+    "inspect_mask",
+    "is_video",
+    "iter_video_frames",
+    "read_frame",
+    "read_image",
+    "read_image_size",
+    "read_map",
+    "read_mask",
+    "read_row_image",
+    "read_row_mask",
+    "read_row_size",
+    "write_png",
+]
+
 MAX_FILE_BYTES = 512 * 2**20
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-# FFmpeg demuxers that read one file and nothing it points at (playlists and concat scripts are left out).
-VIDEO_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,m4v,gif"
-
 # A mask is binary: a grey value from here on is forged.
 MASK_THRESHOLD = 128
 
@@ -59,22 +76,6 @@ _FLIPS = {
 _LOAD_LOCK = threading.Lock()
 
 
-class ImageReadError(ValueError):
-    """A picture, mask or video that cannot be used: `path`, and `reason` in words."""
-
-    def __init__(self, path: str | os.PathLike[str], reason: str = "") -> None:
-        self.path = os.fspath(path)
-        self.reason = reason
-        super().__init__(self.path, reason)
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}" if self.reason else self.path
-
-
-class _Refused(Exception):
-    """Why a file is not taken; `_guard` adds which file."""
-
-
 def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a picture.
 
@@ -88,7 +89,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     Raises:
         ImageReadError: the file is missing, not a regular file, of another format, too large, truncated or broken.
     """
-    with _guard(path), _opened(path, max_pixels) as image:
+    with guard(path), _opened(path, max_pixels) as image:
         _load(image)
         return _to_rgb(image)
 
@@ -99,7 +100,7 @@ def read_image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXEL
     Raises:
         ImageReadError: as `read_image`, except for damage past the header.
     """
-    with _guard(path), _opened(path, max_pixels) as image:
+    with guard(path), _opened(path, max_pixels) as image:
         width, height = image.size
         # Pillow has already swapped a TIFF's sides.
         if image.format != "TIFF" and _may_be_turned(image) and _orientation(image) >= 5:
@@ -116,7 +117,7 @@ def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     Raises:
         ImageReadError: as `read_image`.
     """
-    with _guard(path), _opened(path, max_pixels) as image:
+    with guard(path), _opened(path, max_pixels) as image:
         grey, _ = _grey(image)
         return _forged(image, grey)
 
@@ -128,7 +129,7 @@ def inspect_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
         the mask, and any of "coded_01" (largest value 1), "soft" (values other than the two ends), "colour" (channels
         differ), "alpha", "sixteen_bit".
     """
-    with _guard(path), _opened(path, max_pixels) as image:
+    with guard(path), _opened(path, max_pixels) as image:
         grey, notes = _grey(image)
         mask = _forged(image, grey)
         if image.format in _LOSSLESS:
@@ -141,8 +142,37 @@ def inspect_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
 
 def read_map(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a stored forgery map: uint8, H x W; 255 is probability 1. Raises as `read_image`."""
-    with _guard(path), _opened(path, max_pixels) as image:
+    with guard(path), _opened(path, max_pixels) as image:
         return _grey(image)[0]
+
+
+def read_row_image(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The picture of a dataset dict: `file_name`, or frame `frame_index` of it where that is a video.
+
+    Returns and raises as `read_image`.
+    """
+    if is_video(row["file_name"]):
+        return read_frame(row["file_name"], int(row["frame_index"]), max_pixels=max_pixels)
+    return read_image(row["file_name"], max_pixels=max_pixels)
+
+
+def read_row_size(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) of `read_row_image`'s picture; of a video its frame is decoded. Raises as `read_image`."""
+    if is_video(row["file_name"]):
+        return read_row_image(row, max_pixels=max_pixels).shape[:2]
+    return read_image_size(row["file_name"], max_pixels=max_pixels)
+
+
+def read_row_mask(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The forgery mask that a dataset dict names: `mask_file_name`, or frame `frame_index` of it where that is a video.
+
+    Returns bool, H x W, True = forged: 128 or more in the largest channel. Videos are lossy, so no other coding is
+    guessed at there. Raises as `read_image`.
+    """
+    path = row["mask_file_name"]
+    if is_video(path):
+        return read_frame(path, int(row["frame_index"]), max_pixels=max_pixels).max(axis=2) >= MASK_THRESHOLD
+    return read_mask(path, max_pixels=max_pixels)
 
 
 def write_png(path: str | os.PathLike[str], array: np.ndarray, *, compress_level: int = 6) -> None:
@@ -175,100 +205,26 @@ def write_png(path: str | os.PathLike[str], array: np.ndarray, *, compress_level
         raise
 
 
-def iter_video_frames(
-    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS
-) -> Iterator[tuple[int, float, np.ndarray]]:
-    """Decode the first video stream of a file, one frame at a time.
-
-    Args:
-        path: a video file. Playlists and other files that name further files are refused.
-        max_pixels: the most pixels a frame may have.
-
-    Yields:
-        (index from 0, time in seconds, uint8 H x W x 3 RGB), turned as the file's display matrix says.
-
-    Raises:
-        ImageReadError: not a video, no video stream, a frame too large, or damage (after the frames before it).
-    """
-    import av
-
-    with _guard(path), _regular_file(path) as file:
-        options = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file"}
-        with av.open(file, mode="r", options=options, metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise _Refused("holds no video stream")
-            stream = container.streams.video[0]
-            _check_pixels(stream.codec_context.width, stream.codec_context.height, max_pixels)
-            index = -1
-            for index, frame in enumerate(container.decode(stream)):  # noqa: B007 (used after the loop)
-                _check_pixels(frame.width, frame.height, max_pixels)
-                rgb = frame.to_ndarray(format="rgb24")
-                turns = round(frame.rotation / 90) % 4
-                seconds = frame.time if frame.time is not None else index / float(stream.average_rate or 25)
-                yield index, float(seconds), np.ascontiguousarray(np.rot90(rgb, turns))
-            if index < 0:
-                raise _Refused("no frame could be decoded")
-
-
-@contextlib.contextmanager
-def _guard(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn whatever a decoder raises into one ImageReadError. A consumer's own exception cannot pass through here."""
-    try:
-        yield
-    except _Refused as refusal:
-        raise ImageReadError(path, str(refusal)) from refusal.__cause__
-    except FileNotFoundError as error:
-        raise ImageReadError(path, "no such file") from error
-    except MemoryError as error:
-        raise ImageReadError(path, "not enough memory to decode it") from error
-    except Exception as error:
-        text = " ".join(str(error).split())[:200]
-        raise ImageReadError(path, f"cannot be decoded ({type(error).__name__}: {text})") from error
-
-
-@contextlib.contextmanager
-def _regular_file(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open for reading without ever waiting on a pipe, and only if it is a file with a sane size."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise _Refused("is not a regular file")
-        if status.st_size == 0:
-            raise _Refused("is empty (0 bytes)")
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            yield file
-    finally:
-        os.close(handle)
-
-
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Image]:
-    with _regular_file(path) as file:
+    with regular_file(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-            raise _Refused(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
+            raise Refused(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
         try:
             image = Image.open(file, formats=FORMATS)
         except Image.UnidentifiedImageError as error:
-            raise _Refused("is not a readable JPEG, PNG, WebP, BMP or TIFF picture") from error
+            raise Refused("is not a readable JPEG, PNG, WebP, BMP or TIFF picture") from error
         with image:
             # Past Pillow's own limit it only warns of a decompression bomb: here that is an error too.
-            _check_pixels(*image.size, min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels))
+            check_pixels(*image.size, min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels))
             yield image
-
-
-def _check_pixels(width: int, height: int, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise _Refused(f"has no pixels ({width} x {height})")
-    if width * height > max_pixels:
-        raise _Refused(f"has {width} x {height} pixels, more than the limit of {max_pixels}")
 
 
 def _load(image: Image.Image) -> None:
     # A TIFF may hold strips for a part of its size only; Pillow would leave the rest black.
     extents = [tile[1] for tile in getattr(image, "tile", ())]
     if extents and sum((right - left) * (low - top) for left, top, right, low in extents) < image.width * image.height:
-        raise _Refused("holds data for a part of its size only")
+        raise Refused("holds data for a part of its size only")
     if not ImageFile.LOAD_TRUNCATED_IMAGES:
         image.load()
         return
@@ -321,7 +277,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         grey = (_sixteen_bit(image) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode not in _CONVERTIBLE:
-        raise _Refused(f"has pixels of type {image.mode}, which are refused")
+        raise Refused(f"has pixels of type {image.mode}, which are refused")
     # Without this Pillow would spend time (and warn) on a transparency that is dropped anyway.
     image.info.pop("transparency", None)
     rgb = np.empty((image.height, image.width, 3), dtype=np.uint8)

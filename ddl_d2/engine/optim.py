@@ -9,7 +9,13 @@ import torch
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
 from detectron2.solver.build import maybe_add_gradient_clipping
-from fvcore.common.param_scheduler import PolynomialDecayParamScheduler
+from fvcore.common.param_scheduler import (
+    CompositeParamScheduler,
+    ConstantParamScheduler,
+    LinearParamScheduler,
+    ParamScheduler,
+    PolynomialDecayParamScheduler,
+)
 from torch import nn
 
 from ddl_d2.modeling.backbone import is_position_table
@@ -94,12 +100,32 @@ def clip_full_model(optimizer: torch.optim.Optimizer, *, max_norm: float, norm_t
 
 
 def build_lr_scheduler(cfg, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-    """`WarmupPolyLR`: base · (1 - t)^power after a warm-up; or one of Detectron2's own."""
+    """Ours, after a warm-up, or one of Detectron2's own. t runs from 0 to 1 over the training.
+
+    `WarmupPolyLR`: base · (1 - t)^power. `WarmupLinearTailLR`: base, and from t = TAIL_START on linearly to 0 (the
+    schedule of self-blended images, Shiohara and Yamasaki 2022, with 0.75).
+    """
     solver = cfg.SOLVER
-    if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
+    if solver.LR_SCHEDULER_NAME == "WarmupPolyLR":
+        decay: ParamScheduler = PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER)
+    elif solver.LR_SCHEDULER_NAME == "WarmupLinearTailLR":
+        decay = linear_tail(solver.TAIL_START)
+    else:
         return build_detectron2_lr_scheduler(cfg, optimizer)
-    decay = PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER)
     schedule = WarmupParamScheduler(
         decay, solver.WARMUP_FACTOR, min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0), solver.WARMUP_METHOD
     )
     return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)
+
+
+def linear_tail(start: float) -> ParamScheduler:
+    """1 up to `start` (within 0..1), then on a line to 0 at the end."""
+    if start <= 0:
+        return LinearParamScheduler(1.0, 0.0)
+    if start >= 1:
+        return ConstantParamScheduler(1.0)
+    return CompositeParamScheduler(
+        [ConstantParamScheduler(1.0), LinearParamScheduler(1.0, 0.0)],
+        lengths=[start, 1 - start],
+        interval_scaling=["rescaled", "rescaled"],
+    )

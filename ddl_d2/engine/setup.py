@@ -87,11 +87,12 @@ def check_config(cfg: CfgNode) -> None:
         "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "ClassBalancedSampler"),
         "SOLVER.OPTIMIZER": ("ADAMW", "SGD"),
         "SOLVER.AMP.PRECISION": ("bfloat16", "float16"),
-        "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR"),
+        "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR", "WarmupCosineLR"),
         "TEST.PRECISION": PRECISIONS,
         "TEST.EMPTY_SCORE": ("skip", "0", "1"),
         "TEST.IMAGE_SCORE": ("mean", "max", "topk"),
         "INPUT.FORMAT": ("RGB",),
+        "MODEL.SWIN_UNET.DIVERSITY": ("features", "printed", "none"),
     }
     for key, allowed in choices.items():
         node = cfg
@@ -103,3 +104,13 @@ def check_config(cfg: CfgNode) -> None:
         raise ConfigError("TEST.PRECISION float16 needs a GPU: use bfloat16 or float32")
     if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU: use bfloat16, or SOLVER.AMP.ENABLED False")
+    _check_sam(cfg.SOLVER)
+
+
+def _check_sam(solver: CfgNode) -> None:
+    if not solver.SAM.ENABLED:
+        return
+    if solver.SAM.RHO <= 0:
+        raise ConfigError(f"SOLVER.SAM.RHO is {solver.SAM.RHO}: it must be positive (or SOLVER.SAM.ENABLED False)")
+    if solver.AMP.ENABLED and solver.AMP.PRECISION == "float16":
+        raise ConfigError("SOLVER.SAM.ENABLED does not go with SOLVER.AMP.PRECISION float16: use bfloat16")

@@ -21,6 +21,7 @@ from ddl_d2.engine.checkpoint import Checkpointer, local_path
 from ddl_d2.engine.hooks import PredictionPictures
 from ddl_d2.engine.optim import build_lr_scheduler, build_optimizer
 from ddl_d2.engine.precision import autocast, compile_parts
+from ddl_d2.engine.sam import frozen_running_statistics, random_numbers_to_repeat, uphill
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.inference.store import PredictionStoreWriter, make_meta
 from ddl_d2.modeling.matcher import NonFiniteError
@@ -33,10 +34,23 @@ class TrainingStep(SimpleTrainer):
 
     Args:
         precision: "float32", "bfloat16" or "float16" (the latter with loss scaling).
+        sam_rho: how far uphill sharpness-aware minimisation takes the gradient (see `engine/sam.py`), with twice the
+            work a step; 0: at the weights themselves. Not with "float16".
     """
 
-    def __init__(self, model: nn.Module, data_loader, optimizer: torch.optim.Optimizer, *, precision: str):
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader,
+        optimizer: torch.optim.Optimizer,
+        *,
+        precision: str,
+        sam_rho: float = 0.0,
+    ):
         super().__init__(model, data_loader, optimizer)
+        if sam_rho and precision == "float16":
+            raise ConfigError("SOLVER.SAM.ENABLED does not go with SOLVER.AMP.PRECISION float16: use bfloat16")
+        self.sam_rho = sam_rho
         self.device = next(model.parameters()).device
         self.precision = precision
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
@@ -46,18 +60,32 @@ class TrainingStep(SimpleTrainer):
         start = time.perf_counter()
         self.batch = batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        with autocast(self.device.type, self.precision):
-            losses = self.model(batch)
-        total = sum(losses.values())
-        self._refuse_non_finite(losses, total, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
+        losses = self._backward_uphill(batch) if self.sam_rho else self._backward(batch)
         self.after_backward()
         self._write_metrics(losses, data_time)
         # Before the step: clipping has to see the true gradients, and a fused optimizer would unscale them after it.
         self.scaler.unscale_(self.optimizer)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def _backward(self, batch: list[dict]) -> dict[str, Tensor]:
+        """Gradients of the batch's losses at the weights as they are; -> the losses."""
+        with autocast(self.device.type, self.precision):
+            losses = self.model(batch)
+        total = sum(losses.values())
+        self._refuse_non_finite(losses, total, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()
+        return losses
+
+    def _backward_uphill(self, batch: list[dict]) -> dict[str, Tensor]:
+        """Gradients uphill, for sharpness-aware minimisation; -> the losses at the weights as they are."""
+        with random_numbers_to_repeat(self.device):
+            losses = self._backward(batch)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        with uphill(parameters, self.sam_rho), frozen_running_statistics(self.model):
+            self._backward(batch)
+        return losses
 
     def _refuse_non_finite(self, losses: dict[str, Tensor], total: Tensor, batch: list[dict]) -> None:
         if torch.isfinite(total):
@@ -91,7 +119,8 @@ class ForgeryTrainer(DefaultTrainer):
             compile_parts(model)
         model = distributed(model)
         precision = cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32"
-        self._trainer = TrainingStep(model, data_loader, optimizer, precision=precision)
+        sam_rho = cfg.SOLVER.SAM.RHO if cfg.SOLVER.SAM.ENABLED else 0.0
+        self._trainer = TrainingStep(model, data_loader, optimizer, precision=precision, sam_rho=sam_rho)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, allow_partial=True, trainer=weakref.proxy(self))
         self.start_iter = 0

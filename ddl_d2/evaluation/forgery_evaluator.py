@@ -24,6 +24,7 @@ from ddl_d2.evaluation.compare import compare
 from ddl_d2.evaluation.errors import EvaluationError
 from ddl_d2.evaluation.functional import (
     EMPTY_SCORES,
+    VIDEO_SCORES,
     quantize_map,
 )
 from ddl_d2.evaluation.packing import pack_results, unpack_results
@@ -54,8 +55,9 @@ class StoreWriter(Protocol):
 class ForgeryEvaluator(DatasetEvaluator):
     """Measures detection and localization over a data set, on one or several processes.
 
-    `evaluate` returns `{"ddl": metrics}` with the keys `results.METRIC_NAMES`, all numbers, on the main process and
-    `{}` elsewhere. It raises EvaluationError, on every process, unless each image of the data set was scored.
+    `evaluate` returns `{"ddl": metrics}` with the keys `results.METRIC_NAMES` (and, for frames of videos,
+    `results.VIDEO_METRIC_NAMES`), all numbers, on the main process and `{}` elsewhere. It raises EvaluationError, on
+    every process, unless each image of the data set was scored.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         output_dir: str | os.PathLike[str] | None = None,
         threshold: float = 0.5,
         empty_score: str = "skip",
+        video_score: str = "mean",
         store: StoreWriter | None = None,
         distributed: bool = True,
         max_pixels: int = MAX_PIXELS,
@@ -75,6 +78,7 @@ class ForgeryEvaluator(DatasetEvaluator):
             output_dir: where `metrics.json` goes; None writes none.
             threshold: in [0, 1); a pixel is forged, and an image fake, above it (strictly).
             empty_score: "skip", "0" or "1", see `functional.localization_metrics`.
+            video_score: "mean", "topk" or "max": how the scores of frames with a `video_id` become their video's.
             store: keeps every prediction; completed by `evaluate`, so it serves a single evaluation.
             distributed: gather over all processes; False evaluates what this process saw.
             max_pixels: the most pixels a forgery mask may have.
@@ -85,10 +89,13 @@ class ForgeryEvaluator(DatasetEvaluator):
             raise EvaluationError(f"the threshold must be in [0, 1), got {threshold}")
         if empty_score not in EMPTY_SCORES:
             raise EvaluationError(f"empty_score is one of {', '.join(EMPTY_SCORES)}, not {empty_score!r}")
+        if video_score not in VIDEO_SCORES:
+            raise EvaluationError(f"video_score is one of {', '.join(VIDEO_SCORES)}, not {video_score!r}")
         self._rows = DatasetCatalog.get(dataset_rows) if isinstance(dataset_rows, str) else dataset_rows
         self._output_dir = None if output_dir is None else Path(output_dir)
         self._threshold = threshold
         self._empty_score = empty_score
+        self._video_score = video_score
         self._store = store
         self._distributed = distributed
         self._max_pixels = max_pixels
@@ -108,7 +115,7 @@ class ForgeryEvaluator(DatasetEvaluator):
 
         Args:
             inputs: mapper's rows: `image_id`, `is_fake` (0, 1 or absent), `mask_file_name` or `fully_forged` (a
-                fake's), and `height`, `width` in pixels of the original picture.
+                fake's), `height`, `width` in pixels of the original picture, and `video_id` (a frame's).
             outputs: `fake_score`, P(fake) as a float or 0-d tensor, and `forgery_map`, float tensor or array H x W in
                 [0, 1]; either may be absent or None, but then for all images.
 
@@ -131,7 +138,9 @@ class ForgeryEvaluator(DatasetEvaluator):
 
         found = compare(row, forgery_map, height, width, threshold=self._threshold, max_pixels=self._max_pixels)
         # First the table, which checks the values; the store then keeps only what passed.
-        self._table.add(ImageResult(image_id, label, score, found.counts, found.has_mask, height, width, found.resized))
+        counts, has_mask, resized = found
+        video_id = row.get("video_id")
+        self._table.add(ImageResult(image_id, label, score, counts, has_mask, height, width, resized, video_id))
         if self._store is not None:
             if score is None:
                 raise EvaluationError(f"{image_id}: a prediction store needs a fake score")
@@ -151,14 +160,18 @@ class ForgeryEvaluator(DatasetEvaluator):
         problem = None
         if table is not None and (any(row.is_fake is not None for row in table) or not len(table)):
             try:
-                metrics = table.metrics(threshold=self._threshold, empty_score=self._empty_score)
+                metrics = table.metrics(
+                    threshold=self._threshold, empty_score=self._empty_score, video_score=self._video_score
+                )
             except EvaluationError as error:
                 problem = str(error)
         self._raise_everywhere(problem)
         if not metrics:
             return OrderedDict()
         if self._output_dir is not None:
-            settings = {"threshold": self._threshold, "empty_score": self._empty_score}
+            settings: dict[str, Any] = {"threshold": self._threshold, "empty_score": self._empty_score}
+            if "num_videos" in metrics:
+                settings["video_score"] = self._video_score
             write_metrics(self._output_dir / "metrics.json", {**metrics, **settings})
         self._logger.info("Evaluation of %d images:\n%s", metrics["num_images"], metrics_table(metrics))
         return OrderedDict(ddl=metrics)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ddl_d2.data.image_io import read_image_size
+from ddl_d2.data.image_io import read_row_size
 from ddl_d2.evaluation.compare import compare
 from ddl_d2.evaluation.errors import EvaluationError
 from ddl_d2.evaluation.results import ImageResult, ResultTable
@@ -40,7 +40,7 @@ def table_from_store(
 
     Args:
         store: the predictions.
-        rows: dataset dicts (`file_name`, `image_id`, `is_fake`, `mask_file_name`).
+        rows: dataset dicts (`file_name`, `image_id`, `is_fake`, `mask_file_name`, `video_id`, `frame_index`).
         threshold: a pixel is forged above it, see `functional.binarize_map`.
         intersection: evaluate the images both sides have, instead of refusing when they differ.
         workers: threads that read maps and masks.
@@ -80,7 +80,8 @@ def _evaluate_one(
     image_id, label = row["image_id"], row.get("is_fake")
     if label is not None and stored_label >= 0 and stored_label != label:
         raise EvaluationError(f"{image_id}: the data set's label is {label}, the prediction store's {stored_label}")
-    height, width = read_image_size(row["file_name"])
+    height, width = read_row_size(row)
     forgery_map = store.read_map(image_id) if store.has_maps else None
     found = compare(row, forgery_map, height, width, threshold=threshold)
-    return ImageResult(image_id, label, score, found.counts, found.has_mask, height, width, found.resized)
+    counts, has_mask, resized = found
+    return ImageResult(image_id, label, score, counts, has_mask, height, width, resized, row.get("video_id"))

@@ -20,6 +20,7 @@ from ddl_d2.evaluation.functional import (
     final_score,
     localization_metrics,
     roc_auc,
+    scores_of_videos,
 )
 
 SCORE_TOLERANCE = 1e-3
@@ -36,6 +37,9 @@ METRIC_NAMES = (
 )
 """The keys of `ResultTable.metrics`, in the order they are printed."""
 
+VIDEO_METRIC_NAMES = ("video_auc", "video_accuracy", "video_eer", "video_ap", "num_videos")
+"""The keys that follow where the images are frames of videos."""
+
 
 class ImageResult(NamedTuple):
     """What is kept of one evaluated image.
@@ -43,7 +47,7 @@ class ImageResult(NamedTuple):
     `is_fake` 0, 1 or None (unknown); `score` P(fake) in [0, 1] or None (the system gives none); `counts` (TP, FP, FN,
     TN) in pixels, or None if there is no forgery map or no ground truth to compare it with; `has_mask`: the ground
     truth is known (always for a real image, for a fake if it has a mask file); `resized_mask`: the mask file had
-    another size than the picture and was brought to it.
+    another size than the picture and was brought to it; `video_id`: the video it is a frame of, or None.
     """
 
     image_id: str
@@ -54,6 +58,7 @@ class ImageResult(NamedTuple):
     height: int
     width: int
     resized_mask: bool = False
+    video_id: str | None = None
 
 
 class ResultTable:
@@ -108,13 +113,16 @@ class ResultTable:
         if unknown := sorted(present - expected):
             raise EvaluationError(f"{len(unknown)} scored images are not in the data set: {listed(unknown)}")
 
-    def metrics(self, *, threshold: float = 0.5, empty_score: str = "skip") -> dict[str, float]:
-        """All metrics (`METRIC_NAMES`) as fractions in [0, 1] and counts.
+    def metrics(
+        self, *, threshold: float = 0.5, empty_score: str = "skip", video_score: str = "mean"
+    ) -> dict[str, float]:
+        """All metrics (`METRIC_NAMES`, then `VIDEO_METRIC_NAMES` if the images are frames) as fractions and counts.
 
         `threshold` is the one of image accuracy (score > threshold); the pixel one was applied when the counts were
-        made. `empty_score` as in `localization_metrics`. If no image has a score, the detection metrics are NaN; if
-        none has counts, the localization metrics are. Raises EvaluationError if only some images have one, or if the
-        label of one is unknown.
+        made. `empty_score` as in `localization_metrics`, `video_score` as in `functional.video_score`. If no image has
+        a score, the detection metrics are NaN; if none has counts, the localization metrics are. Raises
+        EvaluationError if only some images have one or a video, if the label of one is unknown, or if a video has both
+        labels.
         """
         rows = self.distinct()
         _check_uniform(rows)
@@ -122,10 +130,7 @@ class ResultTable:
         result = dict.fromkeys(METRIC_NAMES, math.nan)
         if rows and rows[0].score is not None:
             scores = np.array([row.score for row in rows], dtype=np.float64)
-            result["auc"] = roc_auc(labels, scores)
-            result["accuracy"] = accuracy(labels, scores, threshold)
-            result["eer"] = equal_error_rate(labels, scores)
-            result["ap"] = average_precision(labels, scores)
+            result.update(_detection(labels, scores, threshold))
         result["num_localized"] = result["num_empty_masks"] = 0
         if any(row.counts is not None for row in rows):
             counts = np.array([row.counts or (0, 0, 0, 0) for row in rows], dtype=np.int64)
@@ -138,7 +143,34 @@ class ResultTable:
         result["num_real"] = len(rows) - result["num_fake"]
         result["num_fake_without_mask"] = sum(row.is_fake == 1 and not row.has_mask for row in rows)
         result["num_resized_masks"] = sum(row.resized_mask for row in rows)
+        if rows and rows[0].video_id is not None:
+            result.update(_of_videos(rows, labels, threshold, video_score))
         return result
+
+
+def _detection(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
+    return {
+        "auc": roc_auc(labels, scores),
+        "accuracy": accuracy(labels, scores, threshold),
+        "eer": equal_error_rate(labels, scores),
+        "ap": average_precision(labels, scores),
+    }
+
+
+def _of_videos(rows: list[ImageResult], labels: np.ndarray, threshold: float, rule: str) -> dict[str, float]:
+    """`VIDEO_METRIC_NAMES` of frames that all have a video and a label."""
+    result = dict.fromkeys(VIDEO_METRIC_NAMES, math.nan)
+    ids = [str(row.video_id) for row in rows]
+    result["num_videos"] = len(set(ids))
+    scores = [row.score for row in rows if row.score is not None]
+    if not scores:
+        return result
+    try:
+        _, video_labels, video_scores = scores_of_videos(ids, labels, scores, rule)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
+    result.update((f"video_{key}", value) for key, value in _detection(video_labels, video_scores, threshold).items())
+    return result
 
 
 def _sort_key(row: ImageResult) -> tuple[Any, ...]:
@@ -149,7 +181,8 @@ def _same_image(first: ImageResult, second: ImageResult) -> bool:
     """Whether two rows of one id are the same picture and, up to rounding, the same prediction."""
 
     def plain(row: ImageResult) -> tuple[Any, ...]:
-        return (row.is_fake, row.score is None, row.counts is None, row.has_mask, row.height, row.width)
+        same = (row.is_fake, row.score is None, row.counts is None, row.has_mask)
+        return (*same, row.height, row.width, row.video_id)
 
     if plain(first) != plain(second):
         return False
@@ -167,8 +200,9 @@ def _check_uniform(rows: list[ImageResult]) -> None:
         "have no label": [row.image_id for row in rows if row.is_fake is None],
         "have no fake score though others do": [row.image_id for row in rows if row.score is None],
         "have no forgery map though others do": [row.image_id for row in rows if row.counts is None and row.has_mask],
+        "have no video_id though others do": [row.image_id for row in rows if row.video_id is None],
     }
     with_mask = sum(row.has_mask for row in rows)
-    for (problem, ids), total in zip(problems.items(), (-1, len(rows), with_mask), strict=True):
+    for (problem, ids), total in zip(problems.items(), (-1, len(rows), with_mask, len(rows)), strict=True):
         if ids and len(ids) != total:
             raise EvaluationError(f"{len(ids)} of {len(rows)} images {problem}: {listed(ids)}")

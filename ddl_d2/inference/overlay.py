@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarise
 
-_FORGED, _OUTLINE = (230, 30, 60), (255, 225, 60)
-_BACKGROUND, _INK, _FAINT = (24, 24, 28), (240, 240, 240), (170, 170, 175)
-_GREEN = (70, 200, 110)
+FORGED, _OUTLINE = (230, 30, 60), (255, 225, 60)
+BACKGROUND, INK, FAINT = (24, 24, 28), (240, 240, 240), (170, 170, 175)
+GREEN = (70, 200, 110)
 _COLOUR_MAP = "inferno"
 _PANEL_LONG, _PANEL_SHORT = 800, 320  # the longer side of a panel is kept between these, pixels
 _GAP, _BAR_WIDTH, _TITLE, _CAPTION = 8, 14, 26, 38
@@ -68,13 +68,45 @@ def draw_prediction(
         ),
         ("forgery map", _draw_map(shown, small_map)),
     ]
-    return _lay_out(panels, summary, title)
+    fake = summary.verdict == "fake"
+    return _lay_out(panels, caption_of(summary), title, fake=fake, marks=(0.0, map_threshold, 1.0))
+
+
+def draw_heat_map(
+    image: np.ndarray, prediction: Mapping[str, Any], threshold: float = 0.5, *, title: str = ""
+) -> np.ndarray:
+    """One figure of what a score rests on: picture | heat map with its scale, and a caption.
+
+    Args:
+        image: uint8 H×W×3 RGB, the original picture.
+        prediction: with `fake_score` and `heat_map`, H×W in [0, 1] (`gradcam.predict_with_heat_map`).
+        threshold: the verdict is "fake" above it.
+        title: shown in the caption.
+
+    Returns:
+        uint8 H'×W'×3 RGB, laid out as `draw_prediction`'s.
+
+    Raises:
+        ValueError: picture and map are not of one size.
+    """
+    heat = prediction["heat_map"]
+    heat = np.asarray(heat.detach().cpu() if hasattr(heat, "detach") else heat, dtype=np.float32)
+    if heat.shape != image.shape[:2]:
+        raise ValueError(f"a picture of {image.shape[:2]} cannot be drawn with a heat map of {heat.shape}")
+    size, factor = _panel_size(image.shape[1], image.shape[0])
+    shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    small = np.clip(cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR), 0, 1)
+    score = float(prediction["fake_score"])
+    fake = score > threshold
+    text = f"{'FAKE' if fake else 'REAL'}   score {score:.3f} (threshold {threshold:g})"
+    panels = [("picture", shown), ("evidence for a fake (Grad-CAM++)", _draw_heat(shown, small))]
+    return _lay_out(panels, text, title, fake=fake, marks=(0.0, 1.0))
 
 
 def tint_forged(image: np.ndarray, forged: np.ndarray, *, alpha: float = 0.4) -> np.ndarray:
     """`image` (uint8 H×W×3 RGB) with the pixels of `forged` (bool H×W) tinted and outlined; returns a new array."""
     tinted = image.copy()
-    colour = np.array(_FORGED, np.float32)
+    colour = np.array(FORGED, np.float32)
     tinted[forged] = np.rint(image[forged] * (1 - alpha) + colour * alpha).astype(np.uint8)
     contours, _ = cv2.findContours(forged.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(tinted, contours, -1, _OUTLINE, thickness=max(1, round(min(forged.shape) / 240)))
@@ -123,7 +155,7 @@ def _draw_forged(
 ) -> np.ndarray:
     """The middle panel, drawn with Detectron2's Visualizer."""
     visualizer = Visualizer(shown, Metadata(), instance_mode=ColorMode.IMAGE)
-    fill, edge = (tuple(value / 255 for value in colour) for colour in (_FORGED, _OUTLINE))
+    fill, edge = (tuple(value / 255 for value in colour) for colour in (FORGED, _OUTLINE))
     if forged.any():
         visualizer.draw_binary_mask(forged.astype(np.uint8), color=fill, edge_color=edge, alpha=0.4, area_threshold=0)
     scale = np.array([size[0] / image.shape[1], size[1] / image.shape[0]] * 2)
@@ -135,6 +167,13 @@ def _draw_forged(
     return np.ascontiguousarray(drawn[: shown.shape[0], : shown.shape[1]])
 
 
+def _draw_heat(shown: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The picture with the heat map in colours over it, the more opaque the hotter: cold parts stay as they are."""
+    colours = 255 * mpl.colormaps[_COLOUR_MAP](heat)[..., :3]
+    opacity = (0.15 + 0.6 * heat)[..., None]
+    return np.clip(np.rint((1 - opacity) * shown + opacity * colours), 0, 255).astype(np.uint8)
+
+
 def _draw_map(shown: np.ndarray, forgery_map: np.ndarray) -> np.ndarray:
     """The map in colours over a faint grey picture."""
     heat = 255 * mpl.colormaps[_COLOUR_MAP](forgery_map)[..., :3]
@@ -142,7 +181,9 @@ def _draw_map(shown: np.ndarray, forgery_map: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(0.8 * heat + 0.2 * grey), 0, 255).astype(np.uint8)
 
 
-def _lay_out(panels: Sequence[tuple[str, np.ndarray]], summary: PredictionSummary, title: str) -> np.ndarray:
+def _lay_out(
+    panels: Sequence[tuple[str, np.ndarray]], caption: str, title: str, *, fake: bool, marks: Sequence[float]
+) -> np.ndarray:
     height, width = panels[0][1].shape[:2]
     stacked = width > 2 * height
     cell_w, cell_h = max(width, 200), height + _TITLE
@@ -150,40 +191,41 @@ def _lay_out(panels: Sequence[tuple[str, np.ndarray]], summary: PredictionSummar
     columns, rows = (1, len(panels)) if stacked else (len(panels), 1)
     total_w = max(columns * (cell_w + _GAP) + _GAP + _BAR_WIDTH + 44, 560)
     total_h = rows * (cell_h + _GAP) + _GAP + _CAPTION + max(0, bar_height - height)
-    canvas = Image.new("RGB", (total_w, total_h), _BACKGROUND)
+    canvas = Image.new("RGB", (total_w, total_h), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for i, (name, panel) in enumerate(panels):
         x = _GAP + (0 if stacked else i * (cell_w + _GAP))
         y = _CAPTION + (i * (cell_h + _GAP) if stacked else 0)
-        draw.text((x, y + 3), name, fill=_FAINT, font=_font(_SMALL))
+        draw.text((x, y + 3), name, fill=FAINT, font=font(_SMALL))
         canvas.paste(Image.fromarray(panel), (x, y + _TITLE))
-    _draw_bar(canvas, draw, x + cell_w + _GAP, y + _TITLE, bar_height, summary.map_threshold)
-    colour = _FORGED if summary.verdict == "fake" else _GREEN
-    draw.rectangle((0, 0, total_w, 4), fill=colour)
-    text = caption_of(summary) + (f"   {title}" if title else "")
-    draw.text((_GAP, 10), _fitting(draw, text, total_w - 2 * _GAP), fill=_INK, font=_font(_LARGE))
+    _draw_bar(canvas, draw, x + cell_w + _GAP, y + _TITLE, bar_height, marks)
+    draw.rectangle((0, 0, total_w, 4), fill=FORGED if fake else GREEN)
+    text = caption + (f"   {title}" if title else "")
+    draw.text((_GAP, 10), fitting(draw, text, total_w - 2 * _GAP), fill=INK, font=font(_LARGE))
     return np.asarray(canvas)
 
 
-def _draw_bar(canvas: Image.Image, draw: ImageDraw.ImageDraw, x: int, y: int, height: int, threshold: float) -> None:
-    """The map's scale, 1 at the top, with the threshold marked."""
+def _draw_bar(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, x: int, y: int, height: int, marks: Sequence[float]
+) -> None:
+    """The map's scale, 1 at the top, with some values marked."""
     values = np.linspace(1, 0, height)[:, None].repeat(_BAR_WIDTH, 1)
     canvas.paste(Image.fromarray((255 * mpl.colormaps[_COLOUR_MAP](values)[..., :3]).astype(np.uint8)), (x, y))
-    for value in (0.0, threshold, 1.0):
+    for value in marks:
         at = y + round((1 - value) * (height - 1))
-        draw.line((x, at, x + _BAR_WIDTH + 3, at), fill=_INK)
-        draw.text((x + _BAR_WIDTH + 5, at), f"{value:g}", fill=_FAINT, font=_font(_SMALL), anchor="lm")
+        draw.line((x, at, x + _BAR_WIDTH + 3, at), fill=INK)
+        draw.text((x + _BAR_WIDTH + 5, at), f"{value:g}", fill=FAINT, font=font(_SMALL), anchor="lm")
 
 
-def _fitting(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+def fitting(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
     """`text`, cut with an ellipsis if it is wider than `width`."""
-    if draw.textlength(text, font=_font(_LARGE)) <= width:
+    if draw.textlength(text, font=font(_LARGE)) <= width:
         return text
-    while text and draw.textlength(text + "…", font=_font(_LARGE)) > width:
+    while text and draw.textlength(text + "…", font=font(_LARGE)) > width:
         text = text[:-1]
     return text + "…"
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font that matplotlib brings along."""
     return ImageFont.truetype(mpl.get_data_path() + "/fonts/ttf/DejaVuSans.ttf", size)

@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ddl_d2.data.datasets.listing import IMAGE_EXTENSIONS, is_picture
 from ddl_d2.data.image_io import ImageReadError, read_image, write_png
-from ddl_d2.inference.overlay import draw_prediction
+from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
 from ddl_d2.inference.summary import summarise
 
 SUMMARY_NAME = "predictions.json"
@@ -102,21 +100,36 @@ def plan_outputs(paths: Sequence[Path], output: Path) -> list[Path]:
     return planned
 
 
+def heat_map_file(overlay: Path) -> Path:
+    """Where the heat map beside an overlay goes: `face.png` -> `face.heat_map.png`."""
+    return overlay.with_suffix(".heat_map.png")
+
+
+def check_heat_map_files(overlays: Sequence[Path], pictures: Sequence[Path]) -> None:
+    """Raise InputError if a heat map would replace another picture's overlay, or a picture that is to be read."""
+    taken = {path.resolve() for path in (*overlays, *pictures)}
+    for overlay in overlays:
+        if heat_map_file(overlay).resolve() in taken:
+            raise InputError(f"{heat_map_file(overlay)}: the heat map would replace another file; rename that picture")
+
+
 def predict_pictures(
     jobs: Iterable[tuple[Path, Path]],
-    predictor: Callable[[np.ndarray], Mapping[str, Any]],
+    predictor: Callable[..., Mapping[str, Any]],
     *,
     threshold: float = 0.5,
     map_threshold: float = 0.5,
     max_pixels: int = 64_000_000,
     about: Mapping[str, Any] | None = None,
+    heat_maps: bool = False,
 ) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
     """Predict pictures, one at a time, and write an overlay PNG and a JSON file for each.
 
     Args:
         jobs: (picture, file of its overlay); the JSON file has the same name but .json.
-        predictor: uint8 H×W×3 RGB -> the model's output.
+        predictor: uint8 H×W×3 RGB -> the model's output; it takes `heat_map=True` if heat maps are asked for.
         about: entries added to every JSON file, such as the model's name.
+        heat_maps: write one beside each overlay, see `heat_map_file`.
 
     Returns:
         what the JSON files say, and one error for each picture that could not be read.
@@ -128,13 +141,17 @@ def predict_pictures(
         except ImageReadError as error:
             failed.append(error)
             continue
-        prediction = predictor(image)
+        prediction = predictor(image, heat_map=True) if heat_maps else predictor(image)
         summary = summarise(prediction, threshold, map_threshold)
         row = {"file": printable(source), "overlay": printable(overlay.name), **summary.as_dict(), **(about or {})}
         figure = draw_prediction(
             image, prediction, threshold, map_threshold=map_threshold, title=printable(source.name)
         )
         write_png(overlay, figure)
+        if heat_maps:
+            heat = heat_map_file(overlay)
+            row["heat_map"] = printable(heat.name)
+            write_png(heat, draw_heat_map(image, prediction, threshold, title=printable(source.name)))
         write_json(overlay.with_suffix(".json"), row)
         rows.append(row)
     return rows, failed

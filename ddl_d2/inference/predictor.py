@@ -13,6 +13,7 @@ from torch import nn
 from ddl_d2.data.transforms import ResizeToFit
 from ddl_d2.engine.checkpoint import build_trained_model
 from ddl_d2.engine.precision import autocast
+from ddl_d2.inference.gradcam import predict_with_heat_map
 
 
 class ForgeryPredictor:
@@ -41,18 +42,20 @@ class ForgeryPredictor:
         return cls(model, resize, precision=cfg.TEST.PRECISION)
 
     @torch.no_grad()
-    def __call__(self, image: np.ndarray) -> dict[str, Any]:
+    def __call__(self, image: np.ndarray, *, heat_map: bool = False) -> dict[str, Any]:
         """Predict a picture.
 
         Args:
             image: uint8 H×W×3 RGB, any size.
+            heat_map: also show what the score rests on (`gradcam`).
 
         Returns:
-            the model's output: `fake_score` (float), `forgery_map` (float tensor H×W in [0, 1]), `instances`; all at
-            the size of `image`.
+            the model's output: `fake_score` (float), `forgery_map` (float tensor H×W in [0, 1]), `instances`, and if
+            asked for `heat_map` (likewise); all at the size of `image`.
 
         Raises:
             ValueError: not such an array.
+            ConfigError: a heat map of a model without an image head.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"the predictor takes uint8 H×W×3, not {image.dtype} {tuple(image.shape)}")
@@ -61,4 +64,5 @@ class ForgeryPredictor:
         tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         device = next(self.model.parameters(), tensor).device
         with autocast(device.type, self.precision):
-            return dict(self.model([{"image": tensor, "height": height, "width": width}])[0])
+            row = {"image": tensor, "height": height, "width": width}
+            return predict_with_heat_map(self.model, row) if heat_map else dict(self.model([row])[0])

@@ -1,10 +1,14 @@
-"""Predicting a video frame by frame, in constant memory: scores to JSON, annotated frames to an mp4."""
+"""Predicting a video frame by frame: scores to JSON and a curve, annotated frames to an mp4.
+
+Memory does not grow with the length of a video but for 16 bytes a frame: its time and its score.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -15,8 +19,12 @@ import av
 import cv2
 import numpy as np
 
-from ddl_d2.data.image_io import iter_video_frames
+from ddl_d2.data.image_io import MAX_PIXELS, count_frames, iter_video_frames, write_png
+from ddl_d2.data.video_io import iter_chosen_frames, spread_frames
+from ddl_d2.evaluation import functional
+from ddl_d2.inference.curve import draw_curve
 from ddl_d2.inference.overlay import tint_forged
+from ddl_d2.inference.pictures import printable
 from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarise
 
 Predictor = Callable[[np.ndarray], Mapping[str, Any]]
@@ -96,43 +104,34 @@ def draw_frame(image: np.ndarray, prediction: Mapping[str, Any], summary: Predic
     return drawn
 
 
-def predict_frames(
-    path: Path, predictor: Predictor, *, threshold: float, map_threshold: float, max_pixels: int
-) -> Iterator[tuple[int, float, np.ndarray, PredictionSummary]]:
-    """Predict every frame of a video, one at a time.
-
-    Yields:
-        (index, seconds, the annotated frame, its summary).
-
-    Raises:
-        ImageReadError: not a readable video (after the frames before the damage).
-    """
-    for index, seconds, image in iter_video_frames(path, max_pixels=max_pixels):
-        prediction = predictor(image)
-        summary = summarise(prediction, threshold, map_threshold)
-        yield index, seconds, draw_frame(image, prediction, summary), summary
-
-
 def annotate_video(
     path: Path,
     predictor: Predictor,
-    video: Path,
     report: Path,
     *,
+    video: Path | None = None,
+    curve: Path | None = None,
+    frames: int = 0,
+    video_score: str = "mean",
     threshold: float = 0.5,
     map_threshold: float = 0.5,
-    max_pixels: int = 64_000_000,
+    max_pixels: int = MAX_PIXELS,
     about: Mapping[str, Any] | None = None,
     on_frame: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Predict a video into an annotated mp4 (without its sound) and a JSON file with the scores of every frame.
+    """Predict a video: the scores of its frames as JSON, and if asked for as a curve, and an annotated mp4.
 
-    The video's score is the mean over its frames. Both files are written whole or not at all.
+    One frame is held at a time; only its score and its time are kept. Each file is written whole or not at all, and
+    no folder is left behind where nothing was written.
 
     Args:
         path: the video.
         predictor: uint8 H×W×3 RGB -> the model's output.
-        video, report: the files to write.
+        report: the JSON file.
+        video: the annotated video (without sound).
+        curve: a PNG of the score over time.
+        frames: evenly spaced frames to predict; 0 = all.
+        video_score: "mean", "topk" or "max" of the frames' scores (`evaluation.functional.video_score`).
         about: entries to put at the head of the report.
         on_frame: called after each frame.
 
@@ -142,36 +141,68 @@ def annotate_video(
     Raises:
         ImageReadError: not a readable video.
     """
-    report.parent.mkdir(parents=True, exist_ok=True)
     temporary = report.with_name(f".{report.name}.{os.getpid()}.tmp")
-    total, highest, count = 0.0, 0.0, 0
-    frames = predict_frames(path, predictor, threshold=threshold, map_threshold=map_threshold, max_pixels=max_pixels)
-    try:
-        with VideoWriter(video) as writer, open(temporary, "w", encoding="utf-8") as lines:
+    with _folder_for(report), contextlib.ExitStack() as cleaning:
+        cleaning.callback(temporary.unlink, missing_ok=True)
+        with open(temporary, "w", encoding="utf-8") as lines:
             lines.write('{"frames": [')
-            for index, seconds, drawn, summary in frames:
-                writer.write(drawn, seconds)
-                row = {
-                    "frame": index,
-                    "seconds": round(seconds, 3),
-                    "score": round(summary.score, 6),
-                    "forged_share": round(summary.forged_share, 6),
-                }
-                lines.write((",\n" if count else "\n") + json.dumps(row))
-                total, highest, count = total + summary.score, max(highest, summary.score), count + 1
-                on_frame()
+            with VideoWriter(video) if video is not None else contextlib.nullcontext() as writer:
+                times, scores = array("d"), array("d")
+                for index, seconds, image in _frames(path, frames, max_pixels):
+                    prediction = predictor(image)
+                    summary = summarise(prediction, threshold, map_threshold)
+                    if writer is not None:
+                        writer.write(draw_frame(image, prediction, summary), seconds)
+                    lines.write((",\n" if scores else "\n") + json.dumps(_line(index, seconds, summary)))
+                    times.append(seconds)
+                    scores.append(summary.score)
+                    on_frame()
+            score = functional.video_score(scores, video_score)
             head = {
                 **(about or {}),
-                "file": str(path),
-                "score": round(total / count, 6),
-                "highest_score": round(highest, 6),
-                "verdict": "fake" if total / count > threshold else "real",
+                "file": printable(path),
+                "score": round(score, 6),
+                "video_score": video_score,
+                "highest_score": round(max(scores), 6),
+                "verdict": "fake" if score > threshold else "real",
                 "threshold": threshold,
                 "map_threshold": map_threshold,
-                "frame_count": count,
+                "frame_count": len(scores),
             }
             lines.write("\n],\n" + json.dumps(head, indent=2)[1:].lstrip("\n"))
+        if curve is not None:
+            said = f"{head['verdict'].upper()}   score {score:.3f} ({video_score} of {len(scores)} frames)"
+            write_png(curve, draw_curve(times, scores, threshold, title=f"{said}   {printable(path.name)}"))
         os.replace(temporary, report)
-    finally:
-        temporary.unlink(missing_ok=True)
     return head
+
+
+def _line(index: int, seconds: float, summary: PredictionSummary) -> dict[str, Any]:
+    return {
+        "frame": index,
+        "seconds": round(seconds, 3),
+        "score": round(summary.score, 6),
+        "forged_share": round(summary.forged_share, 6),
+    }
+
+
+def _frames(path: Path, count: int, max_pixels: int) -> Iterator[tuple[int, float, np.ndarray]]:
+    """All frames of a video, or `count` evenly spaced ones."""
+    if not count:
+        return iter_video_frames(path, max_pixels=max_pixels)
+    chosen = spread_frames(count_frames(path, max_pixels=max_pixels), count)
+    return iter_chosen_frames(path, chosen.tolist(), max_pixels=max_pixels)
+
+
+@contextlib.contextmanager
+def _folder_for(file: Path) -> Iterator[None]:
+    """Make the folders on the way to a file; take those that were missing away again if the block fails."""
+    missing = [folder for folder in file.parents if not folder.exists()]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # something is in it after all
+                folder.rmdir()
+        raise

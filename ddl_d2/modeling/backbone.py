@@ -17,13 +17,16 @@ import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import Format
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
+from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from ddl_d2.config import ConfigError
 from ddl_d2.modeling.weights import load_tensors, swin_key_to_timm
 
 logger = logging.getLogger(__name__)
+
+# timm's modules of transformers of one stride, which take `dynamic_img_size`.
+_PLAIN_TRANSFORMERS = ("vision_transformer", "deit", "eva")
 
 
 class PadFirstSwinBlock(SwinTransformerBlock):
@@ -112,18 +115,23 @@ class TimmBackbone(Backbone):
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg, input_shape: ShapeSpec) -> TimmBackbone:
     """`MODEL.TIMM.*` -> `TimmBackbone`, with the features that the heads read."""
+    return TimmBackbone(
+        name=cfg.MODEL.TIMM.NAME,
+        pretrained=cfg.MODEL.TIMM.PRETRAINED,
+        out_features=wanted_features(cfg),
+        drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
+        out_norm=cfg.MODEL.TIMM.OUT_NORM,
+    )
+
+
+def wanted_features(cfg) -> list[str]:
+    """Names of the features that the heads of `cfg` read, finest first."""
     wanted: set[str] = set()
     if cfg.MODEL.LOCALIZATION.ENABLED:
         wanted |= set(cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES)
     if cfg.MODEL.DETECTION.ENABLED:
         wanted |= set(cfg.MODEL.DETECTION.IN_FEATURES)
-    return TimmBackbone(
-        name=cfg.MODEL.TIMM.NAME,
-        pretrained=cfg.MODEL.TIMM.PRETRAINED,
-        out_features=sorted(wanted),
-        drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
-        out_norm=cfg.MODEL.TIMM.OUT_NORM,
-    )
+    return sorted(wanted)
 
 
 def _create_body(name: str, pretrained: bool, drop_path_rate: float) -> nn.Module:
@@ -131,9 +139,12 @@ def _create_body(name: str, pretrained: bool, drop_path_rate: float) -> nn.Modul
         close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         raise ConfigError(f"timm has no model '{name}' (MODEL.TIMM.NAME); close names: {', '.join(close) or 'none'}")
     options: dict = {"features_only": True, "pretrained": pretrained, "drop_path_rate": drop_path_rate}
-    if issubclass(_model_class(name), SwinTransformer):
+    family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
+    if family == "swin_transformer":
         # Any input size, and always whole 7 × 7 windows with a shift, as the published detectors compute it.
         options |= {"strict_img_size": False, "always_partition": True}
+    elif family in _PLAIN_TRANSFORMERS:
+        options["dynamic_img_size"] = True  # any input size: position embeddings are interpolated
     try:
         body = timm.create_model(name, **options)
     except (RuntimeError, AttributeError, TypeError) as error:
@@ -142,12 +153,6 @@ def _create_body(name: str, pretrained: bool, drop_path_rate: float) -> nn.Modul
         if type(module) is SwinTransformerBlock:
             module.__class__ = PadFirstSwinBlock
     return body
-
-
-def _model_class(name: str) -> type:
-    # timm names a model's class only through the module of its entry point.
-    module = importlib.import_module(timm.model_entrypoint(name).__module__)
-    return SwinTransformer if module.__name__ == "timm.models.swin_transformer" else nn.Module
 
 
 def load_pretrained_body(body: nn.Module, name: str, source: str) -> None:
@@ -176,6 +181,8 @@ def load_pretrained_body(body: nn.Module, name: str, source: str) -> None:
 def _flattened(key: str, own: dict[str, Tensor]) -> str:
     if key in own:
         return key
+    if f"model.{key}" in own:  # a plain transformer, which timm wraps whole
+        return f"model.{key}"
     stem, _, rest = key.partition(".")
     index, _, tail = rest.partition(".")
     return f"{stem}_{index}.{tail}" if index.isdigit() else key

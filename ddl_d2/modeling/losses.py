@@ -1,6 +1,9 @@
-"""Mask losses on sampled points, and their pairwise forms for matching (Mask2Former, section 3.3; PointRend).
+"""Losses of masks and maps.
 
-Shapes: `M` masks, `Q` predictions, `T` targets, `P` points.
+On sampled points, and pairwise for matching: Mask2Former, section 3.3; PointRend. On whole maps: "Multi-part
+local-displacement self-blending" (Scientific Reports 2025), here "the self-blending paper".
+
+Shapes: `M` masks, `Q` predictions, `T` targets, `P` points; `B` pictures, `H, W` pixels, `N` places of a coarse map.
 """
 
 from __future__ import annotations
@@ -38,3 +41,56 @@ def pairwise_dice(logits: Tensor, targets: Tensor) -> Tensor:
 def uncertainty(logits: Tensor) -> Tensor:
     """How undecided a point is: -|logit|, highest at 0."""
     return -torch.abs(logits)
+
+
+def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean over the places that count: B×…, bool B×… -> B; each picture needs one."""
+    weights = valid.to(values.dtype)
+    axes = tuple(range(1, values.dim()))
+    return (values * weights).sum(dim=axes) / weights.sum(dim=axes)
+
+
+def map_bce(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+    """Mean binary cross-entropy over the valid pixels: B×H×W logits, B×H×W targets in [0, 1], bool B×H×W -> B."""
+    return masked_mean(F.binary_cross_entropy_with_logits(logits, targets, reduction="none"), valid)
+
+
+def pool_valid(targets: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Average of the valid pixels of each `stride` × `stride` cell, and which cells have any.
+
+    B×H×W in [0, 1], bool B×H×W; H and W multiples of `stride` -> B×(H/stride)×(W/stride), bool of the same shape.
+    """
+    weights = valid.to(targets.dtype)[:, None]
+    share = F.avg_pool2d(weights, stride)[:, 0]
+    mean = F.avg_pool2d(targets[:, None] * weights, stride)[:, 0]
+    return mean / share.clamp(min=1 / stride**2), share > 0
+
+
+def feature_similarity(features: Tensor, tau: float) -> Tensor:
+    """Logits of "these two places look alike": τ · cosine of every pair, B×N×C -> B×N×N."""
+    unit = F.normalize(features, dim=2)
+    return tau * unit @ unit.transpose(1, 2)
+
+
+def printed_similarity(logits: Tensor) -> Tensor:
+    """The same as eq. 16 of the self-blending paper prints it: products p_i · p_j of map values, B×N logits -> B×N×N.
+
+    They lie in (0, 1), so their sigmoid lies in (0.5, 0.731) and reaches neither 0 nor 1.
+    """
+    p = logits.sigmoid()
+    return p[:, :, None] * p[:, None, :]
+
+
+def local_diversity(similarity: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+    """Local diversity (eqs. 15-17 of the self-blending paper): mean |1 - |g_i - g_j| - σ(s_ij)| over pairs of places.
+
+    Args:
+        similarity: B×N×N logits s.
+        targets: B×N in [0, 1], the forged share g of each place.
+        valid: bool B×N; pairs with a place that is padding are left out.
+
+    Returns:
+        B.
+    """
+    wanted = 1 - (targets[:, :, None] - targets[:, None, :]).abs()
+    return masked_mean((wanted - similarity.sigmoid()).abs(), valid[:, :, None] & valid[:, None, :])

@@ -65,6 +65,19 @@ def test_builtin_set_is_whole_and_the_same_seed_gives_the_same_bytes(tmp_path):
     assert contents(tmp_path / "one") == files
 
 
+def test_a_cache_of_landmarks_changes_no_byte(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import make_forgeries
+
+    arguments = [*TINY[:-1], "1", "--count", "2"]
+    assert make_forgeries.main([*arguments, "--output", str(tmp_path / "one")]) == 0
+    for name in ("two", "three"):  # the cache filled, then read
+        cached = ["--landmarks", str(tmp_path / "cache"), "--output", str(tmp_path / name)]
+        assert make_forgeries.main([*arguments, *cached]) == 0
+        assert contents(tmp_path / name) == contents(tmp_path / "one")
+    assert len(list((tmp_path / "cache").rglob("*.json"))) == 2
+
+
 def test_bad_input_is_named_and_makes_nothing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(TOOL.parent))
     import make_forgeries

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddl_d2.engine.optim import build_lr_scheduler, build_optimizer, clip_full_model, parameter_groups
+from ddl_d2.engine.optim import build_lr_scheduler, build_optimizer, clip_full_model, linear_tail, parameter_groups
 
 
 class _Network(nn.Module):
@@ -56,3 +56,28 @@ def test_polynomial_decay_by_hand(tiny_cfg):
 @pytest.mark.parametrize(("name", "kind"), [("ADAMW", torch.optim.AdamW), ("SGD", torch.optim.SGD)])
 def test_optimizer_by_name(tiny_cfg, name, kind):
     assert isinstance(build_optimizer(tiny_cfg("SOLVER.OPTIMIZER", name), _Network()), kind)
+
+
+def test_a_linear_tail_by_hand(tiny_cfg):
+    cfg = tiny_cfg(
+        "SOLVER.LR_SCHEDULER_NAME", "WarmupLinearTailLR",
+        "SOLVER.TAIL_START", "0.75",
+        "SOLVER.MAX_ITER", "8",
+        "SOLVER.WARMUP_ITERS", "2",
+        "SOLVER.WARMUP_FACTOR", "0.5",
+        "SOLVER.BASE_LR", "1.0",
+    )  # fmt: skip
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(8):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    # Warm-up 0.5 -> 1 over two steps; from step 6 of 8 on a line that would reach 0 at step 8.
+    assert rates == pytest.approx([0.5, 0.75, 1, 1, 1, 1, 1, 0.5])
+
+
+def test_a_tail_of_everything_and_of_nothing():
+    assert [linear_tail(0.0)(t) for t in (0.0, 0.25, 0.75)] == pytest.approx([1, 0.75, 0.25])
+    assert [linear_tail(1.0)(t) for t in (0.0, 0.25, 0.999)] == [1, 1, 1]

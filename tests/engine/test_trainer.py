@@ -1,8 +1,11 @@
 import pytest
 import torch
+from detectron2.modeling import build_model
 
+from ddl_d2.engine.optim import build_optimizer
 from ddl_d2.engine.trainer import TrainingStep
 from ddl_d2.modeling.matcher import NonFiniteError
+from tests.conftest import CONFIGS, ROOT
 
 
 class _Model(torch.nn.Module):
@@ -39,3 +42,19 @@ def test_a_non_finite_loss_stops_before_the_update_and_names_the_pictures(bad):
     assert "loss_good" not in str(caught.value)
     assert caught.value.image_ids == ["train/fake/1.png"]
     assert model.weight.item() == before
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT / "configs")))
+def test_every_config_takes_a_step(path, tiny_cfg, make_row):
+    """Its own optimizer, clipping and sharpness-aware minimisation; small pictures, fp32."""
+    torch.manual_seed(0)
+    cfg = tiny_cfg("MODEL.RESNETS.NORM", "BN", config=str(path.relative_to(ROOT / "configs")))
+    model = build_model(cfg).train()
+    sam_rho = cfg.SOLVER.SAM.RHO if cfg.SOLVER.SAM.ENABLED else 0.0
+    rows = [make_row(0, size=(64, 64)), make_row(1, fake=False, size=(64, 64))]
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    step = TrainingStep(model, [rows], build_optimizer(cfg, model), precision="float32", sam_rho=sam_rho)
+    step._write_metrics = lambda *args: None
+    step.run_step()
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert sum(not torch.equal(p, before[name]) for name, p in model.named_parameters()) > len(before) // 2

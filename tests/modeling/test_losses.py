@@ -1,8 +1,19 @@
 import math
 
+import pytest
 import torch
 
-from ddl_d2.modeling.losses import dice, pairwise_dice, pairwise_sigmoid_bce, sigmoid_bce
+from ddl_d2.modeling.losses import (
+    dice,
+    feature_similarity,
+    local_diversity,
+    map_bce,
+    pairwise_dice,
+    pairwise_sigmoid_bce,
+    pool_valid,
+    printed_similarity,
+    sigmoid_bce,
+)
 
 
 def test_values_by_hand():
@@ -36,3 +47,52 @@ def test_large_logits_stay_finite():
     targets = torch.tensor([[0.0, 1.0]])
     assert torch.isfinite(pairwise_sigmoid_bce(logits, targets)).all()
     assert torch.isfinite(sigmoid_bce(logits, targets)).all()
+
+
+def test_map_loss_leaves_padding_out():
+    logits = torch.tensor([[[0.0, 50.0], [99.0, -99.0]]])
+    targets = torch.tensor([[[0.5, 1.0], [0.0, 1.0]]])
+    valid = torch.tensor([[[True, True], [False, False]]])
+    # ln 2 for the undecided pixel, 0 for the certain one; the two wrong ones are padding.
+    assert map_bce(logits, targets, valid).tolist() == pytest.approx([math.log(2) / 2])
+
+
+def test_pooling_averages_the_valid_pixels_of_a_cell():
+    targets = torch.tensor([[[1.0, 0.0, 0.5, 1.0], [1.0, 1.0, 1.0, 1.0]]])
+    valid = torch.tensor([[[True, True, True, False], [True, True, False, False]]])
+    shares, cells = pool_valid(targets, valid, 2)
+    assert shares.tolist() == [[[0.75, 0.5]]]
+    assert cells.tolist() == [[[True, True]]]
+    assert pool_valid(targets, torch.zeros_like(valid), 2)[1].tolist() == [[[False, False]]]
+
+
+def test_local_diversity_of_features_by_hand():
+    # Two equal directions and an opposite one; lengths do not matter. tau = 2: logits 2 · cosine.
+    features = torch.tensor([[[1.0, 0.0], [5.0, 0.0], [-0.1, 0.0]]])
+    similarity = feature_similarity(features, 2.0)
+    assert torch.allclose(similarity[0], torch.tensor([[2.0, 2, -2], [2, 2, -2], [-2, -2, 2]]))
+    # Places 0 and 1 authentic, place 2 forged: 1 - |g_i - g_j| is 1 where the cosine is 1, and 0 where it is -1.
+    # All nine pairs are off by 1 - sigma(2) = sigma(-2).
+    targets, valid = torch.tensor([[0.0, 0.0, 1.0]]), torch.ones(1, 3, dtype=torch.bool)
+    wrong = 1 / (1 + math.exp(2))
+    assert local_diversity(similarity, targets, valid).tolist() == pytest.approx([wrong])
+    # All three called authentic: the four pairs with place 2 should be 1 and are sigma(-2): off by sigma(2).
+    expected = (5 * wrong + 4 * (1 - wrong)) / 9
+    assert local_diversity(similarity, torch.zeros(1, 3), valid).tolist() == pytest.approx([expected])
+    # With place 2 as padding, only the four pairs of equals are left.
+    valid[0, 2] = False
+    assert local_diversity(similarity, torch.zeros(1, 3), valid).tolist() == pytest.approx([wrong])
+
+
+def test_local_diversity_as_printed_by_hand_and_why_it_is_not_the_default():
+    # p = 1/2 and 1 (logit 50): products 1/4, 1/2, 1.
+    similarity = printed_similarity(torch.tensor([[0.0, 50.0]]))
+    assert torch.allclose(similarity[0], torch.tensor([[0.25, 0.5], [0.5, 1.0]]))
+    sigma = [1 / (1 + math.exp(-x)) for x in (0.25, 0.5, 1.0)]
+    # Targets 0 and 1: pairs should be 1, 0, 0, 1.
+    expected = ((1 - sigma[0]) + 2 * sigma[1] + (1 - sigma[2])) / 4
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    assert local_diversity(similarity, torch.tensor([[0.0, 1.0]]), valid).tolist() == pytest.approx([expected])
+    best = printed_similarity(torch.tensor([[-50.0, 50.0]])).sigmoid()
+    assert best.min() == 0.5
+    assert best.max() < 0.74

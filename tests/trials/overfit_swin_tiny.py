@@ -36,41 +36,41 @@ def copy_eight(target: Path) -> None:
             shutil.copy(real, target / split / "real")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--size", type=int, default=96)
-    args = parser.parse_args()
+def parse(description: str | None, **defaults: int) -> argparse.Namespace:
+    """`--steps` and `--size` from the command line."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    return parser.parse_args()
+
+
+def overfit(config: str, *, steps: int, size: int, changes: dict[str, str]) -> int:
+    """Train `config` with `changes` on the eight pictures, as one batch, and ask it about them; -> exit status."""
     if not SOURCE.is_dir():
         print("skipped: needs ../shared/data/dfdc_pairs")
         return 0
     with tempfile.TemporaryDirectory() as folder:
         data, output = Path(folder) / "data", Path(folder) / "output"
         copy_eight(data)
-        size = str(args.size)
         options = {
             "DATASETS.DDL_ROOT": str(data),
             "OUTPUT_DIR": str(output),
-            "MODEL.TIMM.PRETRAINED": "",
-            "MODEL.TIMM.DROP_PATH_RATE": "0.0",
             "INPUT.MIN_SIZE_TRAIN": f"({size},)",
-            "INPUT.MIN_SIZE_TEST": size,
+            "INPUT.MIN_SIZE_TEST": str(size),
             "INPUT.SCALE_RANGE": "[1.0, 1.0]",
             "INPUT.CROP.ENABLED": "False",
             "INPUT.COLOR_AUG_SSD": "False",
             "INPUT.RANDOM_FLIP": "none",
             "SOLVER.IMS_PER_BATCH": str(NUM_FAKE + NUM_REAL),
-            "SOLVER.MAX_ITER": str(args.steps),
-            "SOLVER.CHECKPOINT_PERIOD": str(args.steps * 2),
+            "SOLVER.MAX_ITER": str(steps),
+            "SOLVER.CHECKPOINT_PERIOD": str(steps * 2),
             "SOLVER.AMP.ENABLED": "False",
             "TEST.EVAL_PERIOD": "100",
             "DATALOADER.NUM_WORKERS": "0",
             "VIS_PERIOD": "0",
             "SEED": "1",
-        }
-        cfg = load_config(
-            ROOT / "configs/ddl_i/mask2former_swin_tiny.yaml", [word for pair in options.items() for word in pair]
-        )
+        } | changes
+        cfg = load_config(ROOT / "configs" / config, [word for pair in options.items() for word in pair])
         output.mkdir()
         ForgeryTrainer(cfg).train()
         metrics = json.loads((output / "inference" / "ddl_i_valid" / "metrics.json").read_text())
@@ -78,6 +78,12 @@ def main() -> int:
     print(f"AUC {metrics['auc']:.4f}  F1 {metrics['f1']:.4f}  IoU {metrics['iou']:.4f}")
     print(f"{int(passed)} passed, {int(not passed)} failed")
     return 0 if passed else 1
+
+
+def main() -> int:
+    args = parse(__doc__, steps=200, size=96)
+    changes = {"MODEL.TIMM.PRETRAINED": "", "MODEL.TIMM.DROP_PATH_RATE": "0.0"}
+    return overfit("ddl_i/mask2former_swin_tiny.yaml", steps=args.steps, size=args.size, changes=changes)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,24 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.ddl_i import SPLITS
 from ddl_d2.data.datasets.errors import DatasetError, DatasetReport
-from ddl_d2.data.datasets.load import load_dataset, load_folder
+from ddl_d2.data.datasets.load import load_dataset, load_deepfakebench, load_folder, load_video_set
+from ddl_d2.data.datasets.video import VideoOptions
 
 _logger = logging.getLogger(__name__)
 THING_CLASSES = ("forged",)
+# Set of videos -> the key with its root, and the splits it has.
+VIDEO_NAMES = {
+    "ff": ("FF_ROOT", ("train", "valid", "test")),
+    "celeb_df": ("CELEB_DF_ROOT", ("train", "test")),
+    "dfdc": ("DFDC_ROOT", ("train", "valid", "test")),
+    "dfdcp": ("DFDCP_ROOT", ("train", "test")),
+    "deepfakebench": ("DEEPFAKEBENCH_JSON", ("train", "valid", "test")),
+}
 
 
 def register_datasets(cfg: CfgNode) -> None:
-    """Register what a config points at: ddl_i_train, ddl_i_valid, ddl_i_test, and "folder", "json_list" where set.
+    """Register what a config points at: ddl_i_train, ddl_i_valid, ddl_i_test, and the others where their key is set:
+    "folder", "json_list", and the splits of sets of videos (`VIDEO_NAMES`), such as "ff_train".
 
     A name that is registered already is replaced, so the last config wins.
     """
@@ -35,6 +45,26 @@ def register_datasets(cfg: CfgNode) -> None:
             _register(name, path, functools.partial(load, path, fake_without_mask=policy))
         elif name in DatasetCatalog:
             _forget(name)
+    _register_videos(cfg)
+
+
+def _register_videos(cfg: CfgNode) -> None:
+    sets = cfg.DATASETS
+    options = VideoOptions(
+        frames_per_video=sets.FRAMES_PER_VIDEO,
+        compression=sets.FF_COMPRESSION,
+        methods=tuple(sets.FF_METHODS),
+        frame_root=sets.DEEPFAKEBENCH_ROOT,
+    )
+    for kind, (key, splits) in VIDEO_NAMES.items():
+        path = sets[key]
+        for split in splits:
+            name = f"{kind}_{split}"
+            if path:
+                load = functools.partial(_load_videos, kind, path, split, key, sets.FAKE_WITHOUT_MASK, options)
+                _register(name, path, load)
+            elif name in DatasetCatalog:
+                _forget(name)
 
 
 def register_all_ddl(root: str | None = None, *, fake_without_mask: str = "skip") -> None:
@@ -60,6 +90,18 @@ def _load_list(path: str, *, fake_without_mask: str) -> tuple[DatasetColumns, Da
     if not os.path.isfile(os.path.expanduser(path)):
         raise DatasetError(f"{path}: no such file (DATASETS.JSON_LIST)")
     return load_dataset(path, fake_without_mask=fake_without_mask)
+
+
+def _load_videos(
+    kind: str, path: str, split: str, key: str, policy: str, options: VideoOptions
+) -> tuple[DatasetColumns, DatasetReport]:
+    is_list = kind == "deepfakebench"
+    given = os.path.expanduser(path)
+    if not (os.path.isfile(given) if is_list else os.path.isdir(given)):
+        raise DatasetError(f"{path}: no such {'file' if is_list else 'folder'} (DATASETS.{key})")
+    if is_list:
+        return load_deepfakebench(given, split, fake_without_mask=policy, options=options)
+    return load_video_set(kind, given, split, fake_without_mask=policy, options=options)
 
 
 def _register(name: str, root: str, load: Callable[[], tuple[DatasetColumns, DatasetReport]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ddl_d2.data.image_io import ImageReadError, inspect_mask, read_image
+from ddl_d2.data.image_io import ImageReadError, inspect_mask, is_video, read_row_image, read_row_mask
 
 
 def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str]]:
@@ -18,13 +18,16 @@ def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str
     findings = []
     size = None
     try:
-        size = read_image(row["file_name"], max_pixels=max_pixels).shape[:2]
+        size = read_row_image(row, max_pixels=max_pixels).shape[:2]
     except ImageReadError as error:
         findings.append(("unreadable_picture", f"{name}: {error.reason}"))
     if "mask_file_name" not in row:
         return findings
     try:
-        mask, notes = inspect_mask(row["mask_file_name"], max_pixels=max_pixels)
+        if is_video(row["mask_file_name"]):  # lossy: its grey values tell nothing
+            mask, notes = read_row_mask(row, max_pixels=max_pixels), ()
+        else:
+            mask, notes = inspect_mask(row["mask_file_name"], max_pixels=max_pixels)
     except ImageReadError as error:
         return [*findings, ("unreadable_mask", f"{name}: {error.reason}")]
     if size is not None and mask.shape != size:

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-# Values of `masks`' companion column: how a row without a mask file is meant.
-_KEYS = ("names", "name_ends", "masks", "mask_ends", "labels", "full", "order")
+from ddl_d2.data.video_io import is_video
 
 
 class DatasetColumns(Dataset, Sequence):
@@ -74,8 +73,10 @@ class DatasetColumns(Dataset, Sequence):
     def __getitem__(self, index: int | slice) -> dict[str, Any] | DatasetColumns:
         if isinstance(index, slice):
             return self.select(np.arange(len(self))[index])
+        return self._row(int(self._arrays["order"][index]))
+
+    def _row(self, position: int) -> dict[str, Any]:
         arrays = self._arrays
-        position = int(arrays["order"][index])
         name = _unpack(arrays["names"], arrays["name_ends"], position)
         row: dict[str, Any] = {"file_name": os.path.join(self.root, name), "image_id": name}
         if arrays["labels"][position] >= 0:
@@ -90,18 +91,23 @@ class DatasetColumns(Dataset, Sequence):
     def select(self, indices: Iterable[int] | np.ndarray) -> DatasetColumns:
         """The rows at `indices`, in that order."""
         chosen = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), dtype=np.int64)
-        return DatasetColumns(self.root, {**self._arrays, "order": self._arrays["order"][chosen]})
+        return type(self)(self.root, {**self._arrays, "order": self._arrays["order"][chosen]})
 
     @property
     def labels(self) -> np.ndarray:
         """int8, N: 0 real, 1 fake, -1 unknown."""
-        return self._arrays["labels"][self._arrays["order"]]
+        return self._arrays["labels"][self._files]
 
     @property
     def has_mask(self) -> np.ndarray:
         """bool, N: whether the row has a mask file."""
         ends = self._arrays["mask_ends"]
-        return (np.diff(ends, prepend=0) > 0)[self._arrays["order"]]
+        return (np.diff(ends, prepend=0) > 0)[self._files]
+
+    @property
+    def _files(self) -> np.ndarray:
+        """int, N: where each row's file stands in the columns."""
+        return self._arrays["order"]
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -110,7 +116,7 @@ class DatasetColumns(Dataset, Sequence):
 
     def __getstate__(self) -> dict[str, Any]:
         # As tensors: torch's own pickler hands them to a spawned worker through shared memory.
-        return {"root": self.root, "arrays": {key: torch.from_numpy(self._arrays[key]) for key in _KEYS}}
+        return {"root": self.root, "arrays": {key: torch.from_numpy(array) for key, array in self._arrays.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.root = state["root"]
@@ -119,9 +125,78 @@ class DatasetColumns(Dataset, Sequence):
     def __repr__(self) -> str:
         labels = self.labels
         return (
-            f"DatasetColumns({self.root}: {len(self)} pictures, {int((labels == 0).sum())} real, "
+            f"{type(self).__name__}({self.root}: {len(self)} pictures, {int((labels == 0).sum())} real, "
             f"{int((labels == 1).sum())} fake)"
         )
+
+
+class FrameColumns(DatasetColumns):
+    """Frames of videos: rows that share the name, label and mask of a file, or pictures that share a video.
+
+    A row holds, besides, `video_id`, `frame_index` (from 0) and `forgery_type` (absent if none was named). Where the
+    file is a video, `image_id` is its path with the frame's number behind it: `videos/071.mp4/000012`.
+    """
+
+    @classmethod
+    def from_files(
+        cls,
+        files: DatasetColumns,
+        *,
+        file_of_row: Sequence[int] | np.ndarray,
+        frame_of_row: Sequence[int] | np.ndarray,
+        video_of_row: Sequence[int] | np.ndarray,
+        video_ids: Sequence[str],
+        forgery_types: Sequence[str],
+    ) -> FrameColumns:
+        """
+        Args:
+            files: videos, or pictures of their frames, in their first order.
+            file_of_row, frame_of_row, video_of_row: one per frame: position in `files`, number of the frame in its
+                video, position in `video_ids`.
+            video_ids: one per video.
+            forgery_types: one per video; "" is none.
+        """
+        id_bytes, id_ends = _pack(video_ids)
+        type_bytes, type_ends = _pack(forgery_types)
+        arrays = {
+            **files.arrays,
+            "row_files": np.asarray(file_of_row, dtype=np.int32),
+            "row_frames": np.asarray(frame_of_row, dtype=np.int32),
+            "row_videos": np.asarray(video_of_row, dtype=np.int32),
+            "videos": id_bytes,
+            "video_ends": id_ends,
+            "types": type_bytes,
+            "type_ends": type_ends,
+            "order": np.arange(len(file_of_row), dtype=np.int64),
+        }
+        return cls(files.root, arrays)
+
+    @property
+    def num_videos(self) -> int:
+        """How many videos the rows come from."""
+        return len(np.unique(self._arrays["row_videos"][self._arrays["order"]]))
+
+    @property
+    def _files(self) -> np.ndarray:
+        return self._arrays["row_files"][self._arrays["order"]]
+
+    def _row(self, position: int) -> dict[str, Any]:
+        arrays = self._arrays
+        row = super()._row(int(arrays["row_files"][position]))
+        video, frame = int(arrays["row_videos"][position]), int(arrays["row_frames"][position])
+        row["video_id"] = _unpack(arrays["videos"], arrays["video_ends"], video)
+        row["frame_index"] = frame
+        kind = _unpack(arrays["types"], arrays["type_ends"], video)
+        if kind:
+            row["forgery_type"] = kind
+        if is_video(row["file_name"]):
+            row["image_id"] = f"{row['image_id']}/{frame:06d}"
+        return row
+
+
+def columns_of(root: str, arrays: dict[str, np.ndarray]) -> DatasetColumns:
+    """The columns that `DatasetColumns.arrays` came from."""
+    return (FrameColumns if "row_frames" in arrays else DatasetColumns)(root, arrays)
 
 
 def _pack(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

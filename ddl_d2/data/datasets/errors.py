@@ -34,6 +34,11 @@ KINDS = {
     "bad_line": ("lines or entries that cannot be understood; not used", "correct them: see datasets/README.md"),
     "duplicate_entry": ("pictures listed more than once; the first entry counts", "remove the repetitions"),
     "conflicting_label": ("pictures listed with both labels; not used", "correct the labels"),
+    "unreadable_video": (
+        "videos whose frames cannot be counted; kept as one frame each, whose reading will fail",
+        "replace or remove them",
+    ),
+    "without_frames": ("folders of frames without a picture; not used", "extract the frames, or remove the folders"),
     "without_label": ("pictures without a label in labels.txt; kept without one", "add them to labels.txt"),
     "label_without_picture": ("lines of labels.txt without a picture", "remove them, or add the pictures"),
     # Found by decoding (tools/check_dataset.py --deep).

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ddl_d2.data.datasets.columns import DatasetColumns
+from ddl_d2.data.datasets.columns import DatasetColumns, columns_of
 from ddl_d2.data.datasets.errors import DatasetReport
 
 FORMAT = 1
@@ -68,7 +68,7 @@ def _load(path: str, key: str) -> tuple[DatasetColumns, DatasetReport] | None:
             if meta["key"] != key or any(os.stat(name).st_mtime_ns != time for name, time in meta["stamps"].items()):
                 return None
             arrays = {name: file[name] for name in meta["arrays"]}
-        return DatasetColumns(meta["root"], arrays), DatasetReport.from_dict(meta["report"])
+        return columns_of(meta["root"], arrays), DatasetReport.from_dict(meta["report"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:

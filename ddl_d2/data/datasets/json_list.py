@@ -35,7 +35,7 @@ def load_json_list(path: str, lister: Lister, *, fake_without_mask: str) -> Data
 
 def _read_entries(path: str, lister: Lister) -> tuple[list[str], list[int], list[str]]:
     """Names, labels and masks ("" for none) of what is usable, in the list's order."""
-    files = _Files(lister)
+    files = ListedFiles(lister)
     report = lister.report
     labels: dict[str, int] = {}
     masks: dict[str, str] = {}
@@ -96,7 +96,7 @@ def _is_pair(entry: object) -> bool:
     return type(picture) is str and type(mask) is str and bool(picture.strip()) and bool(mask.strip())
 
 
-class _Files:
+class ListedFiles:
     """Which paths of a list are files inside the root; each folder is listed once."""
 
     def __init__(self, lister: Lister) -> None:

@@ -4,26 +4,45 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 
+from ddl_d2.data.datasets.celeb_df import is_celeb_df, list_celeb_df
 from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.ddl_i import find_split, find_splits, load_flat, load_labelled_list, split_layout
+from ddl_d2.data.datasets.deepfakebench import read_deepfakebench
+from ddl_d2.data.datasets.dfdc import PREVIEW, is_dfdc, list_dfdc, list_dfdcp
 from ddl_d2.data.datasets.errors import DatasetError, DatasetReport
+from ddl_d2.data.datasets.faceforensics import is_faceforensics, list_faceforensics
 from ddl_d2.data.datasets.folder import load_labelled_folder, load_tampered_folder, load_unlabelled_folder
 from ddl_d2.data.datasets.index_cache import Built, cached
 from ddl_d2.data.datasets.json_list import load_json_list
 from ddl_d2.data.datasets.listing import Lister
+from ddl_d2.data.datasets.video import Video, VideoOptions, frames_of_lists, frames_of_videos
+
+VIDEO_SETS: dict[str, Callable[[Lister, str | None, VideoOptions], list[Video]]] = {
+    "ff": list_faceforensics,
+    "celeb_df": list_celeb_df,
+    "dfdc": list_dfdc,
+    "dfdcp": list_dfdcp,
+}
+"""Sets of videos, by the first part of the names they are registered under."""
 
 
 def load_dataset(
-    root: str | os.PathLike[str], split: str | None = None, *, fake_without_mask: str = "skip"
+    root: str | os.PathLike[str],
+    split: str | None = None,
+    *,
+    fake_without_mask: str = "skip",
+    video: VideoOptions | None = None,
 ) -> tuple[DatasetColumns, DatasetReport]:
     """Load whatever dataset lies at `root`.
 
     Args:
         root: a folder in any layout of datasets/README.md, one that holds such folders under split names (also inside
-            wrapper folders), or a JSON list.
+            wrapper folders), or a JSON list (of pictures, or DeepfakeBench's).
         split: "train", "valid" or "test"; None if `root` is, or holds, just one.
         fake_without_mask: "skip", "full", "score" or "error" (see `assemble`).
+        video: how videos become rows, where there are any.
 
     Returns:
         rows (their `root` is the split's folder or the list's; `image_id` is relative to it) and the report.
@@ -36,9 +55,14 @@ def load_dataset(
         raise DatasetError(f"{given}: no such file or folder")
     real = os.path.realpath(given)
     if os.path.isfile(real):
+        if _is_deepfakebench(real):
+            return load_deepfakebench(real, split, fake_without_mask=fake_without_mask, options=video)
         return _load_list(real, split, fake_without_mask)
     if not os.path.isdir(real):
         raise DatasetError(f"{given}: is neither a folder nor a JSON list")
+    kind = video_set_at(real)
+    if kind:
+        return load_video_set(kind, real, split, fake_without_mask=fake_without_mask, options=video)
     folder = find_split(real, split) if split else _only_split(real)
     return load_folder(folder, within=real, fake_without_mask=fake_without_mask)
 
@@ -59,6 +83,83 @@ def load_folder(
     }
     key = {"folder": folder, "root": root, "layout": layout, "fake_without_mask": fake_without_mask}
     return cached(key, lambda: _build(root, loaders[layout]))
+
+
+def video_set_at(root: str) -> str:
+    """Which of `VIDEO_SETS` lies in a folder, told by its folders and lists; "" for none."""
+    if is_faceforensics(root):
+        return "ff"
+    if is_celeb_df(root):
+        return "celeb_df"
+    if os.path.isfile(os.path.join(root, PREVIEW)):
+        return "dfdcp"
+    return "dfdc" if is_dfdc(root) else ""
+
+
+def load_video_set(
+    kind: str,
+    root: str | os.PathLike[str],
+    split: str | None = None,
+    *,
+    fake_without_mask: str = "skip",
+    options: VideoOptions | None = None,
+) -> tuple[DatasetColumns, DatasetReport]:
+    """Load one of `VIDEO_SETS`.
+
+    Args:
+        kind: a key of `VIDEO_SETS`.
+        root: its folder.
+        split: "train", "valid" or "test", as far as the set has them; None = all videos.
+        fake_without_mask: see `frames_of_videos`.
+        options: see there; default `VideoOptions()`.
+
+    Returns:
+        rows (a `FrameColumns`) and the report.
+
+    Raises:
+        DatasetError: a file or folder is missing; names it and says what was expected.
+    """
+    chosen = options or VideoOptions()
+    folder = os.path.realpath(os.path.expanduser(os.fspath(root)))
+    if not os.path.isdir(folder):
+        raise DatasetError(f"{root}: no such folder")
+
+    def load(lister: Lister) -> DatasetColumns:
+        return frames_of_videos(
+            VIDEO_SETS[kind](lister, split, chosen),
+            lister,
+            frames_per_video=chosen.frames_per_video,
+            fake_without_mask=fake_without_mask,
+        )
+
+    key = {"videos": kind, "root": folder, "split": split, "fake_without_mask": fake_without_mask, **asdict(chosen)}
+    return cached(key, lambda: _build(folder, load))
+
+
+def load_deepfakebench(
+    path: str, split: str | None = None, *, fake_without_mask: str = "skip", options: VideoOptions | None = None
+) -> tuple[DatasetColumns, DatasetReport]:
+    """Load a JSON list of DeepfakeBench; arguments and errors as `load_video_set`'s."""
+    chosen = options or VideoOptions()
+    real = os.path.realpath(os.path.expanduser(path))
+    root = os.path.realpath(os.path.expanduser(chosen.frame_root)) if chosen.frame_root else os.path.dirname(real)
+
+    def load(lister: Lister) -> DatasetColumns:
+        return frames_of_lists(
+            read_deepfakebench(real, lister, split, chosen),
+            lister,
+            frames_per_video=chosen.frames_per_video,
+            fake_without_mask=fake_without_mask,
+        )
+
+    key = {"deepfakebench": real, "root": root, "split": split, "fake_without_mask": fake_without_mask}
+    return cached({**key, **asdict(chosen)}, lambda: _build(root, load))
+
+
+def _is_deepfakebench(path: str) -> bool:
+    """Whether a JSON file begins with an object, as DeepfakeBench's lists do."""
+    with open(path, "rb") as file:
+        return path.lower().endswith(".json") and file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
 
 
 def _load_list(path: str, split: str | None, fake_without_mask: str) -> tuple[DatasetColumns, DatasetReport]:

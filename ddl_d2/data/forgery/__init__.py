@@ -7,14 +7,25 @@ Vocabulary: `H, W` pixels; points are (x, y) in pixels with pixel centres at who
 a *soft mask* float32 H×W in [0, 1], 1 where the forged content replaces the picture.
 """
 
-from ddl_d2.data.forgery.blend import blend, soft_mask
-from ddl_d2.data.forgery.faces import DlibFaceFinder, Face, FaceFinder, FaceFinderUnavailable
-from ddl_d2.data.forgery.forge import Forgery, ForgeryOptions, forge_faces
-from ddl_d2.data.forgery.regions import REGIONS, region_mask
-from ddl_d2.data.forgery.warp import Drag, Scale, displace, displaced_points, drag_points
+from ddl_d2.data.forgery.appearance import PostOptions, apply_steps, draw_post_steps
+from ddl_d2.data.forgery.blend import blend
+from ddl_d2.data.forgery.face_cache import CachedFaceFinder
+from ddl_d2.data.forgery.faces import (
+    DlibFaceFinder,
+    Face,
+    FaceFinder,
+    FaceFinderUnavailable,
+    YuNetFaceFinder,
+    make_finder,
+)
+from ddl_d2.data.forgery.forge import Forgery, NoSuitableFace, self_blend
+from ddl_d2.data.forgery.options import ForgeryOptions
+from ddl_d2.data.forgery.regions import REGIONS
+from ddl_d2.data.forgery.warp import Drag, Scale, displaced_points, drag_points
 
 __all__ = [
     "REGIONS",
+    "CachedFaceFinder",
     "DlibFaceFinder",
     "Drag",
     "Face",
@@ -22,12 +33,15 @@ __all__ = [
     "FaceFinderUnavailable",
     "Forgery",
     "ForgeryOptions",
+    "NoSuitableFace",
+    "PostOptions",
     "Scale",
+    "YuNetFaceFinder",
+    "apply_steps",
     "blend",
-    "displace",
     "displaced_points",
     "drag_points",
-    "forge_faces",
-    "region_mask",
-    "soft_mask",
+    "draw_post_steps",
+    "make_finder",
+    "self_blend",
 ]

@@ -7,6 +7,7 @@ a change with its numbers, plain enough for JSON; `apply_steps` replays a list o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import cv2
@@ -14,26 +15,36 @@ import numpy as np
 
 Step = dict[str, Any]
 
+# Grey value of an RGB pixel (ITU-R BT.601), once for each channel.
+_GREY = np.tile([0.299, 0.587, 0.114], (3, 1))
+
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def shift_rgb(image: np.ndarray, *, offsets: Sequence[float]) -> np.ndarray:
-    """Add one offset (grey levels) to each channel."""
-    return _to_uint8(image.astype(np.float32) + np.asarray(offsets, np.float32))
+    """Add one offset (grey levels, rounded) to each channel."""
+    red, green, blue = (float(np.rint(offset)) for offset in offsets)
+    return cv2.add(image, (red, green, blue, 0.0))
 
 
 def saturation(image: np.ndarray, *, factor: float) -> np.ndarray:
     """Scale the distance of every pixel from its grey value; 0 is grey, 1 changes nothing."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
-    return _to_uint8(grey + (image.astype(np.float32) - grey) * factor)
+    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * _GREY)
+
+
+def hue(image: np.ndarray, *, degrees: float) -> np.ndarray:
+    """Turn colours about the grey axis; the grey value of a pixel (mean of its channels) stays."""
+    cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    cross = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / np.sqrt(3.0)
+    return cv2.transform(image, cosine * np.eye(3) + (1 - cosine) / 3.0 + sine * cross)
 
 
 def contrast(image: np.ndarray, *, gain: float, bias: float) -> np.ndarray:
     """Multiply the distance from the mean grey level by `gain`, then add `bias` (grey levels)."""
-    mean = float(image.mean())
-    return _to_uint8((image.astype(np.float32) - mean) * gain + mean + bias)
+    mean = float(np.mean(cv2.mean(image)[:3]))
+    return cv2.LUT(image, _to_uint8((np.arange(256) - mean) * gain + mean + bias))
 
 
 def gamma(image: np.ndarray, *, exponent: float) -> np.ndarray:
@@ -49,8 +60,17 @@ def blur(image: np.ndarray, *, sigma: float) -> np.ndarray:
 
 def sharpen(image: np.ndarray, *, amount: float, sigma: float) -> np.ndarray:
     """Unsharp mask: add `amount` times the difference from the blurred picture."""
-    values = image.astype(np.float32)
-    return _to_uint8(values + amount * (values - cv2.GaussianBlur(values, (0, 0), sigma)))
+    return cv2.addWeighted(image, 1 + amount, cv2.GaussianBlur(image, (0, 0), sigma), -amount, 0)
+
+
+def edge_sharpen(image: np.ndarray, *, alpha: float, lightness: float) -> np.ndarray:
+    """Sharpen by a 3×3 edge kernel: (1 - alpha) · identity + alpha · (-1 around 8 + lightness).
+
+    The kernel sums to 1 - alpha (1 - lightness): `lightness` under 1 darkens. It is the sharpening SBI uses.
+    """
+    kernel = np.full((3, 3), -alpha, np.float32)
+    kernel[1, 1] = 1 - alpha + alpha * (8 + lightness)
+    return cv2.filter2D(image, -1, kernel)
 
 
 def rescale(image: np.ndarray, *, factor: float) -> np.ndarray:
@@ -71,7 +91,7 @@ def jpeg(image: np.ndarray, *, quality: int) -> np.ndarray:
 
 def noise(image: np.ndarray, *, sigma: float, seed: int, grain: float = 0.0) -> np.ndarray:
     """Gaussian noise of `sigma` grey levels, the same for one `seed`; `grain` > 0 blurs it (pixels)."""
-    values = np.random.default_rng(seed).normal(0.0, 1.0, image.shape).astype(np.float32)
+    values = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
     if grain > 0:
         values = cv2.GaussianBlur(values, (0, 0), grain)
         values /= max(float(values.std()), 1e-6)
@@ -90,7 +110,10 @@ def light(image: np.ndarray, *, angle: float, low: float, high: float) -> np.nda
 
 CHANGES = {
     change.__name__: change
-    for change in (shift_rgb, saturation, contrast, gamma, blur, sharpen, rescale, jpeg, noise, light)
+    for change in (
+        *(shift_rgb, saturation, hue, contrast, gamma, light),
+        *(blur, sharpen, edge_sharpen, rescale, jpeg, noise),
+    )
 }
 
 
@@ -106,3 +129,75 @@ def apply_steps(image: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
             raise ValueError(f"unknown change {name!r}; known: {', '.join(CHANGES)}")
         image = CHANGES[name](image, **{key: value for key, value in step.items() if key != "name"})
     return image
+
+
+@dataclass(frozen=True)
+class PostOptions:
+    """What `draw_post_steps` draws from: each kind of change has a probability and a range.
+
+    Defaults are SBI's: RGB shift, colour and tone with .3, JPEG 40-100 with .5; sharpening and down-scaling are the
+    local-displacement paper's.
+    """
+
+    rgb_shift_prob: float = 0.3
+    rgb_shift: tuple[float, float] = (-20.0, 20.0)
+    colour_prob: float = 0.3
+    hue: tuple[float, float] = (-10.0, 10.0)
+    saturation: tuple[float, float] = (0.7, 1.3)
+    tone_prob: float = 0.3
+    brightness: tuple[float, float] = (-0.3, 0.3)
+    contrast: tuple[float, float] = (-0.3, 0.3)
+    sharpen_prob: float = 0.1
+    sharpen: tuple[float, float] = (0.2, 0.8)
+    downscale_prob: float = 0.1
+    downscale: tuple[float, float] = (1.2, 2.5)
+    jpeg_prob: float = 0.5
+    jpeg_quality: tuple[int, int] = (40, 100)
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name.endswith("_prob"):
+                if not 0 <= value <= 1:
+                    raise ValueError(f"{option.name} must lie within 0 and 1, not {value!r}")
+            elif len(value) != 2 or value[0] > value[1]:
+                raise ValueError(f"{option.name} is a range (smallest, largest), not {value!r}")
+        if self.downscale[0] < 1:
+            raise ValueError(f"downscale must be at least 1, not {self.downscale!r}")
+        if not 1 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100:
+            raise ValueError(f"jpeg_quality must lie within 1 and 100, not {self.jpeg_quality!r}")
+
+
+def draw_post_steps(rng: np.random.Generator, options: PostOptions | None = None) -> list[Step]:
+    """Changes for a real picture and its forgery alike, so that none of them gives the forgery away.
+
+    Draw once per pair and hand the same steps to `apply_steps` for both pictures. Masks stay as they are.
+    """
+    options = options or PostOptions()
+    steps: list[Step] = []
+    if rng.random() < options.rgb_shift_prob:
+        steps.append({"name": "shift_rgb", "offsets": [drawn(rng, options.rgb_shift) for _ in range(3)]})
+    if rng.random() < options.colour_prob:
+        steps.append({"name": "hue", "degrees": drawn(rng, options.hue)})
+        steps.append({"name": "saturation", "factor": drawn(rng, options.saturation)})
+    if rng.random() < options.tone_prob:
+        steps.append(tone_step(rng, options.brightness, options.contrast))
+    if rng.random() < options.sharpen_prob:
+        steps.append({"name": "sharpen", "amount": drawn(rng, options.sharpen), "sigma": 1.0})
+    if rng.random() < options.downscale_prob:
+        steps.append({"name": "rescale", "factor": round(1 / drawn(rng, options.downscale), 4)})
+    if rng.random() < options.jpeg_prob:
+        low, high = options.jpeg_quality
+        steps.append({"name": "jpeg", "quality": int(rng.integers(low, high + 1))})
+    return steps
+
+
+def drawn(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    """A number drawn evenly from a range, rounded so that the record of it is the whole truth."""
+    return round(float(rng.uniform(*limits)), 4)
+
+
+def tone_step(rng: np.random.Generator, brightness: tuple[float, float], contrast: tuple[float, float]) -> Step:
+    """A step of brightness (share of 255) and contrast (change of the gain 1) drawn from their ranges."""
+    gain, bias = round(1 + drawn(rng, contrast), 4), round(255 * drawn(rng, brightness), 4)
+    return {"name": "contrast", "gain": gain, "bias": bias}

@@ -1,7 +1,7 @@
 """Making a whole set of real and forged pictures on disk, in DDL-I's layout.
 
     ROOT/{train,valid}/{real,fake}/000000.jpg     pairs: the same canvas, once left alone, once forged
-    ROOT/{train,valid}/masks/000000.png           8-bit grey, 255 = forged
+    ROOT/{train,valid}/masks/000000.png           1 bit, white = forged
     ROOT/manifest.json                            settings, photographs, what the split means
     ROOT/manifest.jsonl                           one line per pair: everything that was done
 
@@ -27,12 +27,33 @@ from tqdm import tqdm
 
 from ddl_d2.data.forgery.compose import Canvas, ComposeOptions, Photo, compose, draw_cells
 from ddl_d2.data.forgery.faces import FaceFinder
-from ddl_d2.data.forgery.forge import Forgery, ForgeryOptions, forge_faces
+from ddl_d2.data.forgery.forge import Forgery, NoSuitableFace, self_blend
+from ddl_d2.data.forgery.options import ForgeryOptions
 from ddl_d2.data.forgery.photos import MAX_PIXELS, ForgerySetError, PhotoFile, find_faces, split_photos
-from ddl_d2.data.image_io import read_image
+from ddl_d2.data.image_io import read_image, write_png
 
 SPLITS = ("train", "valid")
 _ATTEMPTS = 20
+
+#: Forgeries that a small network learns to see in minutes: stronger than the defaults, never nearly transparent, and
+#: the appearance always changes in the target, so that the real picture of a pair is the canvas itself.
+TOY_OPTIONS = ForgeryOptions(
+    whole_face_prob=0.4,
+    part_count=(1, 2),
+    ratios=(0.85, 0.9, 0.95, 1.0),
+    erode_kernel=(3, 9),
+    blur_kernel=(3, 11),
+    appearance_weights=(0.0, 1.0, 0.0),
+    rgb_shift_prob=0.5,
+    rgb_shift=(-30.0, 30.0),
+    hue=(-8.0, 8.0),
+    saturation=(0.55, 1.5),
+    brightness=(-0.12, 0.12),
+    contrast=(-0.2, 0.25),
+    frequency=("downscale", "sharpen", "blur"),
+    noise_prob=0.25,
+    jpeg_prob=0.25,
+)
 _NOTE_DISJOINT = "train and valid are made from different photographs."
 _NOTE_SHARED = (
     "train and valid are made from the SAME photographs, seen through different crops, light and forgeries: a score on "
@@ -151,8 +172,8 @@ def make_pair(photos: Sequence[PhotoFile], settings: SetSettings, rng: np.random
         chosen = [photos[int(i)] for i in rng.integers(len(photos), size=len(cells))]
         canvas = compose([_load(photo) for photo in chosen], cells, rng, options)
         try:
-            return canvas, forge_faces(canvas.image, canvas.faces, rng, ForgeryOptions())
-        except ValueError:
+            return canvas, self_blend(canvas.image, canvas.faces, rng, TOY_OPTIONS)
+        except NoSuitableFace:
             continue  # every face fell out of its cell or is too narrow: draw again
     raise ForgerySetError(f"no face fit to forge in {_ATTEMPTS} canvases of {settings.size} pixels; use a larger size")
 
@@ -164,9 +185,9 @@ def _make(job: _Job) -> dict[str, Any]:
     canvas, forgery = make_pair(job.photos, settings, rng)
     quality = int(rng.integers(75, 98))
     stem, folder = f"{job.index:06d}", job.root / job.split
-    _write(folder / "masks" / f"{stem}.png", _encode(forgery.mask.astype(np.uint8) * 255, ".png"))
-    _write(folder / "real" / f"{stem}.jpg", _encode(canvas.image, ".jpg", quality))
-    _write(folder / "fake" / f"{stem}.jpg", _encode(forgery.image, ".jpg", quality))
+    write_png(folder / "masks" / f"{stem}.png", forgery.mask)  # 1 bit: read back three to six times as fast as 8
+    _write(folder / "real" / f"{stem}.jpg", _jpeg_bytes(forgery.real, quality))
+    _write(folder / "fake" / f"{stem}.jpg", _jpeg_bytes(forgery.image, quality))
     return {
         "split": job.split,
         "index": job.index,
@@ -201,12 +222,11 @@ def _load(photo: PhotoFile) -> Photo:
     return Photo(photo.name, _read(photo.path), photo.faces)
 
 
-def _encode(array: np.ndarray, suffix: str, quality: int | None = None) -> bytes:
-    array = array[..., ::-1] if array.ndim == 3 else array
-    parameters = [] if quality is None else [cv2.IMWRITE_JPEG_QUALITY, quality]
-    done, data = cv2.imencode(suffix, np.ascontiguousarray(array), parameters)
+def _jpeg_bytes(image: np.ndarray, quality: int) -> bytes:
+    """uint8 H x W x 3 RGB as a JPEG file."""
+    done, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
-        raise RuntimeError(f"OpenCV could not encode a {array.shape} picture as {suffix}")
+        raise RuntimeError(f"OpenCV could not encode a picture of shape {image.shape} as JPEG")
     return data.tobytes()
 
 

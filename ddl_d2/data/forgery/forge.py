@@ -1,8 +1,12 @@
-"""Forging the faces of a picture: displace, change the appearance, blend back.
+"""Self-blending: forging the faces of a real picture with nothing but the picture itself.
 
-One face after the other, one region after the other: a copy of the surroundings is displaced and changed in
-appearance, and blended into the picture through the region's soft mask. What is done is drawn from the ranges of
-`ForgeryOptions` with the generator the caller hands over, and kept in a record.
+Source and target are copies of the picture. One of them changes its appearance; the target is displaced around a
+region of a face and blended into the source through the region's soft mask: O = target · M + source · (1 - M). One
+region after the other, one face after the other. Everything random is drawn first, from `ForgeryOptions` and the
+caller's generator, and kept in a record; the rest is a function of the picture and what was drawn.
+
+Sources: multi-part local-displacement self-blending (Sci. Rep. 2025) for regions, area factors and drags;
+self-blended images (SBI, CVPR 2022) for appearance, global moves, elastic deformation and the soft mask.
 """
 
 from __future__ import annotations
@@ -13,246 +17,278 @@ from typing import Any
 
 import numpy as np
 
-from ddl_d2.data.forgery.appearance import Step, apply_steps
-from ddl_d2.data.forgery.blend import blend, soft_mask
-from ddl_d2.data.forgery.faces import Face
-from ddl_d2.data.forgery.regions import REGIONS, region_mask
-from ddl_d2.data.forgery.warp import Displacement, Drag, Scale, displace
+from ddl_d2.data.forgery.appearance import Step, apply_steps, drawn, tone_step
+from ddl_d2.data.forgery.blend import blend
+from ddl_d2.data.forgery.faces import NUM_LANDMARKS, Face
+from ddl_d2.data.forgery.options import ForgeryOptions, IntRange, Range
+from ddl_d2.data.forgery.regions import REGIONS, region_polygons
+from ddl_d2.data.forgery.soft_mask import Elastic, Mosaic, Softening, face_square_side, region_box, soft_region_mask
+from ddl_d2.data.forgery.warp import Box, Displacement, Drag, Scale, sample, sampled_box, sampling_maps
 
-Range = tuple[float, float]
-
-# What a region may be enlarged or shrunk by, in area.
-_AREA_FACTORS: dict[str, Range] = {"mouth": (0.9, 1.3), "nose": (0.85, 1.15), "face": (0.9, 1.1)}
-_AREA_FACTOR_OTHERS: Range = (0.8, 1.2)
+_AREA_OF = {"nose": "nose_area", "mouth": "mouth_area", "face": "face_area", "lower_face": "face_area"}
+# A face of 60 pixels at a quarter of its resolution is a smear that no forger would leave.
+_NARROWEST_AFTER_DOWNSCALE, _LEAST_DOWNSCALE = 32.0, 1.25
 
 
-@dataclass(frozen=True)
-class ForgeryOptions:
-    """The ranges that a forgery is drawn from. Lengths are shares of the face's width (`Face.width`).
-
-    Attributes:
-        face_prob: how likely each face is forged; at least one always is.
-        min_face_width: faces narrower than this many pixels are left alone.
-        min_width_for_parts: narrower faces are forged whole: their parts are a handful of pixels.
-        whole_face_prob: how likely the region is the whole face, else `part_count` of `parts`.
-        parts: the regions to choose from, keys of `REGIONS`.
-        part_count: how many of them, both ends included.
-        drag_count, drag_radius, drag_length: local drags around the region's landmarks (a length never exceeds a
-            third of its radius, so that the map does not fold).
-        scale, shift: the similarity move about the region's centre.
-        softness: sigma of the soft edge.
-        opacity: weight of the forged content inside the mask.
-        colour_prob, texture_prob, history_prob: how likely each kind of change is; colour or texture always is.
-    """
-
-    face_prob: float = 0.7
-    min_face_width: float = 24.0
-    min_width_for_parts: float = 72.0
-    whole_face_prob: float = 0.4
-    parts: tuple[str, ...] = ("left_eye", "right_eye", "both_eyes", "eye_band", "nose", "mouth", "lower_face")
-    part_count: tuple[int, int] = (1, 2)
-    drag_count: tuple[int, int] = (1, 2)
-    drag_radius: Range = (0.15, 0.25)
-    drag_length: Range = (0.03, 0.07)
-    scale: Range = (0.94, 1.08)
-    shift: Range = (-0.03, 0.03)
-    softness: Range = (0.012, 0.035)
-    opacity: Range = (0.85, 1.0)
-    colour_prob: float = 0.8
-    texture_prob: float = 0.85
-    history_prob: float = 0.5
-    rgb_shift: Range = (5.0, 16.0)
-    saturation: Range = (0.55, 1.5)
-    gain: Range = (0.8, 1.25)
-    gamma: Range = (0.75, 1.3)
-    blur: Range = (0.005, 0.011)
-    sharpen: Range = (0.7, 1.8)
-    rescale: Range = (0.35, 0.65)
-    noise: Range = (3.0, 8.0)
-    jpeg_quality: tuple[int, int] = (25, 70)
-
-    def __post_init__(self) -> None:
-        unknown = [part for part in self.parts if part not in REGIONS]
-        if unknown:
-            raise ValueError(f"unknown parts {unknown}; known: {', '.join(REGIONS)}")
-        if not 1 <= self.part_count[0] <= self.part_count[1]:
-            raise ValueError(f"part_count must be a range of at least 1, not {self.part_count}")
+class NoSuitableFace(ValueError):
+    """The picture has no face that is wide enough and inside the picture."""
 
 
 @dataclass(frozen=True)
 class Forgery:
-    """A forged picture.
+    """A forged picture and its real partner.
 
     Attributes:
-        image: uint8 H×W×3 RGB; bit for bit the original where `soft` is 0.
-        mask: bool H×W, True = forged: `soft` above one half before opacity. The ground truth.
-        soft: float32 H×W in [0, 1], the union (maximum) of the regions' soft masks, before opacity.
-        record: what was done to each face, plain values for JSON.
+        image: uint8 H×W×3 RGB; bit for bit `real` where `soft` is 0.
+        real: uint8 H×W×3 RGB, the source: the untouched input (not a copy), or the input after
+            `record["source_appearance"]` where the appearance was given to the source. Train on this one as the real
+            partner: against the untouched input, a change of the whole picture would give every such forgery away.
+        soft: float32 H×W in [0, 1], the union (maximum) of the regions' soft masks, before their ratios: what to
+            train on.
+        mask: bool H×W, True = forged: `soft` above one half, never empty; what to evaluate on.
+        record: everything that was drawn, plain values for JSON.
     """
 
     image: np.ndarray
-    mask: np.ndarray
+    real: np.ndarray
     soft: np.ndarray
+    mask: np.ndarray
     record: dict[str, Any]
 
 
-def forge_faces(
+@dataclass(frozen=True)
+class RegionPlan:
+    """What is to be done to one region of a face; lengths in pixels of the picture, see `Softening` for the rest."""
+
+    region: str
+    area_factor: float
+    displacements: tuple[Displacement, ...]
+    appearance: tuple[Step, ...]
+    softening: Softening
+    ratio: float
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        moves = [{"kind": type(move).__name__.lower(), **asdict(move)} for move in self.displacements]
+        return {**asdict(self), "displacements": moves, "appearance": list(self.appearance)}
+
+
+@dataclass(frozen=True)
+class RegionStages:
+    """What became of one region, each array of the size of `box`; for looking at.
+
+    Attributes:
+        box: where in the picture.
+        changed: uint8 h×w×3, the target after its appearance.
+        warped: the same after its displacements.
+        hard, soft: bool and float32 h×w, the mask before and after softening.
+    """
+
+    box: Box
+    changed: np.ndarray
+    warped: np.ndarray
+    hard: np.ndarray
+    soft: np.ndarray
+
+
+def self_blend(
     image: np.ndarray, faces: Sequence[Face], rng: np.random.Generator, options: ForgeryOptions | None = None
 ) -> Forgery:
-    """Forge some of the faces of `image`, each in its own way.
+    """Forge some of the faces of a real picture, each in its own way, by blending the picture with itself.
 
     Args:
         image: uint8 H×W×3 RGB; not changed.
-        faces: its faces.
+        faces: its faces, with 68 landmarks each.
         rng: the only source of randomness; its state advances.
         options: what to draw from.
 
+    Returns:
+        The same bytes for the same picture, faces, options and state of `rng`.
+
     Raises:
-        ValueError: the picture has no face that is wide enough and inside the picture.
+        NoSuitableFace: no face is wide enough and inside the picture, or (rarely, at an edge) no region drawn is.
+        ValueError: the picture is not uint8 H×W×3, or a face has no 68 landmarks.
     """
     options = options or ForgeryOptions()
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"self_blend takes a uint8 H×W×3 picture, not {image.dtype} {image.shape}")
+    for face in faces:
+        if face.landmarks.shape != (NUM_LANDMARKS, 2):
+            raise ValueError(
+                f"a face has {len(face.landmarks)} landmarks; masking its regions needs {NUM_LANDMARKS} "
+                "(dlib's landmark model places them)"
+            )
     suitable = [i for i, face in enumerate(faces) if _suits(face, image.shape[:2], options)]
     if not suitable:
-        raise ValueError(f"none of {len(faces)} faces is inside the picture and {options.min_face_width:g} px wide")
-    chosen = {i for i in suitable if rng.random() < options.face_prob} or {int(rng.choice(suitable))}
-    forged, soft = image.copy(), np.zeros(image.shape[:2], np.float32)
+        raise NoSuitableFace(f"none of {len(faces)} faces is inside the picture and {options.min_face_width:g} px wide")
+    chosen = {i for i in suitable if rng.random() < options.face_prob} or {suitable[int(rng.integers(len(suitable)))]}
+    weights = np.asarray(options.appearance_weights, np.float64)
+    side = ("source", "target", "both")[int(rng.choice(3, p=weights / weights.sum()))]
+    widest = max(faces[i].width for i in chosen)
+    source_steps = draw_appearance(widest, rng, options) if side != "target" else []
+    plans = [
+        draw_face(face, rng, options, appearance=side != "source") if i in chosen else []
+        for i, face in enumerate(faces)
+    ]
+
+    image = np.ascontiguousarray(image)  # OpenCV takes no mirrored views
+    real = apply_steps(image, source_steps)
+    forged, soft = real.copy(), np.zeros(image.shape[:2], np.float32)
     records = []
-    for i, face in enumerate(faces):
-        regions = _forge_face(forged, soft, face, rng, options) if i in chosen else []
+    for face, regions in zip(faces, plans, strict=True):
+        done = [plan for plan in regions if _forge_region(forged, soft, image, face, plan)]
         box = [round(float(v), 1) for v in face.box]
-        records.append({"box": box, "forged": bool(regions), "regions": regions})
-    return Forgery(forged, soft > 0.5, soft, {"faces": records})
+        records.append({"box": box, "forged": bool(done), "regions": [plan.record() for plan in done]})
+    if not any(face["forged"] for face in records):
+        raise NoSuitableFace("the regions drawn lie outside the picture")
+    record = {"appearance_of": side, "source_appearance": source_steps, "faces": records}
+    return Forgery(image=forged, real=real, soft=soft, mask=soft > 0.5, record=record)
+
+
+def region_stages(image: np.ndarray, face: Face, plan: RegionPlan) -> RegionStages | None:
+    """Make the target and the masks of one region; None if the region lies outside the picture.
+
+    Args:
+        image: uint8 H×W×3 RGB, the picture that the target is made from.
+    """
+    polygons = region_polygons(face.landmarks, plan.region, area_factor=plan.area_factor)
+    side = face_square_side(face.landmarks)
+    box = region_box(polygons, plan.softening, side=side, shape=image.shape[:2])
+    if box is None:
+        return None
+    hard, soft = soft_region_mask(polygons, plan.softening, box=box, side=side)
+    maps = sampling_maps(box, plan.displacements)
+    # appearance first: the displacement then moves its traces, too
+    left, top, right, bottom = _union(sampled_box(maps, image.shape[:2]), box)
+    changed = apply_steps(image[top:bottom, left:right], plan.appearance)
+    warped = sample(changed, maps, origin=(left, top))
+    return RegionStages(box, changed[_rows_and_columns(box, left, top)], warped, hard, soft)
+
+
+def _forge_region(forged: np.ndarray, soft: np.ndarray, image: np.ndarray, face: Face, plan: RegionPlan) -> bool:
+    """Forge one region in place (`forged` and the running `soft` mask); False, and nothing done, if next to nothing
+    of it lies inside the picture."""
+    stages = region_stages(image, face, plan)
+    if stages is None or not (stages.soft > 0.5).any():
+        return False
+    inside = _rows_and_columns(stages.box)
+    forged[inside] = blend(forged[inside], stages.warped, stages.soft * np.float32(plan.ratio))
+    np.maximum(soft[inside], stages.soft, out=soft[inside])
+    return True
+
+
+def _union(one: Box, other: Box) -> Box:
+    return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
+
+
+def _rows_and_columns(box: Box, x: int = 0, y: int = 0) -> tuple[slice, slice]:
+    """Slices for a box of an array whose first pixel is at (x, y)."""
+    return slice(box[1] - y, box[3] - y), slice(box[0] - x, box[2] - x)
 
 
 def _suits(face: Face, shape: tuple[int, int], options: ForgeryOptions) -> bool:
     inside = ((face.landmarks >= 0) & (face.landmarks < (shape[1], shape[0]))).all(1).mean()
-    return face.width >= options.min_face_width and inside >= 0.75
+    return face.width >= options.min_face_width and bool(inside >= 0.75)
 
 
-def _forge_face(
-    image: np.ndarray, soft: np.ndarray, face: Face, rng: np.random.Generator, options: ForgeryOptions
-) -> list[dict[str, Any]]:
-    """Forge one face in place (`image` and the running `soft` mask); returns what was done."""
-    records = []
-    for region in _draw_regions(face.width, rng, options):
-        factor = float(rng.uniform(*_AREA_FACTORS.get(region, _AREA_FACTOR_OTHERS)))
-        sigma = float(rng.uniform(*options.softness)) * face.width
-        opacity = float(rng.uniform(*options.opacity))
-        moves = _draw_displacements(face, region, rng, options)
-        steps = _draw_appearance(face.width, rng, options)
-        mask = region_mask(face.landmarks, region, image.shape[:2], area_factor=factor)
-        window = _window(mask, margin=4 * sigma + 0.3 * face.width)
-        if window is None:
-            continue
-        part = soft_mask(mask[window], sigma)
-        target = displace(image[window], [_moved_into(move, window) for move in moves])
-        image[window] = blend(image[window], apply_steps(target, steps), part * opacity)
-        soft[window] = np.maximum(soft[window], part)
-        records.append(
-            {
-                "region": region,
-                "area_factor": round(factor, 4),
-                "edge_sigma": round(sigma, 3),
-                "opacity": round(opacity, 4),
-                "displacements": [{"kind": type(move).__name__.lower(), **asdict(move)} for move in moves],
-                "appearance": steps,
-            }
-        )
-    return records
+def draw_face(
+    face: Face, rng: np.random.Generator, options: ForgeryOptions, *, appearance: bool = True
+) -> list[RegionPlan]:
+    """Draw which regions of a face are forged, and how; without `appearance` the target keeps its looks."""
+    if face.width < options.min_width_for_parts or rng.random() < options.whole_face_prob:
+        regions = ["face"]
+    else:
+        number = min(_whole(rng, options.part_count), len(options.parts))
+        regions = [str(name) for name in rng.choice(options.parts, size=number, replace=False)]
+    return [draw_region(face, region, rng, options, appearance=appearance) for region in regions]
 
 
-def _draw_regions(width: float, rng: np.random.Generator, options: ForgeryOptions) -> list[str]:
-    if rng.random() < options.whole_face_prob or width < options.min_width_for_parts:
-        return ["face"]
-    count = min(int(rng.integers(options.part_count[0], options.part_count[1] + 1)), len(options.parts))
-    return [str(part) for part in rng.choice(options.parts, size=count, replace=False)]
+def draw_region(
+    face: Face, region: str, rng: np.random.Generator, options: ForgeryOptions, *, appearance: bool = True
+) -> RegionPlan:
+    """Draw how `region` (a key of `REGIONS`) of a face is forged."""
+    return RegionPlan(
+        region=region,
+        area_factor=drawn(rng, getattr(options, _AREA_OF.get(region, "eyes_area"))),
+        displacements=tuple(_draw_displacements(face, region, rng, options)),
+        appearance=tuple(draw_appearance(face.width, rng, options)) if appearance else (),
+        softening=_draw_softening(rng, options),
+        ratio=float(options.ratios[int(rng.integers(len(options.ratios)))]),
+    )
 
 
 def _draw_displacements(
     face: Face, region: str, rng: np.random.Generator, options: ForgeryOptions
 ) -> list[Displacement]:
     indices = [index for hull in REGIONS[region] for index in hull]
-    x, y = (float(v) for v in face.landmarks[indices].mean(0))
-    shift = rng.uniform(*options.shift, size=2) * face.width
-    factor = float(rng.uniform(*options.scale))
-    moves: list[Displacement] = [Scale((x, y), factor, (float(shift[0]), float(shift[1])))]
-    for _ in range(int(rng.integers(options.drag_count[0], options.drag_count[1] + 1))):
-        centre = face.landmarks[int(rng.choice(indices))]
-        radius = float(rng.uniform(*options.drag_radius)) * face.width
-        length = min(float(rng.uniform(*options.drag_length)) * face.width, radius / 3)
-        angle = float(rng.uniform(0, 2 * np.pi))
-        target = centre + length * np.array([np.cos(angle), np.sin(angle)])
-        moves.append(Drag((float(centre[0]), float(centre[1])), (float(target[0]), float(target[1])), radius))
+    moves: list[Displacement] = []
+    if rng.random() < options.move_prob:
+        x, y = (round(float(v), 2) for v in face.landmarks[indices].mean(0))
+        side = face_square_side(face.landmarks)
+        shift = (round(drawn(rng, options.shift_x) * side, 3), round(drawn(rng, options.shift_y) * side, 3))
+        moves.append(Scale((x, y), drawn(rng, options.scale), shift))
+    for _ in range(_whole(rng, options.drag_count)):
+        x, y = (round(float(v), 2) for v in face.landmarks[indices[int(rng.integers(len(indices)))]])
+        radius = round(drawn(rng, options.drag_radius) * face.width, 3)
+        length, angle = radius * float(rng.uniform(*options.drag_length)), float(rng.uniform(0, 2 * np.pi))
+        target = (round(x + length * float(np.cos(angle)), 3), round(y + length * float(np.sin(angle)), 3))
+        moves.append(Drag((x, y), target, radius))
     return moves
 
 
-def _draw_appearance(width: float, rng: np.random.Generator, options: ForgeryOptions) -> list[Step]:
-    colour, texture = rng.random() < options.colour_prob, rng.random() < options.texture_prob
-    if not colour and not texture:
-        texture = True
-    steps: list[Step] = []
-    if colour:
-        steps.append(_draw_colour(rng, options))
-    if texture:
-        steps.append(_draw_texture(width, rng, options))
-    if rng.random() < options.history_prob:
-        steps.append(_draw_history(rng, options))
-    return steps
-
-
-def _draw_colour(rng: np.random.Generator, options: ForgeryOptions) -> Step:
-    kind = rng.choice(["shift_rgb", "saturation", "contrast", "gamma"], p=[0.4, 0.2, 0.2, 0.2])
-    if kind == "shift_rgb":
-        offsets = rng.uniform(*options.rgb_shift, size=3) * rng.choice([-1, 1], size=3)
-        return {"name": "shift_rgb", "offsets": [round(float(v), 2) for v in offsets]}
-    if kind == "saturation":
-        return {"name": "saturation", "factor": _off_one(rng, options.saturation)}
-    if kind == "contrast":
-        return {"name": "contrast", "gain": _off_one(rng, options.gain), "bias": round(float(rng.uniform(-12, 12)), 2)}
-    return {"name": "gamma", "exponent": _off_one(rng, options.gamma)}
-
-
-def _draw_texture(width: float, rng: np.random.Generator, options: ForgeryOptions) -> Step:
-    kind = rng.choice(["blur", "sharpen", "rescale"])
-    if kind == "blur":
-        return {"name": "blur", "sigma": round(max(0.8, float(rng.uniform(*options.blur)) * width), 3)}
-    if kind == "sharpen":
-        sigma = max(1.0, 0.01 * width)
-        return {"name": "sharpen", "amount": round(float(rng.uniform(*options.sharpen)), 3), "sigma": round(sigma, 3)}
-    return {"name": "rescale", "factor": round(float(rng.uniform(*options.rescale)), 3)}
-
-
-def _draw_history(rng: np.random.Generator, options: ForgeryOptions) -> Step:
-    if rng.random() < 0.5:
-        low, high = options.jpeg_quality
-        return {"name": "jpeg", "quality": int(rng.integers(low, high + 1))}
-    sigma, seed = float(rng.uniform(*options.noise)), int(rng.integers(2**31))
-    return {"name": "noise", "sigma": round(sigma, 2), "seed": seed, "grain": round(float(rng.uniform(0, 0.8)), 2)}
-
-
-def _off_one(rng: np.random.Generator, limits: Range) -> float:
-    """A factor near either end of `limits`, not near 1, where it would change nothing."""
-    low, high = limits
-    value = rng.uniform(low, 1 - 0.5 * (1 - low)) if rng.random() < 0.5 else rng.uniform(1 + 0.5 * (high - 1), high)
-    return round(float(value), 4)
-
-
-def _window(mask: np.ndarray, margin: float) -> tuple[slice, slice] | None:
-    """The rows and columns that hold the mask and `margin` pixels around it; None for an empty mask."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not rows.size:
-        return None
-    pad = int(np.ceil(margin))
-    return (
-        slice(max(0, int(rows[0]) - pad), int(rows[-1]) + pad + 1),
-        slice(max(0, int(columns[0]) - pad), int(columns[-1]) + pad + 1),
+def _draw_softening(rng: np.random.Generator, options: ForgeryOptions) -> Softening:
+    elastic = mosaic = None
+    if rng.random() < options.elastic_prob:
+        elastic = Elastic(options.elastic_alpha, options.elastic_sigma, int(rng.integers(2**31)))
+    if rng.random() < options.mosaic_prob:
+        angle, opacity = drawn(rng, options.mosaic_angle), drawn(rng, options.mosaic_opacity)
+        mosaic = Mosaic(_whole(rng, options.mosaic_cell), angle, opacity)
+    return Softening(
+        raster=_whole(rng, options.raster),
+        erode=_odd(rng, options.erode_kernel),
+        blur=_odd(rng, options.blur_kernel),
+        blur_sigma=drawn(rng, options.blur_sigma),
+        elastic=elastic,
+        mosaic=mosaic,
     )
 
 
-def _moved_into(move: Displacement, window: tuple[slice, slice]) -> Displacement:
-    """`move` in the coordinates of a window."""
-    x0, y0 = window[1].start, window[0].start
-    centre = (move.centre[0] - x0, move.centre[1] - y0)
-    if isinstance(move, Drag):
-        return Drag(centre, (move.target[0] - x0, move.target[1] - y0), move.radius)
-    return Scale(centre, move.factor, move.shift)
+def draw_appearance(width: float, rng: np.random.Generator, options: ForgeryOptions) -> list[Step]:
+    """Draw a change of colour and frequency for a face of `width` pixels."""
+    steps: list[Step] = []
+    if rng.random() < options.rgb_shift_prob:
+        steps.append({"name": "shift_rgb", "offsets": [drawn(rng, options.rgb_shift) for _ in range(3)]})
+    if rng.random() < options.colour_prob:
+        steps.append({"name": "hue", "degrees": drawn(rng, options.hue)})
+        steps.append({"name": "saturation", "factor": drawn(rng, options.saturation)})
+    if rng.random() < options.tone_prob:
+        steps.append(tone_step(rng, options.brightness, options.contrast))
+    if rng.random() < options.frequency_prob:
+        steps.append(_draw_frequency(width, rng, options))
+    if rng.random() < options.noise_prob:
+        seed, grain = int(rng.integers(2**31)), drawn(rng, (0.0, 0.8))
+        steps.append({"name": "noise", "sigma": drawn(rng, options.noise), "seed": seed, "grain": grain})
+    if rng.random() < options.jpeg_prob:
+        steps.append({"name": "jpeg", "quality": _whole(rng, options.jpeg_quality)})
+    return steps
+
+
+def _draw_frequency(width: float, rng: np.random.Generator, options: ForgeryOptions) -> Step:
+    kind = options.frequency[int(rng.integers(len(options.frequency)))]
+    if kind == "downscale":
+        by = float(options.downscale[int(rng.integers(len(options.downscale)))])
+        by = min(by, max(width / _NARROWEST_AFTER_DOWNSCALE, _LEAST_DOWNSCALE))
+        return {"name": "rescale", "factor": round(1 / by, 4)}
+    if kind == "sharpen":
+        alpha, lightness = drawn(rng, options.sharpen_alpha), drawn(rng, options.sharpen_lightness)
+        return {"name": "edge_sharpen", "alpha": alpha, "lightness": lightness}
+    return {"name": "blur", "sigma": round(max(0.8, drawn(rng, options.blur_width) * width), 3)}
+
+
+def _whole(rng: np.random.Generator, limits: Range | IntRange) -> int:
+    return int(rng.integers(int(limits[0]), int(limits[1]) + 1))
+
+
+def _odd(rng: np.random.Generator, limits: Range | IntRange) -> int:
+    """An odd number of a range; the next larger one where the range holds none."""
+    return 2 * int(rng.integers(int(limits[0]) // 2, max(int(limits[1]) - 1, int(limits[0])) // 2 + 1)) + 1

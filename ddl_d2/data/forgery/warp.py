@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 Point = tuple[float, float]
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1; the ends not included
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,78 @@ def displaced_points(points: np.ndarray, displacements: Sequence[Displacement]) 
     return points
 
 
-def displace(image: np.ndarray, displacements: Sequence[Displacement]) -> np.ndarray:
-    """`image` (uint8 H×W×3 or H×W) after `displacements`, bilinear; what leaves the picture is reflected in."""
-    if not displacements:
-        return image.copy()
-    height, width = image.shape[:2]
-    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
-    sources = displaced_points(grid, displacements).astype(np.float32)
-    return cv2.remap(image, sources[..., 0], sources[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+def sampling_maps(box: Box, displacements: Sequence[Displacement]) -> tuple[np.ndarray, np.ndarray]:
+    """`displaced_points` for every pixel of a box, fast: each drag is worked out only where it can reach.
+
+    Args:
+        box: (x0, y0, x1, y1), whole pixels, the ends not included.
+
+    Returns:
+        The columns and the rows to sample, float32 H×W each, in the picture's coordinates.
+
+    Raises:
+        ValueError: as `displaced_points`.
+    """
+    x0, y0, x1, y1 = box
+    columns, rows = np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32)
+    xs, ys = np.tile(columns, (len(rows), 1)), np.repeat(rows[:, None], len(columns), axis=1)
+    strayed = 0.0  # no point has moved farther than this from its pixel
+    for move in reversed(displacements):
+        if isinstance(move, Scale):
+            if move.factor <= 0:
+                raise ValueError(f"a scale needs a positive factor, not {move.factor}")
+            for values, axis in ((xs, 0), (ys, 1)):
+                values -= np.float32(move.shift[axis] + move.centre[axis])
+                values /= np.float32(move.factor)
+                values += np.float32(move.centre[axis])
+            strayed = np.inf
+            continue
+        near = _near(box, move, strayed)
+        _drag_in_place(xs[near], ys[near], move)
+        strayed += float(np.hypot(move.target[0] - move.centre[0], move.target[1] - move.centre[1]))
+    return xs, ys
+
+
+def _near(box: Box, drag: Drag, strayed: float) -> tuple[slice, slice]:
+    """The rows and columns of a box whose points may lie in the drag's circle, having strayed so far."""
+    if drag.radius <= 0:
+        raise ValueError(f"a drag needs a positive radius, not {drag.radius}")
+    if not np.isfinite(strayed):
+        return slice(None), slice(None)
+    reach = drag.radius + strayed + 1
+    (x, y), (x0, y0, _, _) = drag.centre, box
+    return (
+        slice(max(0, int(y - reach) - y0), max(0, int(np.ceil(y + reach)) + 1 - y0)),
+        slice(max(0, int(x - reach) - x0), max(0, int(np.ceil(x + reach)) + 1 - x0)),
+    )
+
+
+def _drag_in_place(xs: np.ndarray, ys: np.ndarray, drag: Drag) -> None:
+    """`drag_points` on planes of x and y."""
+    move_x, move_y = drag.target[0] - drag.centre[0], drag.target[1] - drag.centre[1]
+    squared = np.float32(move_x**2 + move_y**2)
+    if squared == 0:
+        return
+    from_x, from_y = xs - np.float32(drag.centre[0]), ys - np.float32(drag.centre[1])
+    inside = np.maximum(np.float32(drag.radius**2) - from_x * from_x - from_y * from_y, 0)
+    alpha = np.square(inside / (inside + squared))
+    xs -= alpha * np.float32(move_x)
+    ys -= alpha * np.float32(move_y)
+
+
+def sampled_box(maps: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Box:
+    """The smallest box of a picture of `shape` (H, W) that holds all that bilinear sampling at `maps` looks at."""
+    (height, width), (xs, ys) = shape, maps
+    x0, y0 = (int(np.clip(np.floor(v.min()) - 1, 0, n - 1)) for v, n in ((xs, width), (ys, height)))
+    x1, y1 = (int(np.clip(np.ceil(v.max()) + 2, 1, n)) for v, n in ((xs, width), (ys, height)))
+    return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
+
+
+def sample(image: np.ndarray, maps: tuple[np.ndarray, np.ndarray], origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """`image` (uint8 H×W×3 or H×W) at `maps`, bilinear; beyond its edges it is reflected.
+
+    Args:
+        origin: (x, y) of the image's first pixel in the coordinates of `maps`.
+    """
+    xs, ys = maps[0] - np.float32(origin[0]), maps[1] - np.float32(origin[1])
+    return cv2.remap(image, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)

@@ -17,9 +17,11 @@ from ddl_d2.evaluation.functional.localization import (
     pixel_counts,
     quantize_map,
 )
+from ddl_d2.evaluation.functional.video import VIDEO_SCORES, scores_of_videos, video_score
 
 __all__ = [
     "EMPTY_SCORES",
+    "VIDEO_SCORES",
     "UndefinedMetricWarning",
     "accuracy",
     "average_precision",
@@ -32,4 +34,6 @@ __all__ = [
     "pixel_counts",
     "quantize_map",
     "roc_auc",
+    "scores_of_videos",
+    "video_score",
 ]

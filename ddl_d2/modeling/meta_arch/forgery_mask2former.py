@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ddl_d2.config import ConfigError
 from ddl_d2.layers.linear import use_fast_linear
 from ddl_d2.modeling.criterion import SetCriterion, Targets
+from ddl_d2.modeling.full_precision import keep_in_fp32
 from ddl_d2.modeling.heads import ImageHead, score_from_map
 from ddl_d2.modeling.matcher import HungarianMatcher
-from ddl_d2.modeling.precision import keep_in_fp32
+from ddl_d2.modeling.pictures import Size, forged_instances, normalized_batch, original_size, to_original
 
 # Scalars of painted masks held at once while queries are summed into a map (fp32: 64 MiB).
 _MAX_PAINTED = 16 * 2**20
@@ -99,19 +99,20 @@ class ForgeryMask2Former(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
+    def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
+        """Logits of "fake", B, differentiable: from the backbone's {name: B×C×h×w} and the unpadded (height, width) of
+        each picture. Raises ConfigError if there is no image head."""
+        if self.image_head is None:
+            raise ConfigError("MODEL.DETECTION.ENABLED is False: this model only localizes, it has no image head")
+        return self.image_head(features, image_sizes)
+
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """Mapper rows (`image` uint8 3×H×W; in training `is_fake`, `instances`) -> losses, or predictions."""
-        images = self._preprocess(batched_inputs)
+        images = normalized_batch(batched_inputs, self.pixel_mean, self.pixel_std, self.size_divisibility)
         features = self.backbone(images.tensor)
         if self.training:
             return self._losses(batched_inputs, images, features)
         return self._predict(batched_inputs, images, features)
-
-    def _preprocess(self, batched_inputs: list[dict]) -> ImageList:
-        pictures = [(x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
-        batch = ImageList.from_tensors(pictures, self.size_divisibility)
-        batch.tensor = batch.tensor.contiguous(memory_format=torch.channels_last)
-        return batch
 
     def _losses(self, batched_inputs: list[dict], images: ImageList, features: dict[str, Tensor]) -> dict[str, Tensor]:
         losses = {}
@@ -155,7 +156,7 @@ class ForgeryMask2Former(nn.Module):
         outputs = []
         for b, row in enumerate(batched_inputs):
             unpadded = images.image_sizes[b]
-            original = (row.get("height", unpadded[0]), row.get("width", unpadded[1]))
+            original = original_size(row, unpadded)
             output: dict[str, Any] = {"instances": Instances(original)}
             if queries is not None:
                 masks, probabilities = queries["pred_masks"][b].float(), queries["pred_logits"][b].float().softmax(-1)
@@ -170,9 +171,6 @@ class ForgeryMask2Former(nn.Module):
         return outputs
 
 
-Size = tuple[int, int]
-
-
 def _forgery_map(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size) -> Tensor:
     """Σ_q p_q(forged) σ(mask_q), clipped to 1, at the original size: Q×h×w logits, Q -> H×W.
 
@@ -184,14 +182,7 @@ def _forgery_map(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, or
     for some, weight in zip(masks.split(chunk), forged.split(chunk), strict=True):
         painted = F.interpolate(some[None], size=padded, mode="bilinear", align_corners=False)[0]
         total += torch.einsum("q,qhw->hw", weight, painted.sigmoid_())
-    return _to_original(total, unpadded, original).clamp_(0, 1)
-
-
-def _to_original(padded_map: Tensor, unpadded: Size, original: Size) -> Tensor:
-    """A map at the network's input size -> without its padding, at the picture's own size."""
-    if unpadded == original:
-        return padded_map[: unpadded[0], : unpadded[1]].contiguous()
-    return sem_seg_postprocess(padded_map[None], unpadded, *original)[0]
+    return to_original(total, unpadded, original).clamp_(0, 1)
 
 
 def _instances(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size, limit: int) -> Instances:
@@ -201,17 +192,13 @@ def _instances(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, orig
     kept, scores = [], []
     for query in order.tolist():
         painted = F.interpolate(masks[None, query, None], size=padded, mode="bilinear", align_corners=False)[0]
-        probability = _to_original(painted[0].sigmoid_(), unpadded, original)
+        probability = to_original(painted[0].sigmoid_(), unpadded, original)
         mask = probability > 0.5
         area = int(mask.sum())
         if area:
             kept.append(mask)
             scores.append(forged[query] * (probability * mask).sum() / area)
-    result = Instances(original)
-    result.pred_masks = torch.stack(kept) if kept else masks.new_zeros((0, *original), dtype=torch.bool)
-    result.scores = torch.stack(scores) if scores else forged.new_zeros(0)
-    result.pred_classes = torch.zeros(len(kept), dtype=torch.int64, device=masks.device)
-    return result
+    return forged_instances(kept, scores, original, masks.device)
 
 
 def _build_criterion(cfg) -> SetCriterion:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import skimage
 
-from ddl_d2.data.forgery.faces import DlibFaceFinder, Face, FaceFinderUnavailable
+from ddl_d2.data.forgery.faces import DlibFaceFinder, Face, FaceFinderUnavailable, YuNetFaceFinder
 from ddl_d2.data.image_io import read_image
 
 
@@ -14,6 +14,19 @@ def finder():
         return DlibFaceFinder()
     except FaceFinderUnavailable as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def yunet_model(shared):
+    """A YuNet model; the project ships none."""
+    found = sorted((shared / "data" / "models").glob("face_detection_yunet*.onnx"))
+    return found[0] if found else pytest.skip("no YuNet model to test with")
+
+
+@pytest.fixture
+def yunet(finder, yunet_model):
+    del finder  # its landmark model is there
+    return YuNetFaceFinder(yunet_model)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ddl_d2.data.forgery.compose import ComposeOptions, Photo, compose, draw_cells
 from ddl_d2.data.forgery.dataset import SetSettings, make_set
@@ -59,6 +60,8 @@ def test_layout_pairs_and_manifest(tmp_path, photos, finder):
         real, fake, mask = read_image(root / row["real"]), read_image(root / row["fake"]), read_mask(root / row["mask"])
         assert real.shape == fake.shape == (96, 96, 3)
         assert mask.shape == (96, 96)
+        with Image.open(root / row["mask"]) as stored:
+            assert stored.mode == "1"
         assert mask.mean() == pytest.approx(row["forged_share"], abs=1e-4)
         difference = np.abs(real.astype(int) - fake).mean(2)
         assert difference[mask].mean() > 3 * difference[~mask].mean()

@@ -1,9 +1,23 @@
 import numpy as np
 import pytest
 
-from ddl_d2.data.forgery.warp import Drag, Scale, displace, displaced_points, drag_points, scale_points
+from ddl_d2.data.forgery.warp import (
+    Drag,
+    Scale,
+    displaced_points,
+    drag_points,
+    sample,
+    sampled_box,
+    sampling_maps,
+    scale_points,
+)
 
 DRAG = Drag(centre=(0.0, 0.0), target=(0.0, -4.0), radius=10.0)
+
+
+def displace(image, moves):
+    height, width = image.shape[:2]
+    return sample(image, sampling_maps((0, 0, width, height), moves))
 
 
 # alpha = ((r² - d²) / ((r² - d²) + 16))²; u = x - alpha (0, -4) = x + (0, 4 alpha).
@@ -69,8 +83,47 @@ def test_a_drag_that_does_not_move_is_identity():
 
 @pytest.mark.parametrize(
     "call",
-    [lambda: drag_points(np.zeros(2), Drag((0, 0), (1, 1), 0)), lambda: scale_points(np.zeros(2), Scale((0, 0), 0))],
+    [
+        lambda: drag_points(np.zeros(2), Drag((0, 0), (1, 1), 0)),
+        lambda: scale_points(np.zeros(2), Scale((0, 0), 0)),
+        lambda: sampling_maps((0, 0, 2, 2), [Drag((0, 0), (1, 1), 0)]),
+        lambda: sampling_maps((0, 0, 2, 2), [Scale((0, 0), 0)]),
+    ],
 )
 def test_bad_numbers_are_refused(call):
     with pytest.raises(ValueError, match="positive"):
         call()
+
+
+MOVES = {
+    "none": [],
+    "drags": [Drag((60.0, 40.0), (66.0, 38.0), 20.0), Drag((70.0, 44.0), (64.0, 47.0), 22.5)],
+    "drag and scale": [Drag((60.0, 40.0), (66.0, 38.0), 20.0), Scale((50.0, 50.0), 1.05, (2.0, -1.0))],
+    "scale and drags": [
+        Scale((50.0, 50.0), 0.95, (2.0, -1.0)),
+        Drag((60.0, 40.0), (66.0, 38.0), 20.0),
+        Drag((60.0, 40.0), (60.0, 40.0), 9.0),
+    ],
+    "elsewhere": [Drag((500.0, -300.0), (510.0, -300.0), 40.0), Drag((0.0, 0.0), (3.0, 1.0), 12.0)],
+}
+
+
+@pytest.mark.parametrize("moves", MOVES.values(), ids=MOVES)
+@pytest.mark.parametrize("box", [(0, 0, 120, 90), (37, 21, 101, 68), (50, 30, 51, 31)])
+def test_fast_maps_agree_with_the_formula(moves, box):
+    x0, y0, x1, y1 = box
+    grid = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), axis=-1)
+    maps = np.stack(sampling_maps(box, moves), axis=-1)
+    assert maps.dtype == np.float32
+    np.testing.assert_allclose(maps, displaced_points(grid, moves), atol=1e-4)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 30, 20), (25, 15, 70, 50), (60, 0, 70, 9)])
+def test_sampling_from_the_sampled_box_alone_is_the_same(box):
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    maps = sampling_maps(box, [Scale((30.0, 20.0), 1.1, (3.3, -2.7)), Drag((28.0, 18.0), (31.0, 20.0), 12.0)])
+    x0, y0, x1, y1 = sampled_box(maps, image.shape[:2])
+    part = sample(np.ascontiguousarray(image[y0:y1, x0:x1]), maps, origin=(x0, y0)).astype(int)
+    # OpenCV rounds coordinates to 1/32 pixel; only outside the picture may the two reflect at other places
+    inside = (maps[0] >= 0) & (maps[0] <= 69) & (maps[1] >= 0) & (maps[1] <= 49)
+    assert np.abs(part - sample(image, maps))[inside].max() <= 8

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ddl_d2.modeling.backbone import TimmBackbone
-from ddl_d2.modeling.precision import keep_in_fp32
+from ddl_d2.modeling.full_precision import keep_in_fp32
 
 FEATURES = ["res2", "res3", "res4", "res5"]
 

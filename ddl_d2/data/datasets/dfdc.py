@@ -1,0 +1,174 @@
+"""The Deepfake Detection Challenge's videos, and its preview set (DFDCP).
+
+    DFDC    <any folder>/metadata.json   {"x.mp4": {"label": "FAKE" | "REAL", "split": "train"}, ...}, videos beside it
+            <any folder>/labels.csv      filename,label (1 fake, 0 real), videos beside it or in videos/
+    DFDCP   dataset.json                 {"method_A/.../x.mp4": {"label": "fake" | "real", "set": "train", ...}, ...}
+
+There are no masks.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ddl_d2.data.datasets.ddl_i import read_text
+from ddl_d2.data.datasets.errors import DatasetError
+from ddl_d2.data.datasets.json_list import ListedFiles
+from ddl_d2.data.datasets.listing import Lister
+from ddl_d2.data.datasets.video import Video, VideoOptions, subfolders_and_files
+
+METADATA, LABELS, PREVIEW = "metadata.json", "labels.csv", "dataset.json"
+_SPLITS = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
+_LABELS = {"real": 0, "fake": 1, "0": 0, "1": 1}
+_MAX_DEPTH = 3
+
+
+def is_dfdc(root: str) -> bool:
+    """Whether a folder looks like DFDC, or one part of it."""
+    if any(os.path.isfile(os.path.join(root, name)) for name in (METADATA, LABELS)):
+        return True
+    try:
+        inner = [entry.path for entry in os.scandir(root) if entry.name.startswith("dfdc_train_part")]
+    except OSError:
+        return False
+    return any(os.path.isfile(os.path.join(path, METADATA)) for path in inner)
+
+
+def list_dfdc(lister: Lister, split: str | None, options: VideoOptions) -> list[Video]:
+    """The videos of every metadata.json and labels.csv up to three folders down, of one split or (None) of all.
+
+    A video's split is its entry's "split"; else that of the folder it lies in ("train", "valid...", "test"); else
+    "test" for a labels.csv and "train" for a metadata.json.
+
+    Raises:
+        DatasetError: no such file, one that is not JSON, or no video of the split; says what was expected.
+    """
+    if split not in (None, "train", "valid", "test"):
+        raise DatasetError(f"{lister.root}: DFDC has the splits train, valid and test, not {split!r}")
+    files = ListedFiles(lister)
+    tables = list(_tables(lister))
+    if not tables:
+        raise DatasetError(
+            f"{lister.root}: neither {METADATA} nor {LABELS} in it or up to {_MAX_DEPTH} folders down. Expected "
+            f'dfdc_train_part_*/{METADATA} with {{"x.mp4": {{"label": "FAKE"}}, ...}} and the videos beside it.'
+        )
+    videos: dict[str, Video] = {}
+    seen: set[str] = set()
+    for folder, table in tables:
+        entries = _read_metadata(lister, folder) if table == METADATA else _read_labels(lister, folder)
+        for name, label, of_split in entries:
+            its_split = of_split or _split_of(folder) or ("test" if table == LABELS else "train")
+            seen.add(its_split)
+            if split not in (None, its_split):
+                continue
+            path = files.resolve(os.path.join(folder, name).removeprefix("./"))
+            if path is not None:
+                videos[path] = Video(path, label, "DFDC" if label == 1 else "")
+    if not videos and split not in seen and split is not None:
+        raise DatasetError(
+            f"{lister.root}: no {split} video of DFDC; found: {', '.join(sorted(seen)) or 'none at all'}"
+        )
+    return list(videos.values())
+
+
+def list_dfdcp(lister: Lister, split: str | None, options: VideoOptions) -> list[Video]:
+    """The videos of dataset.json, of one split ("train", "test") or (None) of all; paths are relative to the root.
+
+    Raises:
+        DatasetError: the file is missing or not such a list, or has no such split; says what was expected.
+    """
+    path = os.path.join(lister.root, PREVIEW)
+    if not os.path.isfile(path):
+        raise DatasetError(
+            f'{path}: no such file. Expected {{"method_A/.../x.mp4": {{"label": "fake", "set": "train"}}, ...}}.'
+        )
+    files = ListedFiles(lister)
+    videos, seen = [], set()
+    for name, entry in _object(lister, PREVIEW).items():
+        label = _label(lister, name, entry, PREVIEW)
+        its_split = _SPLITS.get(str(entry.get("set", "")).lower(), "") if isinstance(entry, dict) else ""
+        seen.add(its_split)
+        if label is None or split not in (None, its_split):
+            continue
+        resolved = files.resolve(name)
+        if resolved is not None:
+            videos.append(Video(resolved, label, name.split("/")[0] if label == 1 else ""))
+    if split is not None and split not in seen:
+        raise DatasetError(f'{path}: no entry has the "set" {split}; found: {", ".join(sorted(seen)) or "none"}')
+    return videos
+
+
+def _tables(lister: Lister) -> Iterator[tuple[str, str]]:
+    """(folder relative to the root, name of the table in it), nearest first; folders below a table are not searched."""
+    level = [""]
+    for _ in range(_MAX_DEPTH + 1):
+        below: list[str] = []
+        for folder in level:
+            folders, files = subfolders_and_files(lister, folder or ".")
+            tables = [name for name in (METADATA, LABELS) if name in files]
+            # A test folder may have both: then the list of labels is the complete one.
+            if tables:
+                yield folder or ".", tables[-1]
+            else:
+                below += [f"{folder}/{name}".lstrip("/") for name in folders]
+        level = below
+
+
+def _split_of(folder: str) -> str:
+    for part in reversed(folder.lower().split("/")):
+        for name, split in _SPLITS.items():
+            if part == name or part.startswith((f"dfdc_{name}", f"{name}_")):
+                return split
+    return ""
+
+
+def _read_metadata(lister: Lister, folder: str) -> Iterator[tuple[str, int, str]]:
+    """(file name, label, split or "") of the entries."""
+    for name, entry in _object(lister, os.path.join(folder, METADATA)).items():
+        label = _label(lister, name, entry, METADATA)
+        if label is not None:
+            yield name, label, _SPLITS.get(str(entry.get("split", "")).lower(), "")
+
+
+def _read_labels(lister: Lister, folder: str) -> Iterator[tuple[str, int, str]]:
+    path = os.path.join(lister.root, folder, LABELS)
+    lister.stamps[path] = os.stat(path).st_mtime_ns
+    inner = "videos/" if os.path.isdir(os.path.join(lister.root, folder, "videos")) else ""
+    reader = csv.DictReader(io.StringIO(read_text(path)))
+    if not {"filename", "label"} <= set(reader.fieldnames or ()):
+        raise DatasetError(f'{path}: expected the columns "filename" and "label", found {reader.fieldnames}')
+    for number, row in enumerate(reader, start=2):
+        name, label = (row["filename"] or "").strip(), _LABELS.get((row["label"] or "").strip().lower())
+        if not name or label is None:
+            lister.report.add("bad_line", f"{LABELS} line {number}")
+        else:
+            yield inner + name, label, ""
+
+
+def _object(lister: Lister, name: str) -> dict[str, Any]:
+    path = os.path.join(lister.root, name)
+    lister.stamps[path] = os.stat(path).st_mtime_ns
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DatasetError(
+            f'{path}: holds a JSON {type(content).__name__}; expected {{"x.mp4": {{"label": ...}}, ...}}'
+        )
+    return content
+
+
+def _label(lister: Lister, name: str, entry: Any, table: str) -> int | None:
+    """0 or 1; None, and an entry in the report, for what cannot be understood."""
+    label = _LABELS.get(str(entry.get("label", "")).lower()) if isinstance(entry, dict) else None
+    if label is None or not name.strip():
+        lister.report.add("bad_line", f"{table}: {name[:60]}: {str(entry)[:60]}")
+        return None
+    return label

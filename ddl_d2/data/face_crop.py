@@ -1,0 +1,52 @@
+"""Cropping a picture to a face.
+
+Detectors of face forgery see face crops; how much is left around the face decides what traces of the blend are in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Box = tuple[float, float, float, float]
+
+
+def face_window(box: Box, shape: tuple[int, int], *, margins: Sequence[float]) -> tuple[int, int, int, int]:
+    """The part of a picture to keep around a face, in whole pixels: (x0, y0, x1, y1), inside the picture, not empty.
+
+    Args:
+        box: (x0, y0, x1, y1) of the face, pixels; may lie partly outside.
+        shape: (H, W) of the picture.
+        margins: kept on the left, top, right and bottom, as shares of the box's width or height.
+    """
+    height, width = shape
+    wide, high = box[2] - box[0], box[3] - box[1]
+    x0 = min(max(round(box[0] - margins[0] * wide), 0), width - 1)
+    y0 = min(max(round(box[1] - margins[1] * high), 0), height - 1)
+    x1 = min(max(round(box[2] + margins[2] * wide), x0 + 1), width)
+    y1 = min(max(round(box[3] + margins[3] * high), y0 + 1), height)
+    return x0, y0, x1, y1
+
+
+def crop_to_face(
+    image: np.ndarray, mask: np.ndarray, face_box: Box | None, margin: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Picture and mask cut to a face with `margin` on all sides (see `face_window`); as they are without a face."""
+    if face_box is None:
+        return image, mask
+    x0, y0, x1, y1 = face_window(face_box, image.shape[:2], margins=(margin,) * 4)
+    return image[y0:y1, x0:x1], mask[y0:y1, x0:x1]
+
+
+def largest_box(boxes: Sequence[Box]) -> Box | None:
+    """The box of the largest area, the first of equals; None if there is none."""
+    return max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), default=None)
+
+
+def paste_back(cropped: np.ndarray, window: tuple[int, int, int, int], shape: tuple[int, int]) -> np.ndarray:
+    """A forgery map of a crop (the size of `window`) in the picture (H, W) it was cut from; 0 outside the crop."""
+    x0, y0, x1, y1 = window
+    whole = np.zeros(shape, dtype=cropped.dtype)
+    whole[y0:y1, x0:x1] = cropped
+    return whole

@@ -1,0 +1,65 @@
+"""From the scores of frames to the scores of their videos."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+VIDEO_SCORES = ("mean", "topk", "max")
+"""Rules for a video's score: the mean over its frames, the mean of the highest tenth (at least one), the highest."""
+
+
+def video_score(scores: Sequence[float] | NDArray[np.floating], rule: str = "mean") -> float:
+    """The score of one video.
+
+    Args:
+        scores: of its frames, (F,) with F >= 1, in any order, each in [0, 1].
+        rule: one of `VIDEO_SCORES`.
+
+    Returns a float in [0, 1] that does not depend on the frames' order, to the last bit. Raises ValueError for an
+    unknown rule or no frames.
+    """
+    if rule not in VIDEO_SCORES:
+        raise ValueError(f"the video score is one of {', '.join(VIDEO_SCORES)}, not {rule!r}")
+    values = sorted((float(score) for score in scores), reverse=True)
+    if not values:
+        raise ValueError("a video without frames has no score")
+    if rule == "max":
+        return values[0]
+    if rule == "topk":
+        values = values[: max(1, len(values) // 10)]
+    return math.fsum(values) / len(values)
+
+
+def scores_of_videos(
+    video_ids: Sequence[str],
+    labels: Sequence[int] | NDArray[np.integer],
+    scores: Sequence[float] | NDArray[np.floating],
+    rule: str = "mean",
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
+    """Group the scores of frames by video.
+
+    Args:
+        video_ids: (N,) the video of each frame.
+        labels: (N,) 0 real, 1 fake; the same for all frames of a video.
+        scores: (N,) of the frames, in [0, 1].
+        rule: see `video_score`.
+
+    Returns the videos' ids, sorted, with their labels and scores, (V,) each. Raises ValueError as `video_score`, and
+    for a video whose frames have both labels, naming it.
+    """
+    frames: dict[str, list[float]] = {}
+    label_of: dict[str, int] = {}
+    for video_id, label, score in zip(video_ids, labels, scores, strict=True):
+        frames.setdefault(video_id, []).append(float(score))
+        if label_of.setdefault(video_id, int(label)) != int(label):
+            raise ValueError(f"video {video_id} has both real and fake frames")
+    ids = sorted(frames)
+    return (
+        ids,
+        np.array([label_of[video_id] for video_id in ids], dtype=np.int64),
+        np.array([video_score(frames[video_id], rule) for video_id in ids], dtype=np.float64),
+    )

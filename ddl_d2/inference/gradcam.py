@@ -1,0 +1,98 @@
+"""Where a detector looked: Grad-CAM++ on the deepest stage of its encoder that its verdict depends on.
+
+It asks of a model, besides Detectron2's call, what every system of this project with an image head offers:
+
+    model.backbone                             a Detectron2 backbone: {name: B×C×h×w}, `output_shape()`
+    model.image_logits(features, image_sizes)  differentiable: those features, and the unpadded (height, width) of each
+                                               picture -> B logits of "fake"; ConfigError without an image head
+
+Legend: `C` channels, `h, w` cells of the stage, `H, W` pixels of the original picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddl_d2.config import ConfigError
+from ddl_d2.modeling.pictures import to_original
+
+
+def predict_with_heat_map(model: nn.Module, row: dict[str, Any]) -> dict[str, Any]:
+    """Predict a picture and show what its score rests on.
+
+    The encoder runs once: its features are caught on their way, and only the image head is run again, with gradients.
+
+    Args:
+        model: in eval mode; see the module.
+        row: as a mapper makes it: `image` uint8 3×h'×w', and `height`, `width` of the original.
+
+    Returns:
+        the model's output for the picture and `heat_map`: float32 tensor H×W in [0, 1], its highest value 1, or 0
+        everywhere if nothing speaks for a fake.
+
+    Raises:
+        ConfigError: the model has no image head, so that there is no score to explain.
+    """
+    if not hasattr(model, "image_logits"):
+        raise ConfigError(f"{type(model).__name__} has no image_logits, so no heat map can be made of its score")
+    caught: dict[str, Tensor] = {}
+    hook = model.backbone.register_forward_hook(lambda module, inputs, output: caught.update(output))
+    try:
+        with torch.no_grad():
+            output = dict(model([row])[0])
+    finally:
+        hook.remove()
+    unpadded = (int(row["image"].shape[-2]), int(row["image"].shape[-1]))
+    original = (int(row.get("height", unpadded[0])), int(row.get("width", unpadded[1])))
+    strides = {name: shape.stride for name, shape in model.backbone.output_shape().items()}
+    name, cells = class_activation(caught, strides, lambda features: model.image_logits(features, [unpadded]))
+    padded = tuple(side * strides[name] for side in cells.shape)
+    whole = F.interpolate(cells[None, None], size=padded, mode="bilinear", align_corners=False)[0, 0]
+    heat = to_original(whole, unpadded, original).clamp_min(0)
+    highest = float(heat.max())
+    return {**output, "heat_map": heat / highest if highest > 0 else heat}
+
+
+def class_activation(
+    features: dict[str, Tensor], strides: dict[str, int], logits_of: Callable[[dict[str, Tensor]], Tensor]
+) -> tuple[str, Tensor]:
+    """Grad-CAM++ of the coarsest stage that the logits depend on.
+
+    Args:
+        features: {name: 1×C×h×w} of one picture.
+        strides: of each.
+        logits_of: features -> logits (1,) of "fake", differentiable.
+
+    Returns:
+        (name of the stage, its activation, float32 h×w, >= 0).
+
+    Raises:
+        ConfigError: the logits depend on none of the features.
+    """
+    with torch.enable_grad():
+        leaves = {name: feature.detach().float().requires_grad_() for name, feature in features.items()}
+        score = logits_of(leaves).sum()
+        gradients = torch.autograd.grad(score, list(leaves.values()), allow_unused=True)
+    found = {name: gradient for name, gradient in zip(leaves, gradients, strict=True) if gradient is not None}
+    if not found:
+        raise ConfigError("the score does not depend on the encoder's features, so no heat map can be made")
+    name = max(found, key=lambda stage: strides[stage])
+    return name, grad_cam_plus_plus(leaves[name].detach()[0], found[name][0])
+
+
+def grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Σ_k w_k A^k, rectified: C×h×w activations A and gradients g of the score -> h×w, >= 0.
+
+    w_k = Σ_ij α^k_ij ReLU(g^k_ij) and α = g² / (2 g² + ΣA g³) (Chattopadhay et al., WACV 2018, eq. 19 with Y = exp S),
+    computed as 1 / (2 + ΣA g), which needs no guard against small gradients. The derivation is for rectified features:
+    where an encoder's are not, a negative ΣA counts as 0, or α would have poles.
+    """
+    total = activation.sum(dim=(1, 2), keepdim=True).clamp_min(0)
+    positive = gradient.clamp_min(0)
+    weights = (positive / (2 + total * positive)).sum(dim=(1, 2))
+    return torch.einsum("k,khw->hw", weights, activation).clamp_min(0)

@@ -1,0 +1,246 @@
+"""System S3's network: an encoder that detects, and Swin-Unet's decoder that localizes.
+
+Made for training without forged samples ("Multi-part local-displacement self-blending", Scientific Reports 2025): its
+forgeries, with soft masks, come from `data/forgery`; this file knows nothing of where a mask comes from.
+
+Shapes: `B` pictures, `C` channels of the deepest map F (stride 32), `N` its h · w places, `H, W` pixels of the padded
+batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from ddl_d2.config import ConfigError
+from ddl_d2.layers.linear import use_fast_linear
+from ddl_d2.modeling.full_precision import keep_in_fp32
+from ddl_d2.modeling.heads import valid_average
+from ddl_d2.modeling.losses import feature_similarity, local_diversity, map_bce, pool_valid, printed_similarity
+from ddl_d2.modeling.pictures import groups_of_one_size, map_instances, normalized_batch, original_size, to_original
+from ddl_d2.modeling.unet_decoder import SwinUNetDecoder
+
+DIVERSITIES = ("features", "printed", "none")
+_REAL, _FAKE = 0, 1
+
+
+@META_ARCH_REGISTRY.register()
+class SwinUNet(nn.Module):
+    """Class of the picture from F averaged; map from the decoder; a coarse map P_m from each place of F.
+
+    In training `forward` returns weighted losses (section "Loss" of the paper, α·L_C + β·L_M + γ·L_m): `loss_cls`
+    (cross-entropy real / fake), `loss_map` (binary cross-entropy of pixels), and, unless `diversity` is "none",
+    `loss_diversity` and (with "features") `loss_coarse_map`. Padding and pictures whose forged pixels are not known
+    (`localization_valid` False) have no part in the last three. In eval mode one dict per picture, at its original
+    size: `fake_score` float, `forgery_map` float H×W in [0, 1] and `instances`.
+
+    Args:
+        class_features: names of the maps that are averaged for the class.
+        class_weight, map_weight, diversity_weight: α, β, γ.
+        diversity: what L_m compares between places: "features" of F (cosines times `tau`, as the text says; then P_m is
+            taught by the ground truth directly), the "printed" products of P_m, or "none".
+        num_classes: as in the mapper: the forged class of `instances` is the last one.
+        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `map_instances`.
+
+    Raises:
+        ConfigError: an unknown `diversity`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        decoder: SwinUNetDecoder,
+        class_features: list[str],
+        class_weight: float,
+        map_weight: float,
+        diversity_weight: float,
+        diversity: str,
+        tau: float,
+        num_classes: int,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        map_threshold: float,
+        instance_mode: str,
+        max_instances: int,
+        fp32_stride: int = 32,
+    ):
+        super().__init__()
+        if diversity not in DIVERSITIES:
+            raise ConfigError(f"MODEL.SWIN_UNET.DIVERSITY is '{diversity}': it must be one of {', '.join(DIVERSITIES)}")
+        shapes: dict[str, ShapeSpec] = backbone.output_shape()
+        # Convolutions are faster on this layout, on CPUs and GPUs alike; values are the same.
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.decoder = decoder
+        self.class_features = {name: shapes[name].stride for name in class_features}
+        self.classifier = _small_linear(sum(shapes[name].channels for name in class_features), 2)
+        self.deepest, self.stride = decoder.deepest, shapes[decoder.deepest].stride
+        # Without its losses it would be a layer that nothing reaches, which distributed training does not forgive.
+        self.coarse_map = _small_linear(shapes[self.deepest].channels, 1) if diversity != "none" else None
+        self.class_weight, self.map_weight, self.diversity_weight = class_weight, map_weight, diversity_weight
+        self.diversity = diversity
+        self.tau = tau
+        self.num_classes = num_classes
+        self.size_divisibility = max(backbone.size_divisibility, self.stride)
+        self.map_threshold = map_threshold
+        self.instance_mode = instance_mode
+        self.max_instances = max_instances
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        use_fast_linear(self)
+        keep_in_fp32(self.backbone, fp32_stride)
+
+    @classmethod
+    def from_config(cls, cfg) -> dict[str, Any]:
+        if not (cfg.MODEL.DETECTION.ENABLED and cfg.MODEL.LOCALIZATION.ENABLED):
+            raise ConfigError(
+                "SwinUNet always detects and localizes: leave MODEL.DETECTION.ENABLED and MODEL.LOCALIZATION.ENABLED "
+                "True, and set MODEL.SWIN_UNET.CLASS_WEIGHT or MAP_WEIGHT to 0 to train one half only"
+            )
+        unet = cfg.MODEL.SWIN_UNET
+        backbone = build_backbone(cfg)
+        decoder = SwinUNetDecoder(
+            input_shape=backbone.output_shape(),
+            embed_dim=unet.EMBED_DIM,
+            depths=unet.DECODER_DEPTHS,
+            num_heads=unet.DECODER_HEADS,
+            window_size=unet.WINDOW_SIZE,
+        )
+        return {
+            "backbone": backbone,
+            "decoder": decoder,
+            "class_features": cfg.MODEL.DETECTION.IN_FEATURES,
+            "class_weight": unet.CLASS_WEIGHT,
+            "map_weight": unet.MAP_WEIGHT,
+            "diversity_weight": unet.DIVERSITY_WEIGHT,
+            "diversity": unet.DIVERSITY,
+            "tau": unet.TAU,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "map_threshold": cfg.TEST.MAP_THRESHOLD,
+            "instance_mode": cfg.INPUT.INSTANCES,
+            "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "fp32_stride": cfg.TEST.FP32_STRIDE,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """Mapper rows -> losses, or predictions.
+
+        `image` uint8 3×H×W; in training `is_fake`, and `soft_mask` float H×W in [0, 1] or else `instances`.
+        """
+        if self.training:
+            return self._losses(batched_inputs)
+        outputs: list[dict] = [{}] * len(batched_inputs)
+        # Encoders see padding (a plain transformer with every token): each picture gets only what it needs alone, so
+        # that its outputs do not depend on the batch it happens to be in.
+        for group in groups_of_one_size(batched_inputs, self.size_divisibility):
+            for position, output in zip(group, self._predict([batched_inputs[i] for i in group]), strict=True):
+                outputs[position] = output
+        return outputs
+
+    def _network(self, batched_inputs: list[dict]) -> tuple[ImageList, dict[str, Tensor], Tensor]:
+        """-> the padded batch, the encoder's maps, and the map's logits B×H×W."""
+        images = normalized_batch(batched_inputs, self.pixel_mean, self.pixel_std, self.size_divisibility)
+        features = self.backbone(images.tensor)
+        return images, features, self.decoder(features)
+
+    def _class_logits(self, features: dict[str, Tensor], images: ImageList) -> Tensor:
+        """B×2, fp32. Padding is left out of the average."""
+        with torch.autocast(self.device.type, enabled=False):
+            pooled = [
+                valid_average(features[name].float(), images.image_sizes, stride)
+                for name, stride in self.class_features.items()
+            ]
+            return self.classifier(torch.cat(pooled, dim=1))
+
+    def _losses(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
+        images, features, map_logits = self._network(batched_inputs)
+        labels = torch.tensor([_FAKE if x["is_fake"] else _REAL for x in batched_inputs], device=self.device)
+        truth = self._truth(batched_inputs, images)
+        losses = {"loss_cls": self.class_weight * F.cross_entropy(self._class_logits(features, images), labels)}
+        with torch.autocast(self.device.type, enabled=False):
+            by_picture = map_bce(map_logits.float(), truth.maps, truth.valid)
+            losses["loss_map"] = self.map_weight * _mean_of(by_picture, truth.known)
+            if self.coarse_map is not None:
+                for name, by_picture in self._diversity(self.coarse_map, features[self.deepest].float(), truth).items():
+                    losses[name] = self.diversity_weight * _mean_of(by_picture, truth.known)
+        return losses
+
+    def _diversity(self, coarse_map: nn.Module, deepest: Tensor, truth: Truth) -> dict[str, Tensor]:
+        """L_m of each picture (B), under the names of its parts; F B×C×h×w."""
+        targets, valid = (x.flatten(1) for x in pool_valid(truth.maps, truth.valid, self.stride))
+        places = deepest.flatten(2).transpose(1, 2)
+        coarse = coarse_map(places).squeeze(2)
+        if self.diversity == "printed":
+            return {"loss_diversity": local_diversity(printed_similarity(coarse), targets, valid)}
+        return {
+            "loss_diversity": local_diversity(feature_similarity(places, self.tau), targets, valid),
+            "loss_coarse_map": map_bce(coarse, targets, valid),
+        }
+
+    def _truth(self, batched_inputs: list[dict], images: ImageList) -> Truth:
+        maps = torch.zeros(len(batched_inputs), *images.tensor.shape[-2:], device=self.device)
+        valid = torch.zeros_like(maps, dtype=torch.bool)
+        for b, (row, (height, width)) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
+            maps[b, :height, :width] = self._true_map(row)
+            valid[b, :height, :width] = True
+        known = [bool(row.get("localization_valid", True)) for row in batched_inputs]
+        return Truth(maps, valid, torch.tensor(known, device=self.device))
+
+    def _true_map(self, row: dict) -> Tensor:
+        """Float H×W in [0, 1]: how forged each pixel is."""
+        if row.get("soft_mask") is not None:
+            return row["soft_mask"].to(self.device, torch.float32)
+        instances = row["instances"]
+        forged = instances.gt_masks.tensor[instances.gt_classes == self.num_classes - 1]
+        return forged.to(self.device).any(dim=0).float()
+
+    @torch.no_grad()
+    def _predict(self, batched_inputs: list[dict]) -> list[dict]:
+        images, features, map_logits = self._network(batched_inputs)
+        scores = self._class_logits(features, images).softmax(dim=1)[:, _FAKE].tolist()
+        outputs = []
+        with torch.autocast(self.device.type, enabled=False):
+            for row, score, logits, unpadded in zip(
+                batched_inputs, scores, map_logits.float(), images.image_sizes, strict=True
+            ):
+                original = original_size(row, unpadded)
+                forgery_map = to_original(logits.sigmoid(), unpadded, original).clamp_(0, 1)
+                instances = map_instances(
+                    forgery_map, threshold=self.map_threshold, mode=self.instance_mode, limit=self.max_instances
+                )
+                outputs.append({"fake_score": score, "forgery_map": forgery_map, "instances": instances})
+        return outputs
+
+
+class Truth(NamedTuple):
+    """`maps` float B×H×W in [0, 1], `valid` bool B×H×W (not padding), `known` bool B (is the map supervised)."""
+
+    maps: Tensor
+    valid: Tensor
+    known: Tensor
+
+
+def _mean_of(by_picture: Tensor, known: Tensor) -> Tensor:
+    """Mean over the known pictures; 0, and still connected to the network, if there is none."""
+    return (by_picture * known).sum() / known.sum().clamp(min=1)
+
+
+def _small_linear(in_features: int, out_features: int) -> nn.Linear:
+    linear = nn.Linear(in_features, out_features)
+    nn.init.normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    return linear

@@ -1,0 +1,75 @@
+"""Between single pictures and the padded batch, for every system: into the network, and out of it.
+
+Shapes: `B` pictures, `H, W` pixels. A size is (height, width); a picture has three: `original` (on disk), `unpadded`
+(as the network got it) and `padded` (in its batch).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList, Instances
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+def normalized_batch(batched_inputs: list[dict], mean: Tensor, std: Tensor, divisibility: int) -> ImageList:
+    """Rows with `image` uint8 3×H×W -> one batch B×3×H×W, normalised and then padded with zeros, channels last."""
+    pictures = [(x["image"].to(mean.device).float() - mean) / std for x in batched_inputs]
+    batch = ImageList.from_tensors(pictures, divisibility)
+    batch.tensor = batch.tensor.contiguous(memory_format=torch.channels_last)
+    return batch
+
+
+def groups_of_one_size(batched_inputs: list[dict], divisibility: int) -> list[list[int]]:
+    """Positions of the rows, grouped by the size they have when padded alone: no row adds padding to its group's."""
+    groups: dict[Size, list[int]] = {}
+    for position, row in enumerate(batched_inputs):
+        height, width = row["image"].shape[-2:]
+        groups.setdefault((-(-height // divisibility), -(-width // divisibility)), []).append(position)
+    return list(groups.values())
+
+
+def original_size(row: dict, unpadded: Size) -> Size:
+    """The size that a row's outputs have."""
+    return row.get("height", unpadded[0]), row.get("width", unpadded[1])
+
+
+def to_original(padded_map: Tensor, unpadded: Size, original: Size) -> Tensor:
+    """A map at the network's input size -> without its padding, at the picture's own size."""
+    if unpadded == original:
+        return padded_map[: unpadded[0], : unpadded[1]].contiguous()
+    return sem_seg_postprocess(padded_map[None], unpadded, *original)[0]
+
+
+def forged_instances(masks: list[Tensor], scores: list[Tensor], size: Size, device: torch.device) -> Instances:
+    """N bool masks H×W and their scores (scalars) as Detectron2 instances of class 0; N may be 0."""
+    result = Instances(size)
+    result.pred_masks = torch.stack(masks) if masks else torch.zeros((0, *size), dtype=torch.bool, device=device)
+    result.scores = torch.stack(scores) if scores else torch.zeros(0, device=device)
+    result.pred_classes = torch.zeros(len(masks), dtype=torch.int64, device=device)
+    return result
+
+
+def map_instances(forgery_map: Tensor, *, threshold: float, mode: str, limit: int) -> Instances:
+    """The regions where a map H×W in [0, 1] exceeds `threshold`, as instances scored by the map's mean inside.
+
+    Args:
+        mode: "union" (one instance, if any pixel is forged) or "connected_components" (one per 8-connected region).
+        limit: the most instances; the largest regions are kept, largest first.
+    """
+    forged = forgery_map > threshold
+    regions = [forged] if mode == "union" else _components(forged, limit)
+    regions = [region for region in regions[:limit] if region.any()]
+    scores = [forgery_map[region].mean() for region in regions]
+    size = (forgery_map.shape[0], forgery_map.shape[1])
+    return forged_instances(regions, scores, size, forgery_map.device)
+
+
+def _components(forged: Tensor, limit: int) -> list[Tensor]:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(forged.cpu().numpy().astype(np.uint8), connectivity=8)
+    largest = np.argsort(-stats[1:count, cv2.CC_STAT_AREA], kind="stable")[:limit] + 1
+    return [torch.from_numpy(labels == label).to(forged.device) for label in largest]
