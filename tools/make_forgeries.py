@@ -18,7 +18,7 @@ from pathlib import Path
 
 from _cli import cli_errors
 
-from ddl_d2.data.forgery.dataset import SetSettings, make_set
+from ddl_d2.data.forgery.dataset import STYLES, SetSettings, make_set
 from ddl_d2.data.forgery.face_cache import CachedFaceFinder
 from ddl_d2.data.forgery.faces import DlibFaceFinder, FaceFinder
 from ddl_d2.data.forgery.photos import builtin_photos, folder_photos
@@ -35,6 +35,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (%(default)s)")
     parser.add_argument("--valid-share", type=float, default=0.23, help="share kept for valid (%(default)s)")
     parser.add_argument("--size", type=int, default=256, help="side of the square pictures, pixels (%(default)s)")
+    parser.add_argument(
+        "--style", choices=STYLES, default="canvas",
+        help="canvas: several faces, easy forgeries; faces: face crops, forged as in training (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     parser.add_argument("--landmarks", type=Path, metavar="DIR", help="cache of faces, as tools/landmark.py fills it")
     parser.add_argument("--landmark-model", type=Path, metavar="FILE", help="another 68-point model for dlib")
@@ -54,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         seed=args.seed,
         size=args.size,
         valid_share=args.valid_share,
+        style=args.style,
     )
     finder: FaceFinder = DlibFaceFinder(args.landmark_model)
     if args.landmarks is not None:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ddl_d2.data.forgery.faces import Face
+
 Box = tuple[float, float, float, float]
 
 
@@ -50,3 +52,11 @@ def paste_back(cropped: np.ndarray, window: tuple[int, int, int, int], shape: tu
     whole = np.zeros(shape, dtype=cropped.dtype)
     whole[y0:y1, x0:x1] = cropped
     return whole
+
+
+def crop_around(image: np.ndarray, face: Face, *, margins: Sequence[float]) -> tuple[np.ndarray, Face]:
+    """A picture (uint8 H×W×3) cut to the landmarks of one of its faces, and that face in it; see `face_window`."""
+    (left, top), (right, bottom) = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
+    box = (float(left), float(top), float(right), float(bottom))
+    x0, y0, x1, y1 = face_window(box, image.shape[:2], margins=margins)
+    return np.ascontiguousarray(image[y0:y1, x0:x1]), face.moved(np.array([[1.0, 0.0, -x0], [0.0, 1.0, -y0]]))

@@ -19,7 +19,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 from ddl_d2.config import ConfigError
-from ddl_d2.data.face_crop import face_window
+from ddl_d2.data.face_crop import crop_around
 from ddl_d2.data.forgery.appearance import PostOptions, apply_steps, draw_post_steps
 from ddl_d2.data.forgery.face_cache import CachedFaceFinder
 from ddl_d2.data.forgery.faces import Face, FaceFinder, make_finder
@@ -115,7 +115,9 @@ class SelfBlendingMapper:
         row, image = self.mapper.read({**dataset_dict, "is_fake": 0})
         faces = self.blender.find(image)
         if self.crop_margin and faces:
-            image, faces = _cropped(image, faces, self.crop_margin)
+            face = faces[np.random.randint(len(faces))]
+            image, face = crop_around(image, face, margins=np.random.uniform(*self.crop_margin, size=4))
+            faces = [face]
         forgery = self.blender(image, row["file_name"], faces)
         if forgery is None:
             nothing = np.zeros(image.shape[:2], dtype=bool)
@@ -199,16 +201,6 @@ def random_generator() -> np.random.Generator:
 def _values(node: CfgNode, options: type) -> dict[str, Any]:
     values = {field.name: node[field.name.upper()] for field in dataclasses.fields(options)}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-
-def _cropped(image: np.ndarray, faces: list[Face], margin: tuple[float, float]) -> tuple[np.ndarray, list[Face]]:
-    """The picture around one of its faces, drawn at random, and that face in it."""
-    face = faces[np.random.randint(len(faces))]
-    (left, top), (right, bottom) = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
-    box = (float(left), float(top), float(right), float(bottom))
-    x0, y0, x1, y1 = face_window(box, image.shape[:2], margins=np.random.uniform(*margin, size=4))
-    moved = face.moved(np.array([[1.0, 0.0, -x0], [0.0, 1.0, -y0]]))
-    return np.ascontiguousarray(image[y0:y1, x0:x1]), [moved]
 
 
 def _moved(soft: np.ndarray, transforms: T.TransformList) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Making a whole set of real and forged pictures on disk, in DDL-I's layout.
 
-    ROOT/{train,valid}/{real,fake}/000000.jpg     pairs: the same canvas, once left alone, once forged
+    ROOT/{train,valid}/{real,fake}/000000.jpg     pairs: the same picture, once left alone, once forged
     ROOT/{train,valid}/masks/000000.png           1 bit, white = forged
     ROOT/manifest.json                            settings, photographs, what the split means
     ROOT/manifest.jsonl                           one line per pair: everything that was done
@@ -25,7 +25,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ddl_d2.data.forgery.compose import Canvas, ComposeOptions, Photo, compose, draw_cells
+from ddl_d2.data.face_crop import crop_around
+from ddl_d2.data.forgery.compose import ComposeOptions, Photo, compose, draw_cells
 from ddl_d2.data.forgery.faces import FaceFinder
 from ddl_d2.data.forgery.forge import Forgery, NoSuitableFace, self_blend
 from ddl_d2.data.forgery.options import ForgeryOptions
@@ -33,6 +34,9 @@ from ddl_d2.data.forgery.photos import MAX_PIXELS, ForgerySetError, PhotoFile, f
 from ddl_d2.data.image_io import read_image, write_png
 
 SPLITS = ("train", "valid")
+STYLES = ("canvas", "faces")
+# Of a face's box, kept around it in the style "faces".
+_FACE_MARGIN = (0.0, 0.35)
 _ATTEMPTS = 20
 
 #: Forgeries that a small network learns to see in minutes: stronger than the defaults, never nearly transparent, and
@@ -67,6 +71,9 @@ class SetSettings:
 
     Attributes:
         source: where the photographs are from, in words, for the manifest.
+        style: what a picture is. "canvas": square, of one or several faces, with forgeries a small network learns to
+            see in minutes (`TOY_OPTIONS`). "faces": one photograph after the other cut to a face (shortest side at
+            most `size`), forged as in training on self-blended pictures (`ForgeryOptions`).
         valid_share: the share of pictures, and of photographs where there are four or more, kept for valid.
     """
 
@@ -75,8 +82,11 @@ class SetSettings:
     seed: int
     size: int = 256
     valid_share: float = 0.23
+    style: str = "canvas"
 
     def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise ForgerySetError(f"the style must be one of {', '.join(STYLES)}, not {self.style!r}")
         if self.count < 2:
             raise ForgerySetError(f"count must be at least 2 (one real, one forged), not {self.count}")
         if not 0 <= self.valid_share < 1:
@@ -160,29 +170,52 @@ def make_set(
     return manifest
 
 
-def make_pair(photos: Sequence[PhotoFile], settings: SetSettings, rng: np.random.Generator) -> tuple[Canvas, Forgery]:
-    """One real canvas and its forgery, before they are compressed.
+def make_pair(
+    photos: Sequence[PhotoFile], settings: SetSettings, rng: np.random.Generator, *, index: int = 0
+) -> tuple[dict[str, Any], Forgery]:
+    """A forgery with its real partner, before they are compressed, and what is to be said of the picture under them.
 
     Raises:
-        ForgerySetError: no canvas with a face wide enough to forge came up.
+        ForgerySetError: no picture with a face wide enough to forge came up.
     """
-    for _ in range(_ATTEMPTS):
-        options = ComposeOptions()
-        cells = draw_cells(settings.size, rng, options)
-        chosen = [photos[int(i)] for i in rng.integers(len(photos), size=len(cells))]
-        canvas = compose([_load(photo) for photo in chosen], cells, rng, options)
+    for attempt in range(_ATTEMPTS):
         try:
-            return canvas, self_blend(canvas.image, canvas.faces, rng, TOY_OPTIONS)
+            if settings.style == "faces":
+                return _forge_photo(photos[(index + attempt) % len(photos)], settings, rng)
+            return _forge_canvas(photos, settings, rng)
         except NoSuitableFace:
             continue  # every face fell out of its cell or is too narrow: draw again
-    raise ForgerySetError(f"no face fit to forge in {_ATTEMPTS} canvases of {settings.size} pixels; use a larger size")
+    raise ForgerySetError(f"no face fit to forge in {_ATTEMPTS} pictures of {settings.size} pixels; use a larger size")
+
+
+def _forge_canvas(
+    photos: Sequence[PhotoFile], settings: SetSettings, rng: np.random.Generator
+) -> tuple[dict[str, Any], Forgery]:
+    options = ComposeOptions()
+    cells = draw_cells(settings.size, rng, options)
+    chosen = [photos[int(i)] for i in rng.integers(len(photos), size=len(cells))]
+    canvas = compose([_load(photo) for photo in chosen], cells, rng, options)
+    return canvas.record, self_blend(canvas.image, canvas.faces, rng, TOY_OPTIONS)
+
+
+def _forge_photo(photo: PhotoFile, settings: SetSettings, rng: np.random.Generator) -> tuple[dict[str, Any], Forgery]:
+    face = photo.faces[int(rng.integers(len(photo.faces)))]
+    margins = rng.uniform(*_FACE_MARGIN, size=4)
+    image, face = crop_around(_read(photo.path), face, margins=margins)
+    scale = min(1.0, settings.size / min(image.shape[:2]))
+    if scale < 1:
+        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+        face = face.moved(np.array([[width / image.shape[1], 0.0, 0.0], [0.0, height / image.shape[0], 0.0]]))
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    record = {"photograph": photo.name, "margins": [round(float(m), 4) for m in margins]}
+    return record, self_blend(image, [face], rng, ForgeryOptions())
 
 
 def _make(job: _Job) -> dict[str, Any]:
     """Make and write one pair; returns its line of the manifest."""
     settings = job.settings
     rng = np.random.default_rng([settings.seed, SPLITS.index(job.split), job.index])
-    canvas, forgery = make_pair(job.photos, settings, rng)
+    canvas_record, forgery = make_pair(job.photos, settings, rng, index=job.index)
     quality = int(rng.integers(75, 98))
     stem, folder = f"{job.index:06d}", job.root / job.split
     write_png(folder / "masks" / f"{stem}.png", forgery.mask)  # 1 bit: read back three to six times as fast as 8
@@ -196,7 +229,7 @@ def _make(job: _Job) -> dict[str, Any]:
         "mask": f"{job.split}/masks/{stem}.png",
         "forged_share": round(float(forgery.mask.mean()), 5),
         "jpeg_quality": quality,
-        **canvas.record,
+        **canvas_record,
         **forgery.record,
     }
 
