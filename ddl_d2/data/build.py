@@ -21,6 +21,8 @@ from detectron2.data import build_detection_test_loader, build_detection_train_l
 from detectron2.utils import comm
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from ddl_d2.data.face_crop import LargestFace
+from ddl_d2.data.forgery.face_cache import build_face_finder
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import ClassBalancedSampler, StatefulSampler, TrainingSampler
 from ddl_d2.data.self_blending import build_self_blending_mapper
@@ -165,10 +167,13 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
 
 
 def build_train_mapper(cfg: CfgNode) -> Mapper:
-    """The training mapper that INPUT.SELF_BLEND asks for."""
+    """The training mapper that INPUT.FACE_CROP and INPUT.SELF_BLEND ask for."""
+    crop = None
+    if cfg.INPUT.FACE_CROP.ENABLED:
+        crop = LargestFace(build_face_finder(cfg), margin=cfg.INPUT.FACE_CROP.MARGIN)
     if cfg.INPUT.SELF_BLEND.ENABLED:
-        return build_self_blending_mapper(cfg)
-    return ForgeryDatasetMapper(cfg, True)
+        return build_self_blending_mapper(cfg, crop=crop)
+    return ForgeryDatasetMapper(cfg, True, crop=crop)
 
 
 def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any, np.ndarray]:

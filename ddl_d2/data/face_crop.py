@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ddl_d2.data.forgery.faces import Face
+from ddl_d2.data.forgery.faces import Face, FaceFinder
 
 Box = tuple[float, float, float, float]
 
 
-def face_window(box: Box, shape: tuple[int, int], *, margins: Sequence[float]) -> tuple[int, int, int, int]:
+def face_window(
+    box: Box, shape: tuple[int, int], *, margins: Sequence[float] | np.ndarray
+) -> tuple[int, int, int, int]:
     """The part of a picture to keep around a face, in whole pixels: (x0, y0, x1, y1), inside the picture, not empty.
 
     Args:
@@ -54,9 +56,22 @@ def paste_back(cropped: np.ndarray, window: tuple[int, int, int, int], shape: tu
     return whole
 
 
-def crop_around(image: np.ndarray, face: Face, *, margins: Sequence[float]) -> tuple[np.ndarray, Face]:
+def crop_around(image: np.ndarray, face: Face, *, margins: Sequence[float] | np.ndarray) -> tuple[np.ndarray, Face]:
     """A picture (uint8 H×W×3) cut to the landmarks of one of its faces, and that face in it; see `face_window`."""
     (left, top), (right, bottom) = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
     box = (float(left), float(top), float(right), float(bottom))
     x0, y0, x1, y1 = face_window(box, image.shape[:2], margins=margins)
     return np.ascontiguousarray(image[y0:y1, x0:x1]), face.moved(np.array([[1.0, 0.0, -x0], [0.0, 1.0, -y0]]))
+
+
+class LargestFace:
+    """The mapper's `crop` function: picture and mask cut to the largest face, as they are without one."""
+
+    def __init__(self, finder: FaceFinder, *, margin: float) -> None:
+        """`margin` on every side, as a share of the face's box; at least 0."""
+        self.finder, self.margin = finder, margin
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        box = largest_box([face.box for face in self.finder(image)])
+        image, mask = crop_to_face(image, mask, box, self.margin)
+        return np.ascontiguousarray(image), np.ascontiguousarray(mask)

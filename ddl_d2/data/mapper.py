@@ -12,11 +12,14 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 
 from ddl_d2.data.ground_truth import read_forgery_mask
-from ddl_d2.data.image_io import MAX_PIXELS, read_image
+from ddl_d2.data.image_io import MAX_PIXELS, read_row_image
 from ddl_d2.data.instances import forgery_mask_to_instances
 from ddl_d2.data.transforms import build_augmentations
 
 EMPTY_POLICIES = ("keep", "relabel")
+
+# (picture, mask) -> a part of them, such as a face.
+Crop = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 # (picture, mask, row) -> (picture, mask, is_fake): turns a real picture into a forged one while training.
 Forge = Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], tuple[np.ndarray, np.ndarray, int]]
@@ -51,6 +54,7 @@ class ForgeryDatasetMapper:
         min_instance_area: int = 16,
         empty_policy: str = "keep",
         max_pixels: int = MAX_PIXELS,
+        crop: Crop | None = None,
         forge: Forge | None = None,
     ) -> None:
         """
@@ -60,6 +64,7 @@ class ForgeryDatasetMapper:
             instance_mode, num_classes, min_instance_area: see `forgery_mask_to_instances`.
             empty_policy: a fake whose crop shows no forged pixel "keep"s its label or is "relabel"led real.
             max_pixels: the most pixels a picture may have.
+            crop: called on each training picture and its mask first.
             forge: called on each training picture before the augmentations.
         """
         if empty_policy not in EMPTY_POLICIES:
@@ -71,6 +76,7 @@ class ForgeryDatasetMapper:
         self.min_instance_area = min_instance_area
         self.empty_policy = empty_policy
         self.max_pixels = max_pixels
+        self.crop = crop
         self.forge = forge
 
     @classmethod
@@ -103,6 +109,8 @@ class ForgeryDatasetMapper:
             return row
         truth = read_forgery_mask(row, *image.shape[:2], max_pixels=self.max_pixels)
         mask = np.zeros(image.shape[:2], dtype=bool) if truth is None else truth.mask
+        if self.crop is not None:
+            image, mask = self.crop(image, mask)
         is_fake = int(row["is_fake"])
         if self.forge is not None:
             image, mask, is_fake = self.forge(image, mask, row)
@@ -116,7 +124,7 @@ class ForgeryDatasetMapper:
         row = dict(dataset_dict)
         if self.is_train and row.get("is_fake") not in (0, 1):
             raise ValueError(f"{row['file_name']}: has no real/fake label (is_fake), which training needs")
-        image = read_image(row["file_name"], max_pixels=self.max_pixels)
+        image = read_row_image(row, max_pixels=self.max_pixels)
         row["height"], row["width"] = image.shape[:2]
         return row, image
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +19,11 @@ from detectron2.data import transforms as T
 from ddl_d2.config import ConfigError
 from ddl_d2.data.face_crop import crop_around
 from ddl_d2.data.forgery.appearance import PostOptions, apply_steps, draw_post_steps
-from ddl_d2.data.forgery.face_cache import CachedFaceFinder
-from ddl_d2.data.forgery.faces import Face, FaceFinder, make_finder
+from ddl_d2.data.forgery.face_cache import build_face_finder
+from ddl_d2.data.forgery.faces import Face, FaceFinder
 from ddl_d2.data.forgery.forge import Forgery, NoSuitableFace, self_blend
 from ddl_d2.data.forgery.options import ForgeryOptions
-from ddl_d2.data.mapper import ForgeryDatasetMapper
+from ddl_d2.data.mapper import Crop, ForgeryDatasetMapper
 from ddl_d2.data.transforms import JpegTransform, PointwiseColour
 
 logger = logging.getLogger(__name__)
@@ -97,8 +95,8 @@ class SelfBlendingMapper:
         mapper: ForgeryDatasetMapper,
         blender: SelfBlender,
         *,
-        crop_margin: tuple[float, float] | None,
-        post: PostOptions | None,
+        crop_margin: tuple[float, float] | None = None,
+        post: PostOptions | None = None,
     ) -> None:
         """
         Args:
@@ -142,30 +140,20 @@ class SelfBlendingMapper:
         return packed
 
 
-def build_self_blending_mapper(cfg: CfgNode) -> ForgeryDatasetMapper | SelfBlendingMapper:
-    """The training mapper of a config with INPUT.SELF_BLEND.ENABLED.
+def build_self_blending_mapper(cfg: CfgNode, *, crop: Crop | None = None) -> ForgeryDatasetMapper | SelfBlendingMapper:
+    """The training mapper of a config with INPUT.SELF_BLEND.ENABLED; `crop` where pictures are not made into pairs.
 
     Raises:
         ConfigError: a value of INPUT.SELF_BLEND is out of its limits.
         FaceFinderUnavailable: the face finder is not installed.
     """
     blend = cfg.INPUT.SELF_BLEND
-    finder = make_finder(
-        blend.FINDER, yunet_model=blend.YUNET_MODEL or None, landmark_model=blend.LANDMARK_MODEL or None
-    )
-    blender = SelfBlender(CachedFaceFinder(finder, face_cache_folder(blend.CACHE)), forgery_options(blend))
+    blender = SelfBlender(build_face_finder(cfg), forgery_options(blend))
     if blend.PAIRS:
         margin = tuple(blend.FACE_CROP_MARGIN) if blend.FACE_CROP else None
         post = post_options(blend.POST) if blend.POST.ENABLED else None
         return SelfBlendingMapper(ForgeryDatasetMapper(cfg, True), blender, crop_margin=margin, post=post)
-    return ForgeryDatasetMapper(cfg, True, forge=ReplaceWithSelfBlended(blender, blend.PROB))
-
-
-def face_cache_folder(chosen: str) -> Path:
-    """`chosen`, or the user's cache folder."""
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddl_d2" / "faces"
+    return ForgeryDatasetMapper(cfg, True, crop=crop, forge=ReplaceWithSelfBlended(blender, blend.PROB))
 
 
 def forgery_options(blend: CfgNode) -> ForgeryOptions:

@@ -89,6 +89,7 @@ def check_config(cfg: CfgNode) -> None:
         "SOLVER.AMP.PRECISION": ("bfloat16", "float16"),
         "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR", "WarmupCosineLR"),
         "TEST.PRECISION": PRECISIONS,
+        "TEST.VIDEO_SCORE": ("mean", "topk", "max"),
         "TEST.EMPTY_SCORE": ("skip", "0", "1"),
         "TEST.IMAGE_SCORE": ("mean", "max", "topk"),
         "INPUT.FORMAT": ("RGB",),

@@ -188,6 +188,7 @@ class ForgeryTrainer(DefaultTrainer):
             output_dir=folder,
             threshold=cfg.TEST.MAP_THRESHOLD,
             empty_score=cfg.TEST.EMPTY_SCORE,
+            video_score=cfg.TEST.VIDEO_SCORE,
             store=store,
         )
 

@@ -14,6 +14,7 @@ from ddl_d2.engine.setup import ConfigError
 from ddl_d2.inference.pictures import InputError
 from ddl_d2.inference.video import VideoWriter
 from ddl_d2.modeling.weights import CheckpointError
+from tests.video_files import write_sound, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "demo.py"
@@ -46,6 +47,14 @@ def opts(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "model.pth"
     torch.save({"model": build_model(load_config(CONFIG, words)).state_dict()}, path)
     return [*words, "MODEL.WEIGHTS", str(path)]
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import demo
+
+    return demo
 
 
 def noise(height, width, seed=0):
@@ -93,12 +102,57 @@ def test_video(tmp_path, opts):
     assert [row["frame"] for row in report["frames"]] == [0, 1, 2, 3]
     assert report["frame_count"] == 4
     assert len(list(iter_video_frames(tmp_path / "o/clip.mp4"))) == 4
+    assert read_image(tmp_path / "o/clip.png").shape == (300, 1000, 3)
 
 
-def test_bad_input_is_one_line_and_harms_nothing(tmp_path, opts, monkeypatch):
-    monkeypatch.syspath_prepend(str(TOOL.parent))
-    import demo as tool
+def test_some_frames_of_a_video(tmp_path, opts, tool):
+    write_video(tmp_path / "clip.mp4", 8)
+    words = ["--video-input", tmp_path / "clip.mp4", "--output", tmp_path / "o", "--frames", 2]
+    assert (
+        tool.main([str(w) for w in ("--config-file", CONFIG, *words, "--opts", *opts, "TEST.VIDEO_SCORE", "max")]) == 0
+    )
+    report = json.loads((tmp_path / "o/clip.json").read_text())
+    assert [row["frame"] for row in report["frames"]] == [2, 6]
+    assert report["score"] == report["highest_score"] == max(row["score"] for row in report["frames"])
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["clip.json", "clip.png"]
 
+
+def test_bad_videos_leave_nothing(tmp_path, opts, tool, capsys):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "noise.mp4").write_bytes(b"no video at all")
+    write_sound(tmp_path / "sound.mp4")
+    for name, more in (("empty", []), ("noise", ["--frames", "3"]), ("sound", [])):
+        words = ["--video-input", tmp_path / f"{name}.mp4", "--output", tmp_path / "a/b", *more]
+        with pytest.raises(SystemExit) as stopped, tool.cli_errors():
+            tool.main([str(word) for word in ("--config-file", CONFIG, *words, "--opts", *opts)])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: ")
+        assert f"{name}.mp4" in error
+        assert not (tmp_path / "a").exists()
+
+
+def test_heat_maps(tmp_path, opts, tool):
+    write_png(tmp_path / "in/a.png", noise(50, 70))
+    words = ["--config-file", CONFIG, "--input", tmp_path / "in", "--output", tmp_path / "o", "--heat-map"]
+    assert tool.main([str(word) for word in (*words, "--opts", *opts)]) == 0
+    assert read_image(tmp_path / "o/a.heat_map.png").shape[2] == 3
+    assert json.loads((tmp_path / "o/a.json").read_text())["heat_map"] == "a.heat_map.png"
+    write_png(tmp_path / "in/a.heat_map.png", noise(50, 70))
+    with pytest.raises(InputError, match=r"a\.heat_map\.png: the heat map would replace"):
+        tool.main([str(word) for word in (*words, "--opts", *opts)])
+
+
+@pytest.mark.parametrize(
+    "words", [["--input", "a.png", "--frames", "3"], ["--video-input", "a.mp4", "--heat-map"]], ids=lambda w: w[-1]
+)
+def test_options_that_do_not_fit(tool, words):
+    with pytest.raises(SystemExit) as stopped:
+        tool.main(["--config-file", str(CONFIG), *words, "--output", "o"])
+    assert stopped.value.code == 2
+
+
+def test_bad_input_is_one_line_and_harms_nothing(tmp_path, opts, tool):
     write_png(tmp_path / "a.png", noise(40, 40))
     (tmp_path / "bad.pth").write_bytes(b"not a checkpoint")
     (tmp_path / "broken.png").write_bytes(b"not a picture")

@@ -19,12 +19,14 @@ from ddl_d2.data.image_io import read_image_size, read_mask, write_png
 from ddl_d2.evaluation import METRIC_NAMES
 from ddl_d2.inference.store import PredictionStoreWriter, StoreError
 from ddl_d2.inference.submission import validate_submission
+from tests.video_files import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools"
 FLAGS = {
     *("--predictions", "--dataset-root", "--split", "--output", "--threshold", "--empty-score"),
     *("--fake-without-mask", "--intersection", "--submission", "--workers", "--help"),
+    *("--video-score", "--frames-per-video", "--compression"),
 }
 
 
@@ -276,3 +278,24 @@ def test_oracle_predictions_on_real_photographs(tool, shared, tmp_path):
     for key in ("auc", "f1", "iou", "final", "pooled_f1", "pooled_iou", "miou", "all_f1", "all_iou"):
         assert metrics[key] == 1.0, key
     assert metrics["num_images"] == len(rows)
+
+
+def test_frames_of_videos(tool, tmp_path, capsys):
+    """Two frames of each of four videos: the frames' means are .3 and .6 for the reals, .5 and .9 for the fakes."""
+    scores = {"r0.mp4": (0.1, 0.5), "r1.mp4": (0.6, 0.6), "f0.mp4": (0.2, 0.8), "f1.mp4": (0.9, 0.9)}
+    labels = {}
+    with PredictionStoreWriter(tmp_path / "store") as writer:
+        for name, pair in scores.items():
+            write_video(tmp_path / "data" / name, 4)
+            labels[name] = {"label": "REAL" if name[0] == "r" else "FAKE"}
+            for frame, score in zip((1, 3), pair, strict=True):
+                writer.add(f"{name}/{frame:06d}", score)
+    (tmp_path / "data/metadata.json").write_text(json.dumps(labels))
+    common = ["--predictions", str(tmp_path / "store"), "--dataset-root", str(tmp_path / "data")]
+    for rule, auc in (("mean", 0.75), ("max", 1.0)):
+        assert tool.main([*common, "--frames-per-video", "2", "--video-score", rule]) == 0
+        metrics = json.loads((tmp_path / "store/metrics.json").read_text())
+        assert metrics["video_auc"] == auc
+        assert (metrics["num_videos"], metrics["num_images"], metrics["video_score"]) == (4, 8, rule)
+    assert "ROC AUC, all videos" in capsys.readouterr().out
+    assert "4 of 4 images of the data set were not scored" in _fails(tool, capsys, *common, "--frames-per-video", "1")

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from ddl_d2.data.face_crop import crop_to_face, face_window, largest_box, paste_back
+from ddl_d2.data.face_crop import LargestFace, crop_to_face, face_window, largest_box, paste_back
+from ddl_d2.data.forgery.faces import Face
 
 
 @pytest.fixture
@@ -50,3 +51,28 @@ def test_paste_back(picture):
     assert whole.shape == (40, 60)
     assert whole.sum() == 400
     assert whole[10:30, 20:40].all()
+
+
+class _Boxes:
+    """A finder that always sees the same boxes."""
+
+    settings = {"name": "test"}
+
+    def __init__(self, *boxes) -> None:
+        self.faces = [Face(box, None) for box in boxes]
+
+    def __call__(self, image):
+        return self.faces
+
+
+def test_the_largest_face_is_cut_out_of_picture_and_mask():
+    image = np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)
+    mask = np.zeros((60, 80), dtype=bool)
+    mask[20:30, 20:40] = True
+    crop = LargestFace(_Boxes((0.0, 0.0, 5.0, 5.0), (20.0, 20.0, 40.0, 30.0)), margin=0.5)
+    cut, cut_mask = crop(image, mask)
+    assert np.array_equal(cut, image[15:35, 10:50])
+    assert cut_mask.sum() == 200
+    same, same_mask = LargestFace(_Boxes(), margin=0.5)(image, mask)
+    assert np.array_equal(same, image)
+    assert np.array_equal(same_mask, mask)

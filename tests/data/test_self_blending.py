@@ -12,6 +12,7 @@ from skimage import data as photographs
 from ddl_d2.config import ConfigError, add_ddl_config
 from ddl_d2.data.build import TrainLoader, _real_only
 from ddl_d2.data.forgery.appearance import PostOptions
+from ddl_d2.data.forgery.face_cache import build_face_finder, face_cache_folder
 from ddl_d2.data.forgery.faces import Face
 from ddl_d2.data.forgery.options import ForgeryOptions
 from ddl_d2.data.mapper import ForgeryDatasetMapper
@@ -20,7 +21,6 @@ from ddl_d2.data.self_blending import (
     ReplaceWithSelfBlended,
     SelfBlender,
     SelfBlendingMapper,
-    face_cache_folder,
     forgery_options,
     post_options,
 )
@@ -185,6 +185,13 @@ def test_switches_and_errors_of_the_config():
     blend.PARTS = ["ear"]
     with pytest.raises(ConfigError, match=r"INPUT.SELF_BLEND.*ear"):
         forgery_options(blend)
+
+
+def test_an_unknown_face_finder_is_named():
+    cfg = _cfg()
+    cfg.INPUT.FACES.FINDER = "eyes"
+    with pytest.raises(ConfigError, match=r"INPUT.FACES.FINDER.*eyes"):
+        build_face_finder(cfg)
 
 
 def test_where_faces_are_remembered(monkeypatch, tmp_path):

@@ -163,7 +163,7 @@ def write_clip(path, frames=6, size=(48, 65)):
 def test_video(tmp_path, predictor):
     write_clip(tmp_path / "clip.mp4")
     head = annotate_video(
-        tmp_path / "clip.mp4", predictor, tmp_path / "o/v.mp4", tmp_path / "o/v.json", about={"model": 1}
+        tmp_path / "clip.mp4", predictor, tmp_path / "o/v.json", video=tmp_path / "o/v.mp4", about={"model": 1}
     )
     report = json.loads((tmp_path / "o/v.json").read_text())
     assert {key: value for key, value in report.items() if key != "frames"} == head
@@ -181,6 +181,6 @@ def test_a_bad_video_leaves_what_was_there(tmp_path, predictor):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     (tmp_path / "v.json").write_text("earlier")
     with pytest.raises(ImageReadError):
-        annotate_video(tmp_path / "bad.mp4", predictor, tmp_path / "v.mp4", tmp_path / "v.json")
+        annotate_video(tmp_path / "bad.mp4", predictor, tmp_path / "v.json", video=tmp_path / "v.mp4")
     assert (tmp_path / "v.json").read_text() == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.mp4", "v.json"]

@@ -7,6 +7,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 
 from ddl_d2.config import ConfigError
+from ddl_d2.modeling.pictures import normalized_batch
 from ddl_d2.modeling.unet_decoder import SwinUNetDecoder
 
 LITE = "two_cores/swin_unet_efficientnet_lite0.yaml"
@@ -94,14 +95,25 @@ def test_outputs_do_not_depend_on_the_batch(build, make_row, config):
 def test_the_class_ignores_padding_exactly(build):
     model = build().eval()
     features = {name: torch.randn(1, shape.channels, 4, 6) for name, shape in model.backbone.output_shape().items()}
-    images = type("Images", (), {"image_sizes": [(40, 64)]})
+    sizes = [(40, 64)]
     model.class_features = {"res5": 32}
     model.classifier = torch.nn.Linear(320, 2)
-    before = model._class_logits(features, images)
+    before = model._class_logits(features, sizes)
     features["res5"][:, :, 2:] = 1e6  # beyond ceil(40 / 32) = 2 rows
     features["res5"][:, :, :, 2:] = -1e6
-    assert torch.equal(model._class_logits(features, images), before)
+    assert torch.equal(model._class_logits(features, sizes), before)
     assert torch.allclose(before, model.classifier(features["res5"][:, :, :2, :2].mean((2, 3))), atol=1e-5)
+
+
+def test_the_logit_of_fake_gives_the_score(build, make_row):
+    model = build().eval()
+    row = make_row(0)
+    with torch.no_grad():
+        score = model([row])[0]["fake_score"]
+        images = normalized_batch([row], model.pixel_mean, model.pixel_std, model.size_divisibility)
+        logits = model.image_logits(model.backbone(images.tensor), images.image_sizes)
+    assert logits.shape == (1,)
+    assert logits.sigmoid().item() == pytest.approx(score, abs=1e-5)
 
 
 def test_losses_are_the_papers_three_with_their_weights(build, make_row):

@@ -23,9 +23,10 @@ def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str
         findings.append(("unreadable_picture", f"{name}: {error.reason}"))
     if "mask_file_name" not in row:
         return findings
+    notes: tuple[str, ...] = ()
     try:
         if is_video(row["mask_file_name"]):  # lossy: its grey values tell nothing
-            mask, notes = read_row_mask(row, max_pixels=max_pixels), ()
+            mask = read_row_mask(row, max_pixels=max_pixels)
         else:
             mask, notes = inspect_mask(row["mask_file_name"], max_pixels=max_pixels)
     except ImageReadError as error:

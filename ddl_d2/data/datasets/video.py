@@ -78,7 +78,8 @@ def subfolders_and_files(lister: Lister, folder: str) -> tuple[list[str], list[s
         lister.report.add("link_outside", folder)
         return [], []
     lister.stamps[path] = os.stat(path).st_mtime_ns
-    folders, files = [], []
+    folders: list[str] = []
+    files: list[str] = []
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.name.startswith("."):

@@ -157,11 +157,17 @@ class SwinUNet(nn.Module):
         features = self.backbone(images.tensor)
         return images, features, self.decoder(features)
 
-    def _class_logits(self, features: dict[str, Tensor], images: ImageList) -> Tensor:
+    def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
+        """Logits of "fake", B, differentiable: from the backbone's {name: B×C×h×w} and the unpadded (height, width) of
+        each picture."""
+        logits = self._class_logits(features, image_sizes)
+        return logits[:, _FAKE] - logits[:, _REAL]
+
+    def _class_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
         """B×2, fp32. Padding is left out of the average."""
         with torch.autocast(self.device.type, enabled=False):
             pooled = [
-                valid_average(features[name].float(), images.image_sizes, stride)
+                valid_average(features[name].float(), image_sizes, stride)
                 for name, stride in self.class_features.items()
             ]
             return self.classifier(torch.cat(pooled, dim=1))
@@ -170,7 +176,9 @@ class SwinUNet(nn.Module):
         images, features, map_logits = self._network(batched_inputs)
         labels = torch.tensor([_FAKE if x["is_fake"] else _REAL for x in batched_inputs], device=self.device)
         truth = self._truth(batched_inputs, images)
-        losses = {"loss_cls": self.class_weight * F.cross_entropy(self._class_logits(features, images), labels)}
+        losses = {
+            "loss_cls": self.class_weight * F.cross_entropy(self._class_logits(features, images.image_sizes), labels)
+        }
         with torch.autocast(self.device.type, enabled=False):
             by_picture = map_bce(map_logits.float(), truth.maps, truth.valid)
             losses["loss_map"] = self.map_weight * _mean_of(by_picture, truth.known)
@@ -211,7 +219,7 @@ class SwinUNet(nn.Module):
     @torch.no_grad()
     def _predict(self, batched_inputs: list[dict]) -> list[dict]:
         images, features, map_logits = self._network(batched_inputs)
-        scores = self._class_logits(features, images).softmax(dim=1)[:, _FAKE].tolist()
+        scores = self._class_logits(features, images.image_sizes).softmax(dim=1)[:, _FAKE].tolist()
         outputs = []
         with torch.autocast(self.device.type, enabled=False):
             for row, score, logits, unpadded in zip(

@@ -213,7 +213,7 @@ def test_dfdc(tmp_path):
         "dfdc_train_part_0/a.mp4": 0,
         "dfdc_train_part_0/b.mp4": 1,
     }
-    assert report.counts == {"missing_file": 1, "bad_line": 1, "outside_root": 1}
+    assert report.counts == {"missing_file": 1, "bad_line": 2, "outside_root": 1}
     assert names_of(load_dataset(tmp_path, "valid", video=VideoOptions(1))[0]) == ["c.mp4"]
     rows, _ = load_dataset(tmp_path, "test", video=VideoOptions(1))
     assert [(row["image_id"], row["is_fake"]) for row in rows] == [

@@ -1,0 +1,115 @@
+"""Scores of videos: by hand, in the table, from a store, and between processes."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+from ddl_d2.data.datasets import VideoOptions, load_dataset
+from ddl_d2.evaluation import (
+    METRIC_NAMES,
+    VIDEO_METRIC_NAMES,
+    EvaluationError,
+    ForgeryEvaluator,
+    ImageResult,
+    ResultTable,
+    table_from_store,
+)
+from ddl_d2.evaluation.functional import scores_of_videos, video_score
+from ddl_d2.evaluation.packing import pack_results, unpack_results
+from ddl_d2.inference.store import PredictionStore, PredictionStoreWriter
+from tests.video_files import write_mask_video, write_video
+
+
+def frame(video, number, label, score, **more):
+    return ImageResult(f"{video}/{number}", label, score, None, True, 4, 4, video_id=video, **more)
+
+
+def test_by_hand():
+    scores = [0.1 * i for i in range(11)]  # 0 .. 1; the highest tenth of eleven is one frame
+    assert video_score(scores) == pytest.approx(0.5)
+    assert video_score(scores, "max") == video_score(scores, "topk") == 1.0
+    assert video_score([0.0] * 18 + [0.4, 0.8], "topk") == pytest.approx(0.6)  # two of twenty
+    assert video_score([0.3], "topk") == 0.3
+    with pytest.raises(ValueError, match="mean, topk, max, not 'median'"):
+        video_score([0.3], "median")
+    with pytest.raises(ValueError, match="without frames"):
+        video_score([])
+
+
+@pytest.mark.parametrize("rule", ["mean", "topk", "max"])
+def test_the_order_of_frames_changes_no_bit(rule):
+    scores = np.random.default_rng(0).random(1000)
+    expected = video_score(scores, rule)
+    for seed in range(20):
+        assert video_score(np.random.default_rng(seed).permutation(scores), rule) == expected
+
+
+def test_grouping():
+    ids, labels, scores = scores_of_videos(["b", "a", "b", "a"], [1, 0, 1, 0], [0.9, 0.1, 0.5, 0.3])
+    assert (ids, labels.tolist()) == (["a", "b"], [0, 1])
+    assert scores == pytest.approx([0.2, 0.7])
+    with pytest.raises(ValueError, match="video a has both"):
+        scores_of_videos(["a", "a"], [0, 1], [0.5, 0.5])
+
+
+def test_table():
+    """Frames are ranked worse than videos: 0.5 of a fake lies below 0.6 of a real, but .7 above .35 and .4."""
+    rows = [frame("r", 0, 0, 0.1), frame("r", 1, 0, 0.6), frame("f", 0, 1, 0.5), frame("f", 1, 1, 0.9)]
+    rows += [frame("s", 0, 0, 0.4)]
+    metrics = ResultTable(rows).metrics()
+    assert tuple(metrics) == METRIC_NAMES + VIDEO_METRIC_NAMES
+    assert metrics["auc"] == pytest.approx(5 / 6)  # of 2 x 3 pairs one is wrong
+    assert (metrics["video_auc"], metrics["video_accuracy"], metrics["video_eer"], metrics["video_ap"]) == (1, 1, 0, 1)
+    assert (metrics["num_videos"], metrics["num_images"]) == (3, 5)
+    assert ResultTable(rows).metrics(video_score="max")["video_accuracy"] == pytest.approx(2 / 3)
+    shuffled = ResultTable(rows[::-1] + rows[:2]).metrics()  # repeated frames count once
+    assert str(shuffled) == str(metrics)  # NaN is not equal to itself
+    unscored = ResultTable(row._replace(score=None) for row in rows).metrics()
+    assert math.isnan(unscored["video_auc"])
+    assert unscored["num_videos"] == 3
+
+
+def test_table_refusals():
+    rows = [frame("r", 0, 0, 0.1), frame("f", 0, 1, 0.5)]
+    with pytest.raises(EvaluationError, match="video f has both"):
+        ResultTable([*rows, frame("f", 1, 0, 0.5)]).metrics()
+    with pytest.raises(EvaluationError, match="1 of 3 images have no video_id though others do: x"):
+        ResultTable([*rows, ImageResult("x", 1, 0.5, None, True, 4, 4)]).metrics()
+    with pytest.raises(EvaluationError, match="f/0 was evaluated twice"):
+        ResultTable([*rows, rows[1]._replace(video_id="g")]).metrics()
+    with pytest.raises(EvaluationError, match="video_score is one of"):
+        ForgeryEvaluator(dataset_rows=[], video_score="median")
+
+
+def test_rows_come_back_from_other_processes():
+    rows = [frame("ü", 0, 1, 0.25), ImageResult("x", 1, 0.5, None, True, 4, 4), frame("", 1, 0, 0.5)]
+    assert list(unpack_results(pickle.loads(pickle.dumps(pack_results(rows))))) == rows
+
+
+def test_evaluator_and_store_agree_on_a_set_of_videos(tmp_path):
+    root = tmp_path / "ff"
+    for name in ("001", "002"):
+        write_video(root / f"original_sequences/youtube/c23/videos/{name}.mp4", size=(32, 48))
+    write_video(root / "manipulated_sequences/Deepfakes/c23/videos/001_002.mp4", size=(32, 48))
+    write_mask_video(root / "manipulated_sequences/Deepfakes/masks/videos/001_002.mp4", size=(32, 48))
+    rows, _ = load_dataset(root, video=VideoOptions(3))
+    evaluator = ForgeryEvaluator(
+        dataset_rows=rows, store=PredictionStoreWriter(tmp_path / "store"), output_dir=tmp_path, video_score="max"
+    )
+    rng = np.random.default_rng(0)
+    for row in rows:
+        forged = np.zeros((32, 48), np.float32)
+        forged[:, :24] = row["is_fake"]
+        score = float(np.float32(rng.random()))
+        evaluator.process([{**row, "height": 32, "width": 48}], [{"fake_score": score, "forgery_map": forged}])
+    metrics = evaluator.evaluate()["ddl"]
+    assert (metrics["num_videos"], metrics["num_images"], metrics["num_localized"]) == (3, 9, 3)
+    assert metrics["f1"] > 0.9  # the mask video is lossy at its edge
+    store = PredictionStore(tmp_path / "store")
+    assert store.has_maps
+    assert table_from_store(store, rows, workers=2).metrics(video_score="max") == metrics
+    assert '"video_score": "max"' in (tmp_path / "metrics.json").read_text()

@@ -1,0 +1,100 @@
+"""Predicting videos: which frames, in how much memory, and the curve."""
+
+from __future__ import annotations
+
+import json
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from ddl_d2.data.image_io import ImageReadError, iter_video_frames, read_image
+from ddl_d2.inference.curve import draw_curve
+from ddl_d2.inference.overlay import FORGED, GREEN
+from ddl_d2.inference.video import annotate_video
+from tests.video_files import grey_of, write_video
+
+
+def predictor(image):
+    """A score that tells the frame: frame 2 of `write_video` scores 0.02."""
+    return {
+        "fake_score": float(np.clip((image.mean() - grey_of(0)) / 800, 0, 1)),
+        "forgery_map": torch.zeros(image.shape[:2]),
+    }
+
+
+def test_evenly_spaced_frames_and_rules(tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", 20)
+    for rule, score in (("mean", 0.1), ("max", 0.175), ("topk", 0.175)):
+        head = annotate_video(
+            clip, predictor, tmp_path / "o/r.json", curve=tmp_path / "o/r.png", frames=4, video_score=rule
+        )
+        report = json.loads((tmp_path / "o/r.json").read_text())
+        # Four parts of five frames: 2, 7, 12, 17, which score .02, .07, .12, .17.
+        assert [row["frame"] for row in report["frames"]] == [2, 7, 12, 17]
+        assert [row["seconds"] for row in report["frames"]] == [0.08, 0.28, 0.48, 0.68]
+        assert head["score"] == pytest.approx(score, abs=0.01)
+        assert head["video_score"] == rule
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["r.json", "r.png"]
+    assert read_image(tmp_path / "o/r.png").shape == (300, 1000, 3)
+
+
+@pytest.mark.parametrize("frames", [0, 20])
+def test_few_frames_are_alive_however_long_the_video(tmp_path, frames):
+    alive, highest = weakref.WeakSet(), 0
+
+    class Held:
+        pass
+
+    def counting(image):
+        nonlocal highest
+        held = Held()
+        weakref.finalize(image, lambda h=held: None)  # `held` lives as long as the frame
+        alive.add(held)
+        highest = max(highest, len(alive))
+        return predictor(image)
+
+    clip = write_video(tmp_path / "clip.mp4", 30)
+    annotate_video(clip, counting, tmp_path / "r.json", video=tmp_path / "v.mp4", frames=frames)
+    assert highest <= 2
+    assert len(list(iter_video_frames(tmp_path / "v.mp4"))) == (frames or 30)
+
+
+def test_damage_in_the_middle_leaves_nothing(tmp_path):
+    def fails(image):
+        if image.mean() > grey_of(5):
+            raise ImageReadError("clip.mp4", "damaged")
+        return predictor(image)
+
+    clip = write_video(tmp_path / "clip.mp4", 10)
+    with pytest.raises(ImageReadError):
+        annotate_video(clip, fails, tmp_path / "a/b/r.json", video=tmp_path / "a/b/v.mp4", curve=tmp_path / "a/b/r.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def count(figure, colour):
+    return int((figure == np.array(colour)).all(axis=2).sum())
+
+
+def test_curve():
+    times = np.arange(50) / 25
+    low, high = draw_curve(times, np.full(50, 0.2)), draw_curve(times, np.full(50, 0.8))
+    assert count(low, GREEN) > 500
+    assert count(low, FORGED) == 0
+    assert count(high, FORGED) > 500
+    rows = np.flatnonzero((high == np.array(FORGED)).all(axis=2).any(axis=1))
+    below = np.flatnonzero((low == np.array(GREEN)).all(axis=2).any(axis=1))
+    assert rows.max() < below.min()  # 0.8 is drawn above 0.2
+    both = draw_curve(times, np.linspace(0, 1, 50))
+    assert abs(count(both, GREEN) - count(both, FORGED)) < 0.2 * count(both, GREEN)
+
+
+def test_curves_of_odd_lengths():
+    assert count(draw_curve([3.0], [0.9], title="one"), FORGED) > 10
+    long = draw_curve(np.arange(100_000) / 25, np.random.default_rng(0).random(100_000))
+    assert long.shape == (300, 1000, 3)
+    with pytest.raises(ValueError, match="not 0 for 0"):
+        draw_curve([], [])
+    with pytest.raises(ValueError, match="not 1 for 2"):
+        draw_curve([0.0], [0.1, 0.2])
