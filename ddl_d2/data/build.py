@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,8 +23,10 @@ from detectron2.data import build_detection_test_loader, build_detection_train_l
 from detectron2.utils import comm
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from ddl_d2.config import ConfigError
 from ddl_d2.data.face_crop import LargestFace
-from ddl_d2.data.forgery.face_cache import build_face_finder
+from ddl_d2.data.forgery.face_cache import CachedFaceFinder
+from ddl_d2.data.forgery.faces import make_finder
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import ClassBalancedSampler, StatefulSampler, TrainingSampler
 from ddl_d2.data.self_blending import build_self_blending_mapper
@@ -172,8 +176,32 @@ def build_train_mapper(cfg: CfgNode) -> Mapper:
     if cfg.INPUT.FACE_CROP.ENABLED:
         crop = LargestFace(build_face_finder(cfg), margin=cfg.INPUT.FACE_CROP.MARGIN)
     if cfg.INPUT.SELF_BLEND.ENABLED:
-        return build_self_blending_mapper(cfg, crop=crop)
+        return build_self_blending_mapper(cfg, build_face_finder(cfg), crop=crop)
     return ForgeryDatasetMapper(cfg, True, crop=crop)
+
+
+def build_face_finder(cfg: CfgNode) -> CachedFaceFinder:
+    """The finder of INPUT.FACES.
+
+    Raises:
+        ConfigError: an unknown finder.
+        FaceFinderUnavailable: a library or model is missing.
+    """
+    faces = cfg.INPUT.FACES
+    try:
+        finder = make_finder(
+            faces.FINDER, yunet_model=faces.YUNET_MODEL or None, landmark_model=faces.LANDMARK_MODEL or None
+        )
+    except ValueError as error:
+        raise ConfigError(f"INPUT.FACES.FINDER: {error}") from error
+    return CachedFaceFinder(finder, face_cache_folder(faces.CACHE))
+
+
+def face_cache_folder(chosen: str) -> Path:
+    """`chosen`, or the user's cache folder."""
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddl_d2" / "faces"
 
 
 def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any, np.ndarray]:

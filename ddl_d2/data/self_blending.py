@@ -19,7 +19,6 @@ from detectron2.data import transforms as T
 from ddl_d2.config import ConfigError
 from ddl_d2.data.face_crop import crop_around
 from ddl_d2.data.forgery.appearance import PostOptions, apply_steps, draw_post_steps
-from ddl_d2.data.forgery.face_cache import build_face_finder
 from ddl_d2.data.forgery.faces import Face, FaceFinder
 from ddl_d2.data.forgery.forge import Forgery, NoSuitableFace, self_blend
 from ddl_d2.data.forgery.options import ForgeryOptions
@@ -140,15 +139,16 @@ class SelfBlendingMapper:
         return packed
 
 
-def build_self_blending_mapper(cfg: CfgNode, *, crop: Crop | None = None) -> ForgeryDatasetMapper | SelfBlendingMapper:
+def build_self_blending_mapper(
+    cfg: CfgNode, finder: FaceFinder, *, crop: Crop | None = None
+) -> ForgeryDatasetMapper | SelfBlendingMapper:
     """The training mapper of a config with INPUT.SELF_BLEND.ENABLED; `crop` where pictures are not made into pairs.
 
     Raises:
         ConfigError: a value of INPUT.SELF_BLEND is out of its limits.
-        FaceFinderUnavailable: the face finder is not installed.
     """
     blend = cfg.INPUT.SELF_BLEND
-    blender = SelfBlender(build_face_finder(cfg), forgery_options(blend))
+    blender = SelfBlender(finder, forgery_options(blend))
     if blend.PAIRS:
         margin = tuple(blend.FACE_CROP_MARGIN) if blend.FACE_CROP else None
         post = post_options(blend.POST) if blend.POST.ENABLED else None

@@ -10,9 +10,8 @@ from detectron2.config import get_cfg
 from skimage import data as photographs
 
 from ddl_d2.config import ConfigError, add_ddl_config
-from ddl_d2.data.build import TrainLoader, _real_only
+from ddl_d2.data.build import TrainLoader, _real_only, build_face_finder, face_cache_folder
 from ddl_d2.data.forgery.appearance import PostOptions
-from ddl_d2.data.forgery.face_cache import build_face_finder, face_cache_folder
 from ddl_d2.data.forgery.faces import Face
 from ddl_d2.data.forgery.options import ForgeryOptions
 from ddl_d2.data.mapper import ForgeryDatasetMapper

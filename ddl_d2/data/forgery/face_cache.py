@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.config import CfgNode
 
-from ddl_d2.config import ConfigError
-from ddl_d2.data.forgery.faces import Face, FaceFinder, make_finder
+from ddl_d2.data.forgery.faces import Face, FaceFinder
 
 _VERSION = 1
 
@@ -104,27 +102,3 @@ def _write(path: Path, faces: list[Face]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-
-
-def build_face_finder(cfg: CfgNode) -> CachedFaceFinder:
-    """The finder of INPUT.FACES.
-
-    Raises:
-        ConfigError: an unknown finder.
-        FaceFinderUnavailable: a library or model is missing.
-    """
-    faces = cfg.INPUT.FACES
-    try:
-        finder = make_finder(
-            faces.FINDER, yunet_model=faces.YUNET_MODEL or None, landmark_model=faces.LANDMARK_MODEL or None
-        )
-    except ValueError as error:
-        raise ConfigError(f"INPUT.FACES.FINDER: {error}") from error
-    return CachedFaceFinder(finder, face_cache_folder(faces.CACHE))
-
-
-def face_cache_folder(chosen: str) -> Path:
-    """`chosen`, or the user's cache folder."""
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddl_d2" / "faces"
