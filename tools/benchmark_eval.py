@@ -263,14 +263,14 @@ class Watched:
 
 def store_once(store: PredictionStore, rows: list[dict[str, Any]]) -> dict[str, float]:
     """Seconds of one evaluation by what they were spent on."""
-    maps, masks = Watched(store.read_map), Watched(ground_truth.read_mask)
-    headers, counting = Watched(from_store.read_image_size), Watched(pixel_counts)
+    maps, masks = Watched(store.read_map), Watched(ground_truth.read_row_mask)
+    headers, counting = Watched(from_store.read_row_size), Watched(pixel_counts)
     thresholds = Watched(binarize_map)
     start = time.process_time()
     with (
         mock.patch.object(store, "read_map", maps),
-        mock.patch.object(ground_truth, "read_mask", masks),
-        mock.patch.object(from_store, "read_image_size", headers),
+        mock.patch.object(ground_truth, "read_row_mask", masks),
+        mock.patch.object(from_store, "read_row_size", headers),
         mock.patch.object(compare_module, "pixel_counts", counting),
         mock.patch.object(compare_module, "binarize_map", thresholds),
     ):
@@ -312,7 +312,7 @@ def _plainly_evaluated(store: PredictionStore, rows: list[dict[str, Any]]) -> di
     results = []
     for row in rows:
         found = store.read_map(row["image_id"]).astype(np.int64) * 2 > 255
-        mask = ground_truth.read_mask(row["mask_file_name"]) if row["is_fake"] else np.zeros_like(found)
+        mask = ground_truth.read_row_mask(row) if row["is_fake"] else np.zeros_like(found)
         counts = tuple(int((a & b).sum()) for a, b in ((found, mask), (found, ~mask), (~found, mask), (~found, ~mask)))
         score = store.score(row["image_id"])
         results.append(ImageResult(row["image_id"], row["is_fake"], score, counts, True, *found.shape))
