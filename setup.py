@@ -21,6 +21,10 @@ CSRC = "ddl_d2/csrc"
 HEADERS = sorted(glob.glob(f"{CSRC}/*.h"))
 # No -march=native and no -ffast-math: the CPU kernel picks its instruction set at run time, and NaN must stay NaN.
 CXX_FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math"]
+if sys.platform == "linux":
+    # For the compiler only: without it at::parallel_for runs on one thread. The linker is not told, so that the threads
+    # are those of the OpenMP library that torch has loaded, not of a second one.
+    CXX_FLAGS.append("-fopenmp")
 NVCC_FLAGS = ["-O3", "-std=c++17", "-lineinfo"]
 
 
