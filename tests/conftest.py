@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
 
+from ddl_d2.data.forgery.faces import DlibFaceFinder, FaceFinderUnavailable
 from ddl_d2.data.image_io import write_png
 from ddl_d2.engine.setup import load_config
 
@@ -36,6 +40,24 @@ TINY = [
     "SOLVER.AMP.ENABLED", "False",
     "DATALOADER.NUM_WORKERS", "0",
 ]  # fmt: skip
+
+
+def load_tool(name: str) -> ModuleType:
+    """tools/`name`.py as a module, with the other files of that folder beside it."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+
+
+@pytest.fixture(scope="module")
+def needs_dlib() -> None:
+    """Skips where dlib or its landmark model is not installed."""
+    try:
+        DlibFaceFinder()
+    except FaceFinderUnavailable as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

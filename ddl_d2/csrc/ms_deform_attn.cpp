@@ -143,6 +143,15 @@ Gradients checked_backward(const at::Tensor& grad_output, DDL_FORWARD_ARGS) {
   return kKernel(grad_output, DDL_FORWARD_NAMES);
 }
 
+// Whether at::parallel_for uses threads here: the compiler was told of OpenMP.
+bool cpu_parallel() {
+#ifdef _OPENMP
+  return true;
+#else
+  return false;
+#endif
+}
+
 bool cuda_built() {
 #ifdef DDL_WITH_CUDA
   return true;
@@ -161,6 +170,7 @@ TORCH_LIBRARY(ddl_d2, m) {
       "ms_deform_attn_backward(Tensor grad_output, Tensor value, Tensor spatial_shapes, Tensor level_start_index, "
       "Tensor sampling_locations, Tensor attention_weights) -> (Tensor, Tensor, Tensor)");
   m.def("_cpu_capability(str? force=None) -> str", &cpu_capability);
+  m.def("_cpu_parallel() -> bool", &cpu_parallel);
   m.def("_cuda_built() -> bool", &cuda_built);
 }
 

@@ -48,14 +48,6 @@ def largest_box(boxes: Sequence[Box]) -> Box | None:
     return max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), default=None)
 
 
-def paste_back(cropped: np.ndarray, window: tuple[int, int, int, int], shape: tuple[int, int]) -> np.ndarray:
-    """A forgery map of a crop (the size of `window`) in the picture (H, W) it was cut from; 0 outside the crop."""
-    x0, y0, x1, y1 = window
-    whole = np.zeros(shape, dtype=cropped.dtype)
-    whole[y0:y1, x0:x1] = cropped
-    return whole
-
-
 def crop_around(image: np.ndarray, face: Face, *, margins: Sequence[float] | np.ndarray) -> tuple[np.ndarray, Face]:
     """A picture (uint8 H×W×3) cut to the landmarks of one of its faces, and that face in it; see `face_window`."""
     (left, top), (right, bottom) = face.landmarks.min(axis=0), face.landmarks.max(axis=0)

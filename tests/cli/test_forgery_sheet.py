@@ -1,30 +1,19 @@
 """tools/forgery_sheet.py: sheets of the right shape, the same for one seed, and one-line errors."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage
 
-from ddl_d2.data.forgery.faces import DlibFaceFinder, FaceFinderUnavailable
 from ddl_d2.data.forgery.regions import REGIONS
 from ddl_d2.data.image_io import read_image, write_png
-from tests.conftest import ROOT
+from tests.conftest import load_tool
 
 
 @pytest.fixture(scope="module")
-def tool():
-    try:
-        DlibFaceFinder()
-    except FaceFinderUnavailable as error:
-        pytest.skip(str(error))
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import forgery_sheet
-    finally:
-        sys.path.pop(0)
-    return forgery_sheet
+def tool(needs_dlib):
+    return load_tool("forgery_sheet")
 
 
 def test_a_row_per_region(tool, tmp_path):

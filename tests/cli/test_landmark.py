@@ -1,30 +1,19 @@
 """tools/landmark.py: every picture once, failures at the end, resumable."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage
 
-from ddl_d2.data.forgery.faces import DlibFaceFinder, FaceFinderUnavailable
 from ddl_d2.data.image_io import read_image, write_png
-from tests.conftest import ROOT
+from tests.conftest import load_tool
 
 
 @pytest.fixture(scope="module")
-def tool():
-    try:
-        DlibFaceFinder()
-    except FaceFinderUnavailable as error:
-        pytest.skip(str(error))
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import landmark
-    finally:
-        sys.path.pop(0)
-    return landmark
+def tool(needs_dlib):
+    return load_tool("landmark")
 
 
 @pytest.fixture

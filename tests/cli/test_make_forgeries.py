@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddl_d2.data.forgery.faces import DlibFaceFinder, FaceFinderUnavailable
+from ddl_d2.data.forgery.faces import FaceFinderUnavailable
 from ddl_d2.data.forgery.photos import ForgerySetError
 from ddl_d2.data.image_io import read_image, read_mask
 
@@ -15,12 +15,7 @@ TOOL = ROOT / "tools" / "make_forgeries.py"
 TINY = ["--builtin", "--count", "8", "--size", "96", "--valid-share", "0.25", "--workers", "2"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _needs_dlib():
-    try:
-        DlibFaceFinder()
-    except FaceFinderUnavailable as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("needs_dlib")
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:

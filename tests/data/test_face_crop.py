@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ddl_d2.data.face_crop import LargestFace, crop_to_face, face_window, largest_box, paste_back
+from ddl_d2.data.face_crop import LargestFace, crop_to_face, face_window, largest_box
 from ddl_d2.data.forgery.faces import Face
 
 
@@ -43,14 +43,6 @@ def test_no_face_is_the_whole_picture(picture):
 def test_largest():
     assert largest_box([(0, 0, 3, 3), (5, 5, 9, 9), (10, 10, 14, 14)]) == (5, 5, 9, 9)
     assert largest_box([]) is None
-
-
-def test_paste_back(picture):
-    window = face_window((20.0, 10.0, 40.0, 30.0), (40, 60), margins=(0.0,) * 4)
-    whole = paste_back(np.ones((20, 20), np.float32), window, (40, 60))
-    assert whole.shape == (40, 60)
-    assert whole.sum() == 400
-    assert whole[10:30, 20:40].all()
 
 
 class _Boxes:

@@ -13,6 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ddl_d2.data.forgery.options import ForgeryOptions
+
 Step = dict[str, Any]
 
 # Grey value of an RGB pixel (ITU-R BT.601), once for each channel.
@@ -174,14 +176,7 @@ def draw_post_steps(rng: np.random.Generator, options: PostOptions | None = None
     Draw once per pair and hand the same steps to `apply_steps` for both pictures. Masks stay as they are.
     """
     options = options or PostOptions()
-    steps: list[Step] = []
-    if rng.random() < options.rgb_shift_prob:
-        steps.append({"name": "shift_rgb", "offsets": [drawn(rng, options.rgb_shift) for _ in range(3)]})
-    if rng.random() < options.colour_prob:
-        steps.append({"name": "hue", "degrees": drawn(rng, options.hue)})
-        steps.append({"name": "saturation", "factor": drawn(rng, options.saturation)})
-    if rng.random() < options.tone_prob:
-        steps.append(tone_step(rng, options.brightness, options.contrast))
+    steps = draw_colour_steps(rng, options)
     if rng.random() < options.sharpen_prob:
         steps.append({"name": "sharpen", "amount": drawn(rng, options.sharpen), "sigma": 1.0})
     if rng.random() < options.downscale_prob:
@@ -192,12 +187,25 @@ def draw_post_steps(rng: np.random.Generator, options: PostOptions | None = None
     return steps
 
 
+def draw_colour_steps(rng: np.random.Generator, options: PostOptions | ForgeryOptions) -> list[Step]:
+    """RGB shift, hue with saturation, brightness with contrast, each with its probability of `options`."""
+    steps: list[Step] = []
+    if rng.random() < options.rgb_shift_prob:
+        steps.append({"name": "shift_rgb", "offsets": [drawn(rng, options.rgb_shift) for _ in range(3)]})
+    if rng.random() < options.colour_prob:
+        steps.append({"name": "hue", "degrees": drawn(rng, options.hue)})
+        steps.append({"name": "saturation", "factor": drawn(rng, options.saturation)})
+    if rng.random() < options.tone_prob:
+        steps.append(_tone_step(rng, options.brightness, options.contrast))
+    return steps
+
+
 def drawn(rng: np.random.Generator, limits: tuple[float, float]) -> float:
     """A number drawn evenly from a range, rounded so that the record of it is the whole truth."""
     return round(float(rng.uniform(*limits)), 4)
 
 
-def tone_step(rng: np.random.Generator, brightness: tuple[float, float], contrast: tuple[float, float]) -> Step:
+def _tone_step(rng: np.random.Generator, brightness: tuple[float, float], contrast: tuple[float, float]) -> Step:
     """A step of brightness (share of 255) and contrast (change of the gain 1) drawn from their ranges."""
     gain, bias = round(1 + drawn(rng, contrast), 4), round(255 * drawn(rng, brightness), 4)
     return {"name": "contrast", "gain": gain, "bias": bias}

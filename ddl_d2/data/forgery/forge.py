@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ddl_d2.data.forgery.appearance import Step, apply_steps, drawn, tone_step
+from ddl_d2.data.forgery.appearance import Step, apply_steps, draw_colour_steps, drawn
 from ddl_d2.data.forgery.blend import blend
 from ddl_d2.data.forgery.faces import NUM_LANDMARKS, Face
 from ddl_d2.data.forgery.options import ForgeryOptions, IntRange, Range
@@ -255,14 +255,7 @@ def _draw_softening(rng: np.random.Generator, options: ForgeryOptions) -> Soften
 
 def draw_appearance(width: float, rng: np.random.Generator, options: ForgeryOptions) -> list[Step]:
     """Draw a change of colour and frequency for a face of `width` pixels."""
-    steps: list[Step] = []
-    if rng.random() < options.rgb_shift_prob:
-        steps.append({"name": "shift_rgb", "offsets": [drawn(rng, options.rgb_shift) for _ in range(3)]})
-    if rng.random() < options.colour_prob:
-        steps.append({"name": "hue", "degrees": drawn(rng, options.hue)})
-        steps.append({"name": "saturation", "factor": drawn(rng, options.saturation)})
-    if rng.random() < options.tone_prob:
-        steps.append(tone_step(rng, options.brightness, options.contrast))
+    steps = draw_colour_steps(rng, options)
     if rng.random() < options.frequency_prob:
         steps.append(_draw_frequency(width, rng, options))
     if rng.random() < options.noise_prob:

@@ -6,6 +6,8 @@ the square root of the factor (self-blending with local displacement, Sci. Rep. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -62,11 +64,16 @@ def region_mask(landmarks: np.ndarray, region: str, shape: tuple[int, int], *, a
     Returns:
         bool H×W; what lies outside the picture is cut off.
     """
+    return polygon_mask(region_polygons(landmarks, region, area_factor=area_factor), shape)
+
+
+def polygon_mask(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """bool H×W of `shape`, True inside the convex polygons (float N×2 of (x, y), pixel centres at whole numbers)."""
     canvas = np.zeros(shape, np.uint8)
-    for polygon in region_polygons(landmarks, region, area_factor=area_factor):
+    for polygon in polygons:
         points = np.round(polygon * (1 << _SUBPIXEL_BITS)).astype(np.int32)
         cv2.fillConvexPoly(canvas, points, 1, lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
-    return canvas.astype(bool)
+    return canvas.view(bool)
 
 
 def _centroid(polygon: np.ndarray) -> np.ndarray:

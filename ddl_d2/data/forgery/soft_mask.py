@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ddl_d2.data.forgery.regions import polygon_mask
 from ddl_d2.data.forgery.warp import Box
 
 _ENLARGED = 1.5
 _FIELD_CELL = 4  # the elastic noise is drawn on a grid this coarse (raster pixels): its blur is wider anyway
-_SUBPIXEL_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,11 @@ def soft_region_mask(
     scale = softening.raster / max(side, 1.0)
     columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
     ratio = np.array([columns / width, rows / height])
-    raster = np.zeros((rows, columns), np.uint8)
-    for polygon in polygons:
-        points = (polygon - (x0, y0) + 0.5) * ratio - 0.5  # pixel centres at whole numbers in both
-        cv2.fillConvexPoly(raster, np.round(points * (1 << _SUBPIXEL_BITS)).astype(np.int32), 255, shift=_SUBPIXEL_BITS)
-    soft = soften(raster > 0, softening)
+    # Pixel centres are at whole numbers in picture and raster alike.
+    raster = polygon_mask([(polygon - (x0, y0) + 0.5) * ratio - 0.5 for polygon in polygons], (rows, columns))
+    soft = soften(raster, softening)
     way = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
-    hard = cv2.resize(raster, (width, height), interpolation=way) > 127
+    hard = cv2.resize(raster * np.uint8(255), (width, height), interpolation=way) > 127
     return hard, np.clip(cv2.resize(soft, (width, height), interpolation=way), 0, 1)  # OpenCV's weights sum to 1 + 1e-7
 
 
