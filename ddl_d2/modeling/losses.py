@@ -50,6 +50,11 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     return (values * weights).sum(dim=axes) / weights.sum(dim=axes)
 
 
+def mean_of_known(by_picture: Tensor, known: Tensor) -> Tensor:
+    """Mean of B losses over the pictures that are known (bool B); 0, and still connected, if there is none."""
+    return (by_picture * known).sum() / known.sum().clamp(min=1)
+
+
 def map_bce(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     """Mean binary cross-entropy over the valid pixels: B×H×W logits, B×H×W targets in [0, 1], bool B×H×W -> B."""
     return masked_mean(F.binary_cross_entropy_with_logits(logits, targets, reduction="none"), valid)

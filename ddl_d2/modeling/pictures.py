@@ -6,9 +6,12 @@ Shapes: `B` pictures, `H, W` pixels. A size is (height, width); a picture has th
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList, Instances
 from torch import Tensor
@@ -22,6 +25,36 @@ def normalized_batch(batched_inputs: list[dict], mean: Tensor, std: Tensor, divi
     batch = ImageList.from_tensors(pictures, divisibility)
     batch.tensor = batch.tensor.contiguous(memory_format=torch.channels_last)
     return batch
+
+
+def stretched_batch(batched_inputs: list[dict], size: Size, mean: Tensor, std: Tensor) -> Tensor:
+    """Rows with `image` uint8 3×H×W -> one batch B×3×h×w of `size`, normalised, channels last; shape is not kept."""
+    pictures = [_stretched(x["image"].to(mean.device).float(), size) for x in batched_inputs]
+    batch = (torch.stack(pictures) - mean) / std
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def stretched_maps(batched_inputs: list[dict], size: Size, device: torch.device) -> Tensor:
+    """The `true_map` of each row as `stretched_batch` moves it: float B×h×w, the forged share of each place."""
+    return torch.stack([_stretched(true_map(x).to(device)[None], size)[0] for x in batched_inputs])
+
+
+def _stretched(planes: Tensor, size: Size) -> Tensor:
+    """Float C×H×W -> C×h×w, bilinear with antialiasing; values stay within those there were."""
+    if tuple(planes.shape[-2:]) == size:
+        return planes
+    return F.interpolate(planes[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def true_map(row: dict) -> Tensor:
+    """Float H×W in [0, 1]: how forged each pixel of a row is, by its `soft_mask` or else its `forgery_mask`."""
+    soft = row.get("soft_mask")
+    return (row["forgery_mask"] if soft is None else soft).float()
+
+
+def known_maps(batched_inputs: list[dict], device: torch.device) -> Tensor:
+    """bool B: which rows' forged pixels are known (`localization_valid`); those of the others mean nothing."""
+    return torch.tensor([bool(x.get("localization_valid", True)) for x in batched_inputs], device=device)
 
 
 def groups_of_one_size(batched_inputs: list[dict], divisibility: int) -> list[list[int]]:
@@ -43,6 +76,21 @@ def to_original(padded_map: Tensor, unpadded: Size, original: Size) -> Tensor:
     if unpadded == original:
         return padded_map[: unpadded[0], : unpadded[1]].contiguous()
     return sem_seg_postprocess(padded_map[None], unpadded, *original)[0]
+
+
+def map_output(
+    row: dict, probabilities: Tensor, unpadded: Size, fake_score: float | None = None, **regions: Any
+) -> dict[str, Any]:
+    """What a system without instances of its own predicts for a row, at its original size.
+
+    Args:
+        probabilities: the map at the network's input size, which may be padded beyond `unpadded`; float in [0, 1].
+        fake_score: None leaves it to the caller.
+        regions: `threshold`, `mode` and `limit` of `map_instances`.
+    """
+    forgery_map = to_original(probabilities, unpadded, original_size(row, unpadded)).clamp_(0, 1)
+    output: dict[str, Any] = {"forgery_map": forgery_map, "instances": map_instances(forgery_map, **regions)}
+    return output if fake_score is None else output | {"fake_score": fake_score}
 
 
 def forged_instances(masks: list[Tensor], scores: list[Tensor], size: Size, device: torch.device) -> Instances:

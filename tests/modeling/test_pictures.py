@@ -1,7 +1,17 @@
 import pytest
 import torch
 
-from ddl_d2.modeling.pictures import map_instances, normalized_batch, original_size, to_original
+from ddl_d2.modeling.pictures import (
+    known_maps,
+    map_instances,
+    map_output,
+    normalized_batch,
+    original_size,
+    stretched_batch,
+    stretched_maps,
+    to_original,
+    true_map,
+)
 
 
 def test_pictures_are_normalised_before_they_are_padded():
@@ -61,3 +71,33 @@ def test_the_largest_regions_are_kept():
 
 def test_regions_that_touch_at_a_corner_are_one():
     assert len(map_instances(torch.eye(3), threshold=0.5, mode="connected_components", limit=10)) == 1
+
+
+def test_the_truth_is_the_soft_mask_or_else_the_mask():
+    mask = torch.tensor([[True, False]])
+    assert true_map({"forgery_mask": mask}).tolist() == [[1, 0]]
+    assert true_map({"forgery_mask": mask, "soft_mask": torch.tensor([[0.75, 0.25]])}).tolist() == [[0.75, 0.25]]
+    assert known_maps([{}, {"localization_valid": False}], torch.device("cpu")).tolist() == [True, False]
+
+
+def test_pictures_are_stretched_to_one_size():
+    mean, std = torch.full((3, 1, 1), 100.0), torch.full((3, 1, 1), 2.0)
+    wide = torch.full((3, 2, 6), 104, dtype=torch.uint8)
+    exact = torch.arange(48, dtype=torch.uint8).view(3, 4, 4)
+    batch = stretched_batch([{"image": wide}, {"image": exact}], (4, 4), mean, std)
+    torch.testing.assert_close(batch[0], torch.full((3, 4, 4), 2.0))  # (104 - 100) / 2
+    assert torch.equal(batch[1], (exact.float() - 100) / 2)  # not resampled
+    # Two columns to one with a triangle of twice the width: 3/8 + 3/8 of the forged pair, 1/8 of each neighbour.
+    mask = torch.zeros(4, 8, dtype=torch.bool)
+    mask[:, 2:4] = True
+    shares = stretched_maps([{"forgery_mask": mask}], (4, 4), torch.device("cpu"))
+    torch.testing.assert_close(shares[0], torch.tensor([[1 / 7, 3 / 4, 1 / 8, 0]]).expand(4, 4))
+
+
+def test_a_map_becomes_an_output_at_the_original_size():
+    row = {"height": 6, "width": 10}
+    output = map_output(row, torch.full((4, 8), 0.75), (3, 5), 0.5, threshold=0.5, mode="union", limit=5)
+    assert output["fake_score"] == 0.5
+    assert output["forgery_map"].shape == (6, 10)
+    assert output["instances"].pred_masks.all()
+    assert "fake_score" not in map_output(row, torch.zeros(3, 5), (3, 5), threshold=0.5, mode="union", limit=5)

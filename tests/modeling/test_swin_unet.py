@@ -167,22 +167,9 @@ def test_a_soft_mask_is_the_truth_where_there_is_one(build, make_row):
     assert model([row])["loss_map"].item() == pytest.approx(entropy / 2, rel=1e-5)
 
 
-def test_without_a_soft_mask_the_truth_is_the_union_of_the_forged_instances(build, make_row):
-    model = build("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "2")
-    row = make_row(0)
-    forged = row["instances"].gt_masks.tensor
-    row["instances"] = type(row["instances"])(
-        forged.shape[-2:],
-        gt_classes=torch.tensor([0, 1, 1]),
-        gt_masks=type(row["instances"].gt_masks)(torch.cat([~forged, forged, forged.roll(5, 2)])),
-    )
-    assert torch.equal(model._true_map(row), (forged | forged.roll(5, 2))[0].float())
-
-
 def test_real_pictures_are_authentic_everywhere(build, make_row):
     model = build().train()
     row = make_row(0, fake=False)
-    assert not model._true_map(row).any()
     model.decoder.forward = lambda features: torch.full((1, 64, 96), -50.0)
     assert model([row])["loss_map"] < 1e-6
 

@@ -23,8 +23,15 @@ from ddl_d2.config import ConfigError
 from ddl_d2.layers.linear import use_fast_linear
 from ddl_d2.modeling.full_precision import keep_in_fp32
 from ddl_d2.modeling.heads import valid_average
-from ddl_d2.modeling.losses import feature_similarity, local_diversity, map_bce, pool_valid, printed_similarity
-from ddl_d2.modeling.pictures import groups_of_one_size, map_instances, normalized_batch, original_size, to_original
+from ddl_d2.modeling.losses import (
+    feature_similarity,
+    local_diversity,
+    map_bce,
+    mean_of_known,
+    pool_valid,
+    printed_similarity,
+)
+from ddl_d2.modeling.pictures import groups_of_one_size, known_maps, map_output, normalized_batch, true_map
 from ddl_d2.modeling.unet_decoder import SwinUNetDecoder
 
 DIVERSITIES = ("features", "printed", "none")
@@ -46,8 +53,7 @@ class SwinUNet(nn.Module):
         class_weight, map_weight, diversity_weight: α, β, γ.
         diversity: what L_m compares between places: "features" of F (cosines times `tau`, as the text says; then P_m is
             taught by the ground truth directly), the "printed" products of P_m, or "none".
-        num_classes: as in the mapper: the forged class of `instances` is the last one.
-        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `map_instances`.
+        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `pictures.map_instances`.
 
     Raises:
         ConfigError: an unknown `diversity`.
@@ -65,7 +71,6 @@ class SwinUNet(nn.Module):
         diversity_weight: float,
         diversity: str,
         tau: float,
-        num_classes: int,
         pixel_mean: list[float],
         pixel_std: list[float],
         map_threshold: float,
@@ -88,7 +93,6 @@ class SwinUNet(nn.Module):
         self.class_weight, self.map_weight, self.diversity_weight = class_weight, map_weight, diversity_weight
         self.diversity = diversity
         self.tau = tau
-        self.num_classes = num_classes
         self.size_divisibility = max(backbone.size_divisibility, self.stride)
         self.map_threshold = map_threshold
         self.instance_mode = instance_mode
@@ -123,7 +127,6 @@ class SwinUNet(nn.Module):
             "diversity_weight": unet.DIVERSITY_WEIGHT,
             "diversity": unet.DIVERSITY,
             "tau": unet.TAU,
-            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "map_threshold": cfg.TEST.MAP_THRESHOLD,
@@ -139,7 +142,7 @@ class SwinUNet(nn.Module):
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """Mapper rows -> losses, or predictions.
 
-        `image` uint8 3×H×W; in training `is_fake`, and `soft_mask` float H×W in [0, 1] or else `instances`.
+        `image` uint8 3×H×W; in training `is_fake`, and `soft_mask` float H×W in [0, 1] or else `forgery_mask` bool.
         """
         if self.training:
             return self._losses(batched_inputs)
@@ -181,10 +184,10 @@ class SwinUNet(nn.Module):
         }
         with torch.autocast(self.device.type, enabled=False):
             by_picture = map_bce(map_logits.float(), truth.maps, truth.valid)
-            losses["loss_map"] = self.map_weight * _mean_of(by_picture, truth.known)
+            losses["loss_map"] = self.map_weight * mean_of_known(by_picture, truth.known)
             if self.coarse_map is not None:
                 for name, by_picture in self._diversity(self.coarse_map, features[self.deepest].float(), truth).items():
-                    losses[name] = self.diversity_weight * _mean_of(by_picture, truth.known)
+                    losses[name] = self.diversity_weight * mean_of_known(by_picture, truth.known)
         return losses
 
     def _diversity(self, coarse_map: nn.Module, deepest: Tensor, truth: Truth) -> dict[str, Tensor]:
@@ -203,35 +206,22 @@ class SwinUNet(nn.Module):
         maps = torch.zeros(len(batched_inputs), *images.tensor.shape[-2:], device=self.device)
         valid = torch.zeros_like(maps, dtype=torch.bool)
         for b, (row, (height, width)) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
-            maps[b, :height, :width] = self._true_map(row)
+            maps[b, :height, :width] = true_map(row)
             valid[b, :height, :width] = True
-        known = [bool(row.get("localization_valid", True)) for row in batched_inputs]
-        return Truth(maps, valid, torch.tensor(known, device=self.device))
-
-    def _true_map(self, row: dict) -> Tensor:
-        """Float H×W in [0, 1]: how forged each pixel is."""
-        if row.get("soft_mask") is not None:
-            return row["soft_mask"].to(self.device, torch.float32)
-        instances = row["instances"]
-        forged = instances.gt_masks.tensor[instances.gt_classes == self.num_classes - 1]
-        return forged.to(self.device).any(dim=0).float()
+        return Truth(maps, valid, known_maps(batched_inputs, self.device))
 
     @torch.no_grad()
     def _predict(self, batched_inputs: list[dict]) -> list[dict]:
         images, features, map_logits = self._network(batched_inputs)
         scores = self._class_logits(features, images.image_sizes).softmax(dim=1)[:, _FAKE].tolist()
-        outputs = []
+        regions = {"threshold": self.map_threshold, "mode": self.instance_mode, "limit": self.max_instances}
         with torch.autocast(self.device.type, enabled=False):
-            for row, score, logits, unpadded in zip(
-                batched_inputs, scores, map_logits.float(), images.image_sizes, strict=True
-            ):
-                original = original_size(row, unpadded)
-                forgery_map = to_original(logits.sigmoid(), unpadded, original).clamp_(0, 1)
-                instances = map_instances(
-                    forgery_map, threshold=self.map_threshold, mode=self.instance_mode, limit=self.max_instances
+            return [
+                map_output(row, logits.sigmoid(), unpadded, score, **regions)
+                for row, score, logits, unpadded in zip(
+                    batched_inputs, scores, map_logits.float(), images.image_sizes, strict=True
                 )
-                outputs.append({"fake_score": score, "forgery_map": forgery_map, "instances": instances})
-        return outputs
+            ]
 
 
 class Truth(NamedTuple):
@@ -240,11 +230,6 @@ class Truth(NamedTuple):
     maps: Tensor
     valid: Tensor
     known: Tensor
-
-
-def _mean_of(by_picture: Tensor, known: Tensor) -> Tensor:
-    """Mean over the known pictures; 0, and still connected to the network, if there is none."""
-    return (by_picture * known).sum() / known.sum().clamp(min=1)
 
 
 def _small_linear(in_features: int, out_features: int) -> nn.Linear:
