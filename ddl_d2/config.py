@@ -17,9 +17,12 @@ class ConfigError(ValueError):
 def add_ddl_config(cfg: CfgNode) -> None:
     """Add the keys below to `cfg` (a Detectron2 `get_cfg()`), in place."""
     _add_data_keys(cfg)
+    _add_augment_keys(cfg)
     _add_self_blending_keys(cfg)
     _add_model_keys(cfg)
+    _add_lfdl_keys(cfg)
     _add_solver_keys(cfg)
+    _add_engine_keys(cfg)
     _add_test_keys(cfg)
 
 
@@ -44,6 +47,9 @@ def _add_data_keys(cfg: CfgNode) -> None:
     # FaceForensics++: compression "raw" (or "c0"), "c23" or "c40", and the methods used ([] = all that are there).
     datasets.FF_COMPRESSION = "c23"
     datasets.FF_METHODS = []
+    # Further sets in DDL-I's layout, such as a generator's pictures: a list of [name, root, weight]. Each is registered
+    # as <name>_{train,valid,test}; in training its pictures come `weight` times as often as their number says.
+    datasets.SOURCES = []
     # Evenly spaced frames taken from each video; 0 = all.
     datasets.FRAMES_PER_VIDEO = 32
     # A fake without a mask file: "skip" it, take it as "full"ly forged, keep it for the "score" only, or "error".
@@ -79,16 +85,65 @@ def _add_data_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FACES.LANDMARK_MODEL = ""
     # Folder in which found faces are remembered, by content of the picture. "" = a folder in the user's cache.
     cfg.INPUT.FACES.CACHE = ""
-    # Cut each training picture to its largest face, with a margin of this share of the face's width and height on each
-    # side. (SELF_BLEND has a crop of its own.)
+    # Show the network face crops: in training one of a picture, in testing all, and their predictions are put together.
+    # (In training, the pairs of SELF_BLEND have a crop of their own.)
     cfg.INPUT.FACE_CROP = CfgNode()
     cfg.INPUT.FACE_CROP.ENABLED = False
+    # What is cut: the face's "box", with a margin of this share of its width and height on each side; or by S2's rule
+    # around five "landmarks" (eyes, nose, mouth), with margins of its own.
+    cfg.INPUT.FACE_CROP.RULE = "box"
     cfg.INPUT.FACE_CROP.MARGIN = 0.25
+    # A crop of more than this share of the picture is the whole picture (1.0 = never).
+    cfg.INPUT.FACE_CROP.WHOLE_ABOVE = 0.7
+    # Which face of a training picture: the "largest", or one at "random" each time.
+    cfg.INPUT.FACE_CROP.TRAIN_FACE = "largest"
+    # Training rows carry the box of the nose, for a system that labels pixels of pictures without masks.
+    cfg.INPUT.FACE_CROP.NOSE_BOX = False
     # The most pixels (height x width, from the header) that a picture from outside may have.
     cfg.INPUT.MAX_PIXELS = 64_000_000
 
     # "TrainingSampler" (uniform) or "ClassBalancedSampler" (real and fake equally often).
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
+    # The share of the training rows that may be unreadable: they are skipped, counted and listed; above it training
+    # stops (0 = at the first).
+    cfg.DATALOADER.MAX_BAD_SHARE = 0.01
+
+
+def _add_augment_keys(cfg: CfgNode) -> None:
+    """More augmentations of training pictures; a probability of 0 is off. Ranges are [smallest, largest]."""
+    augment = cfg.INPUT.AUGMENT = CfgNode()
+    # A vertical flip (a horizontal one is RANDOM_FLIP's), and a turn by 0, 1, 2 or 3 quarters.
+    augment.VERTICAL_FLIP_PROB = 0.0
+    augment.QUARTER_TURNS_PROB = 0.0
+    # Shift (share of the sides), scale (1 +- SCALE) and turn (degrees) at once; what comes in is black and authentic.
+    augment.AFFINE_PROB = 0.0
+    augment.SHIFT = 0.0625
+    augment.SCALE = 0.2
+    augment.ROTATE = 45.0
+    # Grey instead of colours.
+    augment.GREY_PROB = 0.0
+    # One of these, each as likely: brightness +- share of 255 with contrast 1 +- CONTRAST; an offset along the
+    # principal components of the picture's colours, of deviation PCA; hue, saturation and value +- HSV (half
+    # degrees, of 255).
+    augment.COLOUR_PROB = 0.0
+    augment.COLOUR_KINDS = ["brightness_contrast", "fancy_pca", "hsv"]
+    augment.BRIGHTNESS = 0.3
+    augment.CONTRAST = 0.3
+    augment.PCA = 0.1
+    augment.HSV = [20, 30, 20]
+    # Gaussian noise; its variance, in squared grey levels.
+    augment.NOISE_PROB = 0.0
+    augment.NOISE_VARIANCE = [10.0, 60.0]
+    # One of these, each as likely; the sizes of their kernels in pixels, odd.
+    augment.BLUR_PROB = 0.0
+    augment.BLUR_KINDS = ["gaussian", "motion"]
+    augment.BLUR_KERNEL = [3, 11]
+    augment.MOTION_KERNEL = [3, 7]
+    # Forgeries of real and fake pictures alike: a rectangle copied elsewhere, a rectangle painted over from around it;
+    # and its sides, as shares of the picture's.
+    augment.COPY_MOVE_PROB = 0.0
+    augment.INPAINT_PROB = 0.0
+    augment.FORGED_SIDE = [0.05, 0.8]
 
 
 def _add_self_blending_keys(cfg: CfgNode) -> None:
@@ -271,11 +326,69 @@ def _add_model_keys(cfg: CfgNode) -> None:
     unet.DIVERSITY = "features"
     # With "features": the sigmoid's argument is this times the cosine.
     unet.TAU = 10.0
+    _add_mesorch_keys(model)
+
+
+def _add_lfdl_keys(cfg: CfgNode) -> None:
+    """LFDL. Its two encoders are both MODEL.TIMM's model: legacy_xception, or an EfficientNet-Lite."""
+    lfdl = cfg.MODEL.LFDL = CfgNode()
+    # Every picture is stretched to a square of this side, in pixels.
+    lfdl.INPUT_SIZE = 299
+    # Noise residuals are multiplied by this before they are clipped to +-3; 127.5 clips as the literature does.
+    lfdl.SRM_SCALE = 1.0
+    # How the streams enhance each other: by "simultaneous" updates (the paper) or "sequential" ones (released code).
+    lfdl.CMCE = "simultaneous"
+    # Attention and patch fusion of the "paper" or of the "released" code.
+    lfdl.LFGA = "paper"
+    lfdl.MPFF = "paper"
+    # Channels to which stages are brought to be compared; of the pixel head's and of the classifier's hidden layers.
+    lfdl.FUSION_DIM = 512
+    lfdl.PIXEL_DIMS = [256, 64]
+    lfdl.CLASS_DIMS = [2048, 4096]
+    # In the classifier.
+    lfdl.DROPOUT = 0.5
+    # Weights of the losses: class, cells of the grid, pixels.
+    lfdl.CLASS_WEIGHT = 1.0
+    lfdl.PATCH_WEIGHT = 1.0
+    lfdl.PIXEL_WEIGHT = 1.0
+    # Which head gives the map: "pixel" or "patch".
+    lfdl.MAP = "pixel"
+    # Label locations in fake pictures without a known mask by their likeness to noses of fakes and to real pictures
+    # (off: such pictures teach the class only), from this many steps on. Best with INPUT.FACE_CROP.NOSE_BOX.
+    lfdl.PSEUDO_LABELS = CfgNode()
+    lfdl.PSEUDO_LABELS.ENABLED = False
+    lfdl.PSEUDO_LABELS.WARMUP_ITERS = 0
+
+
+def _add_mesorch_keys(model: CfgNode) -> None:
+    mesorch = model.MESORCH = CfgNode()
+    # Every picture is stretched to a square of this side, a multiple of 32.
+    mesorch.INPUT_SIZE = 512
+    # The share of each axis' frequencies that counts as low.
+    mesorch.FREQUENCY_CUT = 0.05
+    # Low frequencies are those low along one axis or both ("published"), or along both ("square").
+    mesorch.LOW_PASS = "published"
+    # A gate weighs the maps at each place, with this many channels inside; off: maps are added up (Mesorch-P).
+    mesorch.GATE = True
+    mesorch.GATE_CHANNELS = 192
+    # The encoder of high frequencies and that of low ones: any hierarchical timm model, or a MiT ("mit_b0" ... "mit_b5").
+    mesorch.LOCAL = CfgNode()
+    mesorch.LOCAL.NAME = "convnext_tiny"
+    mesorch.GLOBAL = CfgNode()
+    mesorch.GLOBAL.NAME = "mit_b3"
+    # As MODEL.TIMM.PRETRAINED; for a MiT "" or a local file.
+    mesorch.LOCAL.PRETRAINED = ""
+    mesorch.GLOBAL.PRETRAINED = ""
+    mesorch.LOCAL.DROP_PATH_RATE = 0.0
+    mesorch.GLOBAL.DROP_PATH_RATE = 0.1
+    # Which features become maps; stages behind the last are left out.
+    mesorch.LOCAL.MAPS = ["res2", "res3", "res4", "res5"]
+    mesorch.GLOBAL.MAPS = ["res2", "res3", "res4", "res5"]
 
 
 def _add_solver_keys(cfg: CfgNode) -> None:
     solver = cfg.SOLVER
-    # "ADAMW" or "SGD".
+    # "ADAMW", "ADAM" (decay as an L2 penalty) or "SGD".
     solver.OPTIMIZER = "ADAMW"
     solver.BASE_LR = 1e-4
     solver.WEIGHT_DECAY = 0.05
@@ -304,6 +417,15 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     solver.MAX_TO_KEEP = 5
 
 
+def _add_engine_keys(cfg: CfgNode) -> None:
+    cfg.ENGINE = CfgNode()
+    # Seconds after which a training step, a batch from data workers, or a wait for other ranks counts as hung; the run
+    # then ends with an error. 0 = never (ranks wait half an hour for each other).
+    cfg.ENGINE.HANG_TIMEOUT = 300.0
+    # Seconds after SIGTERM for ending the step and saving; then the run ends without.
+    cfg.ENGINE.STOP_GRACE = 60.0
+
+
 def _add_test_keys(cfg: CfgNode) -> None:
     test = cfg.TEST
     # Pictures per step of an evaluation (each rank).
@@ -318,7 +440,20 @@ def _add_test_keys(cfg: CfgNode) -> None:
     test.EMPTY_SCORE = "skip"
     # The picture's score when there is no image head: "mean", "max" or "topk" (mean of the highest 1 %) of its map.
     test.IMAGE_SCORE = "max"
+    # With INPUT.FACE_CROP, a picture's score from its faces': "mean", "max", or "confident" (the mean of those >= 0.5,
+    # or of all where there are none).
+    test.FACE_SCORE = "confident"
     # A video's score from its frames': their "mean", the "max", or "topk" (the mean of the highest tenth).
     test.VIDEO_SCORE = "mean"
     # Write a prediction store (scores, maps) when evaluating.
     test.SAVE_PREDICTIONS = False
+    # Pictures with a side longer than SIZE (pixels after the resizing; with INPUT.MIN_SIZE_TEST 0 there is none) are seen
+    # in tiles of that side, BATCH_SIZE at once. 0 = no tiles.
+    test.TILE = CfgNode()
+    test.TILE.SIZE = 0
+    test.TILE.BATCH_SIZE = 1
+    # Neighbouring tiles overlap by at least this share of their side, up to 0.5; their maps are blended there.
+    test.TILE.OVERLAP = 0.125
+    # A picture's score from its tiles': the "max", the "mean", or "topk" (the mean of the highest tenth); or by IMAGE_SCORE
+    # of the blended "map".
+    test.TILE.SCORE = "max"

@@ -37,6 +37,16 @@ TINY = [
     "MODEL.MASK_FORMER.DEC_LAYERS", "3",
     "MODEL.MASK_FORMER.TRAIN_NUM_POINTS", "64",
     "MODEL.SWIN_UNET.EMBED_DIM", "12",
+    "MODEL.MESORCH.INPUT_SIZE", "64",
+    "MODEL.MESORCH.GATE_CHANNELS", "8",
+    "MODEL.MESORCH.LOCAL.NAME", "convnext_atto",
+    "MODEL.MESORCH.LOCAL.PRETRAINED", "",
+    "MODEL.MESORCH.GLOBAL.NAME", "mit_b0",
+    "MODEL.MESORCH.GLOBAL.PRETRAINED", "",
+    "MODEL.LFDL.INPUT_SIZE", "96",
+    "MODEL.LFDL.FUSION_DIM", "8",
+    "MODEL.LFDL.PIXEL_DIMS", "[8, 8]",
+    "MODEL.LFDL.CLASS_DIMS", "[16, 16]",
     "SOLVER.AMP.ENABLED", "False",
     "DATALOADER.NUM_WORKERS", "0",
 ]  # fmt: skip
@@ -116,10 +126,14 @@ def reference(shared):
 
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory) -> Path:
+    """`make_tiny_set`, once."""
+    return make_tiny_set(tmp_path_factory.mktemp("tiny_set"))
+
+
+def make_tiny_set(root: Path, train: int = 4, valid: int = 3) -> Path:
     """DDL-I-shaped noise, 64 × 80: 4 + 4 pictures to train on, 3 + 3 to validate on. Fakes have a grey square."""
-    root = tmp_path_factory.mktemp("tiny_set")
     rng = np.random.default_rng(0)
-    for split, count in (("train", 4), ("valid", 3)):
+    for split, count in (("train", train), ("valid", valid)):
         for folder in ("real", "fake", "masks"):
             (root / split / folder).mkdir(parents=True)
         for i in range(count):

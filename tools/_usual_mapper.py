@@ -15,18 +15,12 @@ from detectron2.structures import BitMasks, Instances
 from PIL import Image
 
 from ddl_d2.data.build import seeded
+from ddl_d2.data.degradations import JpegTransform
 from ddl_d2.data.ground_truth import read_forgery_mask
 from ddl_d2.data.image_io import read_image
 from ddl_d2.data.mapper import ForgeryDatasetMapper
-from ddl_d2.data.transforms import (
-    AntialiasedResize,
-    CroppedResize,
-    DrawnDistortion,
-    JpegTransform,
-    PhotometricDistortion,
-    PointwiseColour,
-    RandomCropKeepingForgery,
-)
+from ddl_d2.data.photometric import DrawnDistortion, PhotometricDistortion, PointwiseColour
+from ddl_d2.data.transforms import AntialiasedResize, CroppedResize, RandomCropKeepingForgery
 
 Row = Mapping[str, Any]
 

@@ -50,8 +50,8 @@ from ddl_d2.data.datasets import load_dataset
 from ddl_d2.data.image_io import read_image, write_png
 from ddl_d2.data.instances import forgery_mask_to_instances
 from ddl_d2.data.mapper import ForgeryDatasetMapper
+from ddl_d2.data.photometric import PhotometricDistortion
 from ddl_d2.data.samplers import TrainingSampler
-from ddl_d2.data.transforms import PhotometricDistortion
 from ddl_d2.engine.memory import keep_freed_memory
 from ddl_d2.engine.setup import load_config
 

@@ -5,10 +5,10 @@
         --input face.jpg folder/ "more/*.png" --output out/ --opts MODEL.WEIGHTS output/model_final.pth
     python tools/demo.py --config-file ... --video-input clip.mp4 --output out/ --opts MODEL.WEIGHTS ...
 
-For each picture: an overlay (.png) and the numbers (.json), with --heat-map also what the score rests on
-(.heat_map.png); for all of them predictions.json. For a video: the scores of its frames (.json), their curve (.png) and
-the annotated video (.mp4, without sound), or with --frames 32 the scores of as many evenly spaced frames and no video.
-No display is needed.
+For each picture: an overlay (.png) and the numbers (.json; with INPUT.FACE_CROP also those of each face crop), with
+--heat-map also what the score rests on (.heat_map.png); for all of them predictions.json. For a video: the scores of
+its frames (.json), their curve (.png) and the annotated video (.mp4, without sound), or with --frames 32 the scores of
+as many evenly spaced frames and no video. No display is needed.
 
 Exit code 0: all went well; 1: some pictures of several could not be read; 2: nothing could be done.
 """

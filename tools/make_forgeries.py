@@ -5,8 +5,10 @@
     python tools/make_forgeries.py --real-dir photographs --output data/mine --count 2000 --workers 8
 
 The forgeries are self-blended: regions of a face are displaced, recoloured, re-sharpened or re-compressed, and blended
-back into the same picture. They serve to try the whole pipeline and to train without forged samples; they are not a
-benchmark. Many photographs: find their faces with tools/landmark.py first, in parallel, and give its cache.
+back into the same picture. With --style combination they are coarse splices: faces of the folder's other photographs
+are laid over a picture's or pasted anywhere; use photographs whose terms allow that. The sets serve to try the whole
+pipeline and to train without forged samples; they are not a benchmark. Many photographs: find their faces with
+tools/landmark.py first, in parallel, and give its cache.
 """
 
 from __future__ import annotations
@@ -34,10 +36,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=520, help="pictures in all, half real, half forged (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (%(default)s)")
     parser.add_argument("--valid-share", type=float, default=0.23, help="share kept for valid (%(default)s)")
-    parser.add_argument("--size", type=int, default=256, help="side of the square pictures, pixels (%(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=256, help="side of a canvas, else the shortest side at most, pixels (%(default)s)"
+    )
     parser.add_argument(
         "--style", choices=STYLES, default="canvas",
-        help="canvas: several faces, easy forgeries; faces: face crops, forged as in training (%(default)s)",
+        help="canvas: several faces, easy forgeries; faces: face crops, forged as in training; combination: whole "
+        "photographs with faces of others in them (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     parser.add_argument("--landmarks", type=Path, metavar="DIR", help="cache of faces, as tools/landmark.py fills it")

@@ -5,22 +5,26 @@
     python tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_best.pth
     torchrun --nproc-per-node 8 tools/train_net.py --config-file ...
 
-`--resume` goes on from OUTPUT_DIR. Without a GPU, --num-gpus counts CPU processes. Everything after the flags is
-KEY VALUE. `--eval-only` writes metrics.json and a prediction store under OUTPUT_DIR/inference/<dataset>.
+`--resume` goes on from the newest valid checkpoint in OUTPUT_DIR. SIGTERM ends the step, saves and exits with 143.
+Without a GPU, --num-gpus counts CPU processes. Everything after the flags is KEY VALUE. `--eval-only` writes
+metrics.json and a prediction store under OUTPUT_DIR/inference/<dataset>.
 """
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
+from collections.abc import Callable, Sequence
 
 from _cli import cli_errors
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ddl_d2.config import ConfigError
 from ddl_d2.engine.checkpoint import build_trained_model
-from ddl_d2.engine.launch import launch
+from ddl_d2.engine.launch import RankError, launch
 from ddl_d2.engine.memory import keep_freed_memory
 from ddl_d2.engine.setup import load_config
 from ddl_d2.engine.trainer import ForgeryTrainer, distributed
@@ -47,8 +51,8 @@ def evaluate(cfg) -> None:
     ForgeryTrainer.test(cfg, distributed(model), evaluators)
 
 
-def check_first(args: Namespace) -> Namespace:
-    """What can be seen to be wrong before any process is started is said once, not by every rank."""
+def check_first(args: Namespace) -> CfgNode:
+    """What can be seen to be wrong before any process is started is said once, not by every rank; -> the config."""
     if not args.config_file:
         raise ConfigError("--config-file is missing; see configs/")
     cfg = load_config(args.config_file, args.opts)
@@ -56,9 +60,19 @@ def check_first(args: Namespace) -> Namespace:
         raise ConfigError("DATASETS.TRAIN is empty: nothing to train on")
     if args.eval_only and not cfg.DATASETS.TEST:
         raise ConfigError("DATASETS.TEST is empty: nothing to evaluate")
-    return args
+    return cfg
+
+
+@cli_errors()
+def run(words: Sequence[str] | None = None, *, main: Callable[[Namespace], None] = main) -> None:
+    """The command line; `main` is every rank's work."""
+    args = default_argument_parser().parse_args(words)
+    engine = check_first(args).ENGINE
+    try:
+        launch(main, args, hang_timeout=engine.HANG_TIMEOUT, grace=engine.STOP_GRACE)
+    except RankError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    with cli_errors():
-        launch(main, check_first(default_argument_parser().parse_args()))
+    run()

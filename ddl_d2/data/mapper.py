@@ -11,6 +11,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 
+from ddl_d2.data.face_crop import FaceWindow, cut, nose_box, nose_points
 from ddl_d2.data.ground_truth import read_forgery_mask
 from ddl_d2.data.image_io import MAX_PIXELS, read_row_image
 from ddl_d2.data.instances import forgery_mask_to_instances
@@ -18,8 +19,8 @@ from ddl_d2.data.transforms import build_augmentations
 
 EMPTY_POLICIES = ("keep", "relabel")
 
-# (picture, mask) -> a part of them, such as a face.
-Crop = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+# Picture -> the windows of it that are shown instead of the whole: one in training, all that there are in testing.
+Crop = Callable[[np.ndarray], Sequence[FaceWindow]]
 
 # (picture, mask, row) -> (picture, mask, is_fake): turns a real picture into a forged one while training.
 Forge = Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], tuple[np.ndarray, np.ndarray, int]]
@@ -33,14 +34,21 @@ class ForgeryDatasetMapper:
     - `image`: uint8 RGB tensor, 3 x H x W, after augmentation; not padded (the model pads its batch),
     - `height`, `width`: of the picture as stored on disk (after its EXIF orientation),
 
+    in testing with a `crop` instead of `image`
+
+    - `crops`: one {`image`: as above, `window`: (x0, y0, x1, y1) in pixels of the picture as stored} for each window
+      (what a system makes of them: `modeling/face_crops.py`),
+
     and in training
 
-    - `is_fake`: 0 or 1, for the crop (see `empty_policy`),
+    - `is_fake`: 0 or 1, for what is shown (see `empty_policy`); a window of `crop` in which nothing is forged is real,
     - `forgery_mask`: bool tensor, H x W,
     - `instances`: `gt_classes` and `gt_masks`, possibly none (see `data/instances.py`),
     - `localization_valid`: False for a fake whose mask is not known. Its `forgery_mask` and `instances` are then empty
       and mean nothing: a criterion must leave the picture out of its localization losses,
-    - `mask_resized`: True where the mask file had another size than the picture.
+    - `mask_resized`: True where the mask file had another size than the picture,
+    - `nose_box`, if asked for and if `crop` found a face whose nose is still in `image`: float tensor (x0, y0, x1, y1)
+      in pixels of `image`; see `face_crop.nose_box`.
     """
 
     @configurable
@@ -56,6 +64,7 @@ class ForgeryDatasetMapper:
         max_pixels: int = MAX_PIXELS,
         crop: Crop | None = None,
         forge: Forge | None = None,
+        nose_box: bool = False,
     ) -> None:
         """
         Args:
@@ -64,8 +73,9 @@ class ForgeryDatasetMapper:
             instance_mode, num_classes, min_instance_area: see `forgery_mask_to_instances`.
             empty_policy: a fake whose crop shows no forged pixel "keep"s its label or is "relabel"led real.
             max_pixels: the most pixels a picture may have.
-            crop: called on each training picture and its mask first.
-            forge: called on each training picture before the augmentations.
+            crop: called on each picture first, to cut it (see `Crop`).
+            forge: called on each training picture (cut) before the augmentations.
+            nose_box: whether training rows carry it.
         """
         if empty_policy not in EMPTY_POLICIES:
             raise ValueError(f"INPUT.CROP.EMPTY_POLICY {empty_policy!r} is not one of {', '.join(EMPTY_POLICIES)}")
@@ -78,6 +88,7 @@ class ForgeryDatasetMapper:
         self.max_pixels = max_pixels
         self.crop = crop
         self.forge = forge
+        self.nose_box = nose_box
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True, **overrides: Any) -> dict[str, Any]:
@@ -91,6 +102,7 @@ class ForgeryDatasetMapper:
             "min_instance_area": cfg.INPUT.MIN_INSTANCE_AREA,
             "empty_policy": cfg.INPUT.CROP.EMPTY_POLICY,
             "max_pixels": cfg.INPUT.MAX_PIXELS,
+            "nose_box": cfg.INPUT.FACE_CROP.NOSE_BOX,
             **overrides,
         }
 
@@ -103,20 +115,27 @@ class ForgeryDatasetMapper:
         """
         row, image = self.read(dataset_dict)
         if not self.is_train:
-            augmented = T.AugInput(image)
-            self.augmentations(augmented)
-            row["image"] = _to_tensor(augmented.image)
-            return row
+            return row | shown(image, self.augmentations, self.crop)
         truth = read_forgery_mask(row, *image.shape[:2], max_pixels=self.max_pixels)
         mask = np.zeros(image.shape[:2], dtype=bool) if truth is None else truth.mask
+        nose = None
         if self.crop is not None:
-            image, mask = self.crop(image, mask)
+            ((window, face),) = self.crop(image)
+            image, mask = cut(image, window), cut(mask, window)
+            # Not left to `empty_policy`: a random crop may miss what is forged in a face, but a face is forged or not.
+            if row["is_fake"] and truth is not None and not mask.any():
+                row["is_fake"] = 0
+            if self.nose_box and face is not None:
+                nose = nose_points(face.landmarks) - window[:2]
         is_fake = int(row["is_fake"])
         if self.forge is not None:
             image, mask, is_fake = self.forge(image, mask, row)
-        image, mask, _ = self.augment(image, mask)
+        image, mask, transforms = self.augment(image, mask)
         self.add_targets(row, image, mask, is_fake=is_fake, known=truth is not None)
         row["mask_resized"] = truth is not None and truth.resized
+        box = None if nose is None else nose_box(transforms.apply_coords(nose), image.shape[:2])
+        if box is not None:
+            row["nose_box"] = torch.tensor(box)
         return row
 
     def read(self, dataset_dict: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
@@ -147,6 +166,27 @@ class ForgeryDatasetMapper:
             mask, mode=self.instance_mode, num_classes=self.num_classes, min_area=self.min_instance_area
         )
         row["localization_valid"] = known
+
+
+def shown(image: np.ndarray, augmentation: T.Augmentation, crop: Crop | None) -> dict[str, Any]:
+    """What a network is shown of a picture (uint8 H×W×3 RGB) in testing: `image` or, with a `crop`, `crops`.
+
+    See `ForgeryDatasetMapper`. `augmentation` is applied to the picture or to each crop of it.
+    """
+    if crop is None:
+        return {"image": _augmented(image, augmentation)}
+    return {
+        "crops": [
+            {"image": _augmented(cut(image, found.window), augmentation), "window": found.window}
+            for found in crop(image)
+        ]
+    }
+
+
+def _augmented(image: np.ndarray, augmentation: T.Augmentation) -> torch.Tensor:
+    given = T.AugInput(image)
+    augmentation(given)
+    return _to_tensor(given.image)
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:

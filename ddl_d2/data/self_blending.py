@@ -22,13 +22,11 @@ from ddl_d2.data.forgery.appearance import PostOptions, apply_steps, draw_post_s
 from ddl_d2.data.forgery.faces import Face, FaceFinder
 from ddl_d2.data.forgery.forge import Forgery, NoSuitableFace, self_blend
 from ddl_d2.data.forgery.options import ForgeryOptions
+from ddl_d2.data.forging import build_forge, random_generator
 from ddl_d2.data.mapper import Crop, ForgeryDatasetMapper
-from ddl_d2.data.transforms import JpegTransform, PointwiseColour
+from ddl_d2.data.photometric import PhotometricTransform
 
 logger = logging.getLogger(__name__)
-
-# What these change is the look; everything else moves pixels, and the soft mask with them.
-_PHOTOMETRIC = (PointwiseColour, JpegTransform, T.NoOpTransform)
 
 
 class SelfBlender:
@@ -145,15 +143,21 @@ def build_self_blending_mapper(
     """The training mapper of a config with INPUT.SELF_BLEND.ENABLED; `crop` where pictures are not made into pairs.
 
     Raises:
-        ConfigError: a value of INPUT.SELF_BLEND is out of its limits.
+        ConfigError: a value of INPUT.SELF_BLEND is out of its limits, or pairs with forgeries of INPUT.AUGMENT.
     """
     blend = cfg.INPUT.SELF_BLEND
+    if blend.PAIRS and build_forge(cfg) is not None:
+        raise ConfigError(
+            "INPUT.AUGMENT.COPY_MOVE_PROB and INPAINT_PROB would forge the real picture of a pair: "
+            "set them to 0, or INPUT.SELF_BLEND.PAIRS False"
+        )
     blender = SelfBlender(finder, forgery_options(blend))
     if blend.PAIRS:
         margin = tuple(blend.FACE_CROP_MARGIN) if blend.FACE_CROP else None
         post = post_options(blend.POST) if blend.POST.ENABLED else None
         return SelfBlendingMapper(ForgeryDatasetMapper(cfg, True), blender, crop_margin=margin, post=post)
-    return ForgeryDatasetMapper(cfg, True, crop=crop, forge=ReplaceWithSelfBlended(blender, blend.PROB))
+    forge = build_forge(cfg, first=ReplaceWithSelfBlended(blender, blend.PROB))
+    return ForgeryDatasetMapper(cfg, True, crop=crop, forge=forge)
 
 
 def forgery_options(blend: CfgNode) -> ForgeryOptions:
@@ -181,11 +185,6 @@ def post_options(post: CfgNode) -> PostOptions:
         raise ConfigError(f"INPUT.SELF_BLEND.POST: {error}") from error
 
 
-def random_generator() -> np.random.Generator:
-    """A generator seeded from `np.random`, which the loader seeds for each sample."""
-    return np.random.default_rng(np.random.randint(2**32, size=4, dtype=np.uint64))
-
-
 def _values(node: CfgNode, options: type) -> dict[str, Any]:
     values = {field.name: node[field.name.upper()] for field in dataclasses.fields(options)}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -195,6 +194,6 @@ def _moved(soft: np.ndarray, transforms: T.TransformList) -> np.ndarray:
     """A soft mask after the transforms that move pixels; stored in 255 steps on the way."""
     values = np.repeat(np.rint(soft * 255).astype(np.uint8)[..., None], 3, axis=2)
     for transform in transforms.transforms:
-        if not isinstance(transform, _PHOTOMETRIC):
+        if not isinstance(transform, (PhotometricTransform, T.NoOpTransform)):
             values = transform.apply_image(values)
     return values[..., 0].astype(np.float32) / 255

@@ -1,4 +1,5 @@
-"""Augmentations of pictures and their forgery masks, as Detectron2 `T.Augmentation`s.
+"""Augmentations of pictures and their forgery masks, as Detectron2 `T.Augmentation`s: those that move pixels, and the
+list of all that a config asks for. What changes only the looks is in `photometric` and `degradations`.
 
 Pictures are uint8 RGB H x W x 3; a mask travels as `AugInput.sem_seg`, uint8 H x W with 1 = forged. Every draw comes
 from `np.random`, which the loader seeds for each sample.
@@ -7,7 +8,6 @@ from `np.random`, which the loader seeds for each sample.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,7 +21,10 @@ from fvcore.transforms.transform import (
     VFlipTransform,
 )
 
+from ddl_d2.config import ConfigError
 from ddl_d2.data.antialias import resize_pixels, resize_plane, resize_window
+from ddl_d2.data.degradations import JpegRecompress, RandomBlur, RandomGrey, RandomNoise
+from ddl_d2.data.photometric import PhotometricDistortion, RandomColour, SometimesAugmentation
 
 
 class AntialiasedResize(Transform):
@@ -79,7 +82,7 @@ class ResizeToFit(T.Augmentation):
     ) -> None:
         """
         Args:
-            min_size: length of the shortest edge in pixels, or several to choose from.
+            min_size: length of the shortest edge in pixels, or several to choose from; 0 leaves the picture as it is.
             max_size: the most the longest edge may be, before the random factor.
             scale_range: the factor is drawn uniformly from here.
         """
@@ -91,6 +94,8 @@ class ResizeToFit(T.Augmentation):
     def get_transform(self, image: np.ndarray) -> Transform:
         height, width = image.shape[:2]
         min_size = self.min_sizes[0] if len(self.min_sizes) == 1 else int(np.random.choice(self.min_sizes))
+        if min_size == 0:
+            return NoOpTransform()
         low, high = self.scale_range
         factor = np.random.uniform(low, high) if low != high else low
         target = fitted_size(height, width, min_size, self.max_size, factor)
@@ -210,124 +215,110 @@ class _CopyingVFlip(VFlipTransform):
         return cv2.flip(img, 0)
 
 
-class PointwiseColour(Transform):
-    """Look-up tables, before, within and after HSV: the whole of an SSD distortion in three passes at most."""
+class RandomQuarterTurns(SometimesAugmentation):
+    """Turn by none, one, two or three quarters, each as likely."""
 
-    def __init__(self, before: np.ndarray, hue: np.ndarray, saturation: np.ndarray, after: np.ndarray) -> None:
-        """Each is a uint8 table of 256 values; OpenCV's hue runs from 0 to 179."""
+    def draw(self, image: np.ndarray) -> Transform:
+        turns = int(np.random.randint(4))
+        return QuarterTurns(turns, image.shape[:2]) if turns else NoOpTransform()
+
+
+class QuarterTurns(Transform):
+    """Turn a picture of `size` (height, width) by `turns` quarters against the clock."""
+
+    _WAYS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
+
+    def __init__(self, turns: int, size: tuple[int, int]) -> None:
         super().__init__()
-        self.before, self.hue, self.saturation, self.after = before, hue, saturation, after
+        self.turns = turns % 4
+        self.size = size
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """uint8 H x W x 3 RGB to the same."""
-        if _is_identity(self.hue[:180]) and _is_identity(self.saturation):
-            return _look_up(img, self.after[self.before])
-        hue, saturation, value = cv2.split(cv2.cvtColor(_look_up(img, self.before), cv2.COLOR_RGB2HSV))
-        hsv = cv2.merge([_look_up(hue, self.hue), _look_up(saturation, self.saturation), value])
-        return _look_up(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), self.after)
-
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        return segmentation
+        """H x W (x C) to W x H (x C) or H x W (x C)."""
+        way = self._WAYS[self.turns]
+        return img if way is None else cv2.rotate(img, way)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        return coords
+        """(x, y) points, N x 2, in pixels."""
+        (height, width), (x, y) = self.size, (coords[:, 0], coords[:, 1])
+        turned = ((x, y), (y, width - x), (width - x, height - y), (height - y, x))[self.turns]
+        return np.stack(turned, axis=1)
+
+    def inverse(self) -> Transform:
+        return QuarterTurns(-self.turns, self.size if self.turns % 2 == 0 else self.size[::-1])
 
 
-class PhotometricDistortion(T.Augmentation):
-    """SSD's colour distortion (Liu et al. 2016, section 2.2; the ranges of S1's recipe).
+class RandomShiftScaleRotate(SometimesAugmentation):
+    """Scale and turn a picture about its middle, then shift it; its size stays, what comes in is black (LFDL's)."""
 
-    Brightness +-32, contrast, saturation x0.5..1.5 and hue +-18 (OpenCV's half degrees), each with probability 1/2;
-    contrast comes before or after the HSV steps, a coin decides. After each step values are clipped to 0..255 and cut
-    to integers, as in Detectron2's `ColorAugSSDTransform`; but every step is a look-up table, and saturation and hue
-    share one trip to HSV and back: less is lost to rounding when both are drawn, otherwise the result is the same.
+    def __init__(self, prob: float, *, shift: float = 0.0625, scale: float = 0.2, rotate: float = 45.0) -> None:
+        """
+        Args:
+            prob: how likely the picture is moved.
+            shift: at most so far, either way, as a share of the width and of the height.
+            scale: the factor is 1 +- this, below 1.
+            rotate: degrees, either way.
+
+        Raises:
+            ValueError: a negative range, or a scale of 1 or more.
+        """
+        super().__init__(prob)
+        if min(shift, scale, rotate) < 0 or scale >= 1:
+            raise ValueError(
+                f"shift {shift}, scale {scale} and rotate {rotate} must not be negative, and scale below 1"
+            )
+        self.shift, self.scale, self.rotate = shift, scale, rotate
+
+    def draw(self, image: np.ndarray) -> Transform:
+        height, width = image.shape[:2]
+        angle = np.random.uniform(-self.rotate, self.rotate)
+        factor = np.random.uniform(1 - self.scale, 1 + self.scale)
+        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, factor)
+        matrix[:, 2] += np.random.uniform(-self.shift, self.shift, size=2) * (width, height)
+        return AffineTransform(matrix)
+
+
+class AffineTransform(Transform):
+    """Move the points of a picture by a matrix; its size stays, what comes in is black and authentic.
+
+    Bilinear; a mask goes through it as 0/255 and is cut at one half, as in `AntialiasedResize`.
     """
 
-    def __init__(
-        self,
-        brightness: float = 32.0,
-        contrast: tuple[float, float] = (0.5, 1.5),
-        saturation: tuple[float, float] = (0.5, 1.5),
-        hue: int = 18,
-    ) -> None:
+    def __init__(self, matrix: np.ndarray) -> None:
+        """`matrix`, 2 x 3: (x, y, 1) to (x, y), in pixels from the corner of the picture (pixel centres at halves)."""
         super().__init__()
-        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
-
-    def get_transform(self, image: np.ndarray) -> Transform:
-        del image
-        return self.draw().transform()
-
-    def draw(self) -> DrawnDistortion:
-        uniform, coin = np.random.uniform, lambda: np.random.randint(2) == 1
-        brightness = uniform(-self.brightness, self.brightness) if coin() else None
-        contrast = uniform(*self.contrast) if coin() else None
-        contrast_first = coin()
-        saturation = uniform(*self.saturation) if coin() else None
-        hue = int(np.random.randint(-self.hue, self.hue + 1)) if coin() else None
-        return DrawnDistortion(brightness, contrast, contrast_first, saturation, hue)
-
-
-class DrawnDistortion(NamedTuple):
-    """What `PhotometricDistortion` has drawn; None for a step that is left out."""
-
-    brightness: float | None
-    contrast: float | None
-    contrast_first: bool
-    saturation: float | None
-    hue: int | None
-
-    def transform(self) -> PointwiseColour:
-        """The steps as tables."""
-        before = _IDENTITY if self.brightness is None else affine_table(offset=self.brightness)
-        contrast = _IDENTITY if self.contrast is None else affine_table(gain=self.contrast)
-        saturation = _IDENTITY if self.saturation is None else affine_table(gain=self.saturation)
-        hue = ((_IDENTITY.astype(np.int64) + (self.hue or 0)) % 180).astype(np.uint8)
-        if self.contrast_first:
-            return PointwiseColour(contrast[before], hue, saturation, _IDENTITY)
-        return PointwiseColour(before, hue, saturation, contrast)
-
-
-class JpegRecompress(T.Augmentation):
-    """Compress the picture as JPEG and decode it again, with probability `prob` and a quality drawn from a range."""
-
-    def __init__(self, prob: float, quality_range: tuple[int, int]) -> None:
-        """`quality_range` is inclusive, within 1..100."""
-        super().__init__()
-        self.prob = prob
-        self.quality_range = quality_range
-
-    def get_transform(self, image: np.ndarray) -> Transform:
-        del image
-        if np.random.uniform() >= self.prob:
-            return NoOpTransform()
-        low, high = self.quality_range
-        return JpegTransform(int(np.random.randint(low, high + 1)))
-
-
-class JpegTransform(Transform):
-    """One JPEG round trip of the picture at `quality` (4:2:0 chroma)."""
-
-    def __init__(self, quality: int) -> None:
-        super().__init__()
-        self.quality = quality
+        self.matrix = matrix
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """uint8 H x W x 3 RGB to the same."""
-        bgr = cv2.cvtColor(img, cv2.COLOR_RGB2BGR)
-        done, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
-        if not done:
-            raise ValueError(f"a picture of shape {img.shape} cannot be written as JPEG (65,500 pixels a side at most)")
-        decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
-        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+        """uint8 H x W (x C) to the same."""
+        centred = self.matrix.copy()  # OpenCV's pixel centres are at whole numbers
+        centred[:, 2] += self.matrix[:, :2] @ (0.5, 0.5) - 0.5
+        return cv2.warpAffine(img, centred, img.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        return segmentation
+        """uint8 (0, 1) H x W to the same."""
+        if not segmentation.view(np.bool_).any():
+            return segmentation
+        return (self.apply_image(segmentation * np.uint8(255)) >= 128).view(np.uint8)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        return coords
+        """(x, y) points, N x 2, in pixels."""
+        return coords @ self.matrix[:, :2].T + self.matrix[:, 2]
+
+    def inverse(self) -> Transform:
+        return AffineTransform(cv2.invertAffineTransform(self.matrix))
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
-    """The augmentations that `cfg.INPUT` asks for, in order: fit and scale, crop, flip, colour, JPEG; or only fit."""
+    """The augmentations that `cfg.INPUT` asks for, in order; for testing, only fitting.
+
+    First what moves pixels: fit and scale, crop, flips, quarter turns, shift-scale-rotate. Then what happens to a
+    picture on its way through a camera and a network: colours, noise, blur, JPEG.
+
+    Raises:
+        ConfigError: a value of INPUT.AUGMENT is out of its limits.
+        ValueError: INPUT.CROP.TYPE is not "absolute".
+    """
     inputs = cfg.INPUT
     if not is_train:
         return [ResizeToFit(inputs.MIN_SIZE_TEST, inputs.MAX_SIZE_TEST)]
@@ -343,36 +334,51 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     if inputs.RANDOM_FLIP != "none":
         vertical = inputs.RANDOM_FLIP == "vertical"
         steps.append(RandomFlip(horizontal=not vertical, vertical=vertical))
+    moving, colours, degrading = _augment_steps(inputs.AUGMENT)
+    steps += moving
     if inputs.COLOR_AUG_SSD:
         steps.append(PhotometricDistortion())
+    steps += colours + degrading
     if inputs.JPEG_PROB > 0:
         steps.append(JpegRecompress(inputs.JPEG_PROB, tuple(inputs.JPEG_QUALITY)))
     return steps
 
 
-_IDENTITY = np.arange(256, dtype=np.uint8)
-
-
-def affine_table(gain: float = 1.0, offset: float = 0.0) -> np.ndarray:
-    """uint8 table of `gain * value + offset`, clipped to 0..255 and cut to an integer."""
-    values = _IDENTITY.astype(np.float32) * np.float32(gain) + np.float32(offset)
-    return np.clip(values, 0, 255).astype(np.uint8)
-
-
-def _is_identity(table: np.ndarray) -> bool:
-    return bool(np.array_equal(table, _IDENTITY[: len(table)]))
-
-
-def _look_up(img: np.ndarray, table: np.ndarray) -> np.ndarray:
-    if _is_identity(table):
-        return img
-    # OpenCV takes a single-channel plane of 4 x 1 pixels and a scalar for two arrays: only pictures are added to.
-    shift = _shift_of(table) if img.ndim == 3 else None
-    return cv2.LUT(img, table) if shift is None else cv2.add(img, (shift, shift, shift, 0))
-
-
-def _shift_of(table: np.ndarray) -> int | None:
-    """k if the table is `value + k`, clipped to 0..255: OpenCV adds ten times as fast as it looks up. Else None."""
-    shift = int(table[128]) - 128
-    shifted = np.clip(_IDENTITY.astype(np.int64) + shift, 0, 255)
-    return shift if np.array_equal(table, shifted) else None
+def _augment_steps(augment: CfgNode) -> list[list[T.Augmentation]]:
+    """INPUT.AUGMENT's: those that move pixels, those of colour, those that degrade; without those of probability 0."""
+    for key, value in augment.items():
+        if key.endswith("_PROB") and not 0 <= value <= 1:
+            raise ConfigError(f"INPUT.AUGMENT.{key} is {value}: a probability lies within 0 and 1")
+    try:
+        groups: list[list[SometimesAugmentation | RandomFlip]] = [
+            [
+                RandomFlip(augment.VERTICAL_FLIP_PROB, horizontal=False, vertical=True),
+                RandomQuarterTurns(augment.QUARTER_TURNS_PROB),
+                RandomShiftScaleRotate(
+                    augment.AFFINE_PROB, shift=augment.SHIFT, scale=augment.SCALE, rotate=augment.ROTATE
+                ),
+            ],
+            [
+                RandomGrey(augment.GREY_PROB),
+                RandomColour(
+                    augment.COLOUR_PROB,
+                    kinds=augment.COLOUR_KINDS,
+                    brightness=augment.BRIGHTNESS,
+                    contrast=augment.CONTRAST,
+                    pca=augment.PCA,
+                    hsv=augment.HSV,
+                ),
+            ],
+            [
+                RandomNoise(augment.NOISE_PROB, augment.NOISE_VARIANCE),
+                RandomBlur(
+                    augment.BLUR_PROB,
+                    kinds=augment.BLUR_KINDS,
+                    kernel=augment.BLUR_KERNEL,
+                    motion=augment.MOTION_KERNEL,
+                ),
+            ],
+        ]
+    except ValueError as error:
+        raise ConfigError(f"INPUT.AUGMENT: {error}") from error
+    return [[step for step in group if step.prob > 0] for group in groups]

@@ -32,7 +32,7 @@ _NORMS = (
 
 
 def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW or SGD with the paper's groups: backbone at a lower rate, no decay on norms and embeddings.
+    """AdamW, Adam or SGD with the paper's groups: backbone at a lower rate, no decay on norms and embeddings.
 
     With `SOLVER.CLIP_GRADIENTS.CLIP_TYPE full_model`, all gradients are clipped together to one norm before each step.
     """
@@ -45,9 +45,10 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
         backbone_multiplier=solver.BACKBONE_MULTIPLIER,
     )
-    if solver.OPTIMIZER == "ADAMW":
+    if solver.OPTIMIZER in ("ADAMW", "ADAM"):
+        kind = torch.optim.AdamW if solver.OPTIMIZER == "ADAMW" else torch.optim.Adam
         # One kernel for all parameters of a group instead of five passes over each.
-        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, solver.BASE_LR, fused=True)
+        optimizer: torch.optim.Optimizer = kind(groups, solver.BASE_LR, fused=True)
     else:
         optimizer = torch.optim.SGD(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
     clip = solver.CLIP_GRADIENTS

@@ -12,6 +12,7 @@ from yaml import YAMLError
 from ddl_d2.config import ConfigError, add_ddl_config
 from ddl_d2.data.datasets import register_datasets
 from ddl_d2.engine.precision import PRECISIONS
+from ddl_d2.modeling.tiles import check_tiles
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def check_config(cfg: CfgNode) -> None:
         "INPUT.CROP.EMPTY_POLICY": ("keep", "relabel"),
         "DATASETS.FAKE_WITHOUT_MASK": ("skip", "full", "score", "error"),
         "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "ClassBalancedSampler"),
-        "SOLVER.OPTIMIZER": ("ADAMW", "SGD"),
+        "SOLVER.OPTIMIZER": ("ADAMW", "ADAM", "SGD"),
         "SOLVER.AMP.PRECISION": ("bfloat16", "float16"),
         "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR", "WarmupCosineLR"),
         "TEST.PRECISION": PRECISIONS,
@@ -94,6 +95,7 @@ def check_config(cfg: CfgNode) -> None:
         "TEST.IMAGE_SCORE": ("mean", "max", "topk"),
         "INPUT.FORMAT": ("RGB",),
         "MODEL.SWIN_UNET.DIVERSITY": ("features", "printed", "none"),
+        "MODEL.MESORCH.LOW_PASS": ("published", "square"),
     }
     for key, allowed in choices.items():
         node = cfg
@@ -106,6 +108,9 @@ def check_config(cfg: CfgNode) -> None:
     if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU: use bfloat16, or SOLVER.AMP.ENABLED False")
     _check_sam(cfg.SOLVER)
+    tile = cfg.TEST.TILE
+    if tile.SIZE:
+        check_tiles(size=tile.SIZE, overlap=tile.OVERLAP, score=tile.SCORE, batch_size=tile.BATCH_SIZE)
 
 
 def _check_sam(solver: CfgNode) -> None:

@@ -1,6 +1,6 @@
 """Metrics: pure functions (`functional`), the table they are computed from, and a thin Detectron2 evaluator over it."""
 
-from ddl_d2.evaluation.errors import EvaluationError
+from ddl_d2.evaluation.errors import EvaluationError, IncompleteEvaluation
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.evaluation.from_store import table_from_store
 from ddl_d2.evaluation.report import metrics_table, write_metrics
@@ -12,6 +12,7 @@ __all__ = [
     "EvaluationError",
     "ForgeryEvaluator",
     "ImageResult",
+    "IncompleteEvaluation",
     "ResultTable",
     "metrics_table",
     "table_from_store",

@@ -19,9 +19,10 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
-from ddl_d2.data.image_io import MAX_PIXELS
+from ddl_d2.data.bad_files import BadFile
+from ddl_d2.data.image_io import MAX_PIXELS, ImageReadError
 from ddl_d2.evaluation.compare import compare
-from ddl_d2.evaluation.errors import EvaluationError
+from ddl_d2.evaluation.errors import EvaluationError, IncompleteEvaluation
 from ddl_d2.evaluation.functional import (
     EMPTY_SCORES,
     VIDEO_SCORES,
@@ -51,6 +52,9 @@ class StoreWriter(Protocol):
     def close(self, barrier: Callable[[], None] | None = None) -> None:
         """Complete the store."""
 
+    def abort(self) -> None:
+        """Leave the store incomplete."""
+
 
 class ForgeryEvaluator(DatasetEvaluator):
     """Measures detection and localization over a data set, on one or several processes.
@@ -58,6 +62,9 @@ class ForgeryEvaluator(DatasetEvaluator):
     `evaluate` returns `{"ddl": metrics}` with the keys `results.METRIC_NAMES` (and, for frames of videos,
     `results.VIDEO_METRIC_NAMES`), all numbers, on the main process and `{}` elsewhere. It raises EvaluationError, on
     every process, unless each image of the data set was scored.
+
+    A picture or mask that cannot be read does not end the evaluation where it is met: the others are scored, and
+    `evaluate` then raises IncompleteEvaluation, which lists all such files.
     """
 
     def __init__(
@@ -101,6 +108,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         self._max_pixels = max_pixels
         self._logger = logging.getLogger(__name__)
         self._table = ResultTable()
+        self._bad: dict[str, BadFile] = {}
         self._last_time = time.perf_counter()
 
     def reset(self) -> None:
@@ -108,6 +116,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         if self._store is not None and len(self._table):
             raise EvaluationError("an evaluator with a prediction store serves one evaluation: make a new one")
         self._table = ResultTable()
+        self._bad = {}
         self._last_time = time.perf_counter()
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
@@ -115,16 +124,23 @@ class ForgeryEvaluator(DatasetEvaluator):
 
         Args:
             inputs: mapper's rows: `image_id`, `is_fake` (0, 1 or absent), `mask_file_name` or `fully_forged` (a
-                fake's), `height`, `width` in pixels of the original picture, and `video_id` (a frame's).
+                fake's), `height`, `width` in pixels of the original picture, and `video_id` (a frame's). Where the
+                picture could not be read: `image_id` and `unreadable`, an ImageReadError; its output is not looked at.
             outputs: `fake_score`, P(fake) as a float or 0-d tensor, and `forgery_map`, float tensor or array H x W in
                 [0, 1]; either may be absent or None, but then for all images.
 
         The forgery mask is read from its file at original size, never taken from the mapper, which may have resized
-        it. Raises EvaluationError for impossible outputs and `ImageReadError` for an unreadable mask.
+        it. Raises EvaluationError for impossible outputs.
         """
         seconds = (time.perf_counter() - self._last_time) / max(1, len(inputs))
         for row, output in zip(inputs, outputs, strict=True):
-            self._process_one(row, output, seconds)
+            try:
+                if "unreadable" in row:
+                    raise row["unreadable"]
+                self._process_one(row, output, seconds)
+            except ImageReadError as error:
+                bad = self._bad[row["image_id"]] = BadFile.of(-1, row, error)
+                self._logger.warning("%s is not scored: %s", bad.image_id, bad)
         self._last_time = time.perf_counter()
 
     def _process_one(self, row: Mapping[str, Any], output: Mapping[str, Any], seconds: float) -> None:
@@ -151,11 +167,16 @@ class ForgeryEvaluator(DatasetEvaluator):
         """Gather, check that every image was scored, complete the store, compute, write `metrics.json`.
 
         All processes must call it. Without any label there are no metrics: only the store is completed and the
-        result is empty.
+        result is empty. Where files could not be read, `metrics.json` is about the other images, says
+        `"complete": false` and lists the files, the store is left incomplete, and IncompleteEvaluation is raised.
         """
-        table, problem = self._gathered()
+        bad = self._all_bad()
+        table, problem = self._gathered(bad)
         self._raise_everywhere(problem)
-        self._raise_everywhere(self._close_store())
+        if bad and self._store is not None:
+            self._store.abort()
+        elif not bad:
+            self._raise_everywhere(self._close_store())
         metrics: dict[str, float] = {}
         problem = None
         if table is not None and (any(row.is_fake is not None for row in table) or not len(table)):
@@ -166,18 +187,35 @@ class ForgeryEvaluator(DatasetEvaluator):
             except EvaluationError as error:
                 problem = str(error)
         self._raise_everywhere(problem)
+        if table is not None and (metrics or bad):
+            self._write(metrics, bad)
+        if bad:
+            where = "" if self._output_dir is None else f" {self._output_dir / 'metrics.json'} is about the others."
+            raise IncompleteEvaluation(bad, len(self._rows), where)
         if not metrics:
             return OrderedDict()
-        if self._output_dir is not None:
-            settings: dict[str, Any] = {"threshold": self._threshold, "empty_score": self._empty_score}
-            if "num_videos" in metrics:
-                settings["video_score"] = self._video_score
-            write_metrics(self._output_dir / "metrics.json", {**metrics, **settings})
         self._logger.info("Evaluation of %d images:\n%s", metrics["num_images"], metrics_table(metrics))
         return OrderedDict(ddl=metrics)
 
-    def _gathered(self) -> tuple[ResultTable | None, str | None]:
-        """The complete table on the main process (None elsewhere), and what is wrong with it, if anything."""
+    def _write(self, metrics: Mapping[str, float], bad: list[BadFile]) -> None:
+        if self._output_dir is None:
+            return
+        settings: dict[str, Any] = {"threshold": self._threshold, "empty_score": self._empty_score}
+        if "num_videos" in metrics:
+            settings["video_score"] = self._video_score
+        settings["complete"] = not bad
+        if bad:
+            settings["unreadable"] = [{"image_id": b.image_id, "file": b.file, "reason": b.reason} for b in bad]
+        write_metrics(self._output_dir / "metrics.json", {**metrics, **settings})
+
+    def _all_bad(self) -> list[BadFile]:
+        """What could not be read, of all processes, sorted."""
+        parts = comm.all_gather(self._bad) if self._distributed else [self._bad]
+        return sorted({name: bad for part in parts for name, bad in part.items()}.values(), key=lambda b: b.image_id)
+
+    def _gathered(self, bad: list[BadFile]) -> tuple[ResultTable | None, str | None]:
+        """The table of all images but the `bad` ones on the main process (None elsewhere), and what is wrong with it,
+        if anything."""
         if not self._distributed:
             table = self._table
         else:
@@ -186,8 +224,11 @@ class ForgeryEvaluator(DatasetEvaluator):
             if not comm.is_main_process():
                 return None, None
             table = ResultTable(row for part in parts for row in unpack_results(part))
+        unreadable = {b.image_id for b in bad}
+        # Where a padded list showed an image to two processes, one of them may have read it.
+        table = ResultTable(row for row in table if row.image_id not in unreadable)
         try:
-            table.check_complete(row["image_id"] for row in self._rows)
+            table.check_complete(row["image_id"] for row in self._rows if row["image_id"] not in unreadable)
             table.distinct()
         except EvaluationError as error:
             return table, str(error)

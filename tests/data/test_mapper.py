@@ -6,9 +6,12 @@ import torch
 from detectron2.config import get_cfg
 
 from ddl_d2.config import add_ddl_config
+from ddl_d2.data.face_crop import FaceWindow
+from ddl_d2.data.forgery.faces import Face
 from ddl_d2.data.ground_truth import read_forgery_mask, resize_nearest
 from ddl_d2.data.image_io import ImageReadError, write_png
 from ddl_d2.data.mapper import ForgeryDatasetMapper
+from ddl_d2.data.transforms import RandomFlip, ResizeToFit
 
 
 @pytest.fixture
@@ -164,6 +167,91 @@ def test_forge_is_injected(cfg, fake):
     row = ForgeryDatasetMapper(cfg, True, forge=forge)(real_of(fake))
     assert row["is_fake"] == 1
     assert row["forgery_mask"].all()
+
+
+def windows(*found, landmarks=None):
+    """A `crop` function that always gives these windows, with a face if it has landmarks."""
+    there = None if landmarks is None else Face((0.0, 0.0, 1.0, 1.0), np.array(landmarks, np.float64))
+    return lambda image: [FaceWindow(window, there) for window in found]
+
+
+def test_training_on_a_window(cfg, fake):
+    mapper = ForgeryDatasetMapper(True, augmentations=[], crop=windows((20, 5, 50, 25)))
+    row = mapper(fake)
+    assert row["image"].shape == (3, 20, 30)
+    assert (row["height"], row["width"], row["is_fake"]) == (40, 60, 1)
+    # Forged from x = 30 on: the last 20 of the window's 30 columns.
+    assert row["forgery_mask"][:, 10:].all()
+    assert not row["forgery_mask"][:, :10].any()
+    assert (row["image"][1] == 255).equal(row["forgery_mask"])
+
+
+def test_a_window_without_forged_pixels_is_real(cfg, fake):
+    crop = windows((0, 0, 30, 40))
+    seen = []
+
+    def forge(image, mask, row):
+        seen.append(row["is_fake"])
+        return image, mask, row["is_fake"]
+
+    for policy in ("keep", "relabel"):
+        mapper = ForgeryDatasetMapper(True, augmentations=[], empty_policy=policy, crop=crop, forge=forge)
+        assert mapper(fake)["is_fake"] == 0
+        assert mapper(fake)["localization_valid"] is True
+    assert set(seen) == {0}
+    # One column more shows a forged one; an unknown mask proves nothing.
+    assert ForgeryDatasetMapper(True, augmentations=[], crop=windows((0, 0, 31, 40)))(fake)["is_fake"] == 1
+    del fake["mask_file_name"]
+    row = ForgeryDatasetMapper(True, augmentations=[], crop=crop)(fake)
+    assert (row["is_fake"], row["localization_valid"]) == (1, False)
+    assert ForgeryDatasetMapper(True, augmentations=[], crop=crop)(real_of(fake))["is_fake"] == 0
+
+
+def test_testing_on_windows(cfg, fake):
+    crop = windows((0, 0, 60, 40), (20, 5, 50, 25))
+    row = ForgeryDatasetMapper(cfg, False, crop=crop)(fake)
+    assert "image" not in row
+    assert (row["height"], row["width"], row["image_id"]) == (40, 60, "fake.png")
+    whole, part = row["crops"]
+    assert (whole["window"], part["window"]) == ((0, 0, 60, 40), (20, 5, 50, 25))
+    torch.testing.assert_close(whole["image"], ForgeryDatasetMapper(cfg, False)(fake)["image"], rtol=0, atol=0)
+    assert part["image"].shape == (3, 64, 96)  # 20 × 30, its shortest side made 64
+    assert part["image"].is_contiguous()
+    assert (part["image"][1, :, 40:] == 255).all()
+    assert (part["image"][1, :, :28] == 128).all()
+
+
+# A nose of 5 landmarks, in a window of 40 × 30 that is made twice as large: its tip at ((x - 10) · 2, (y - 5) · 2).
+@pytest.mark.parametrize(
+    ("tip", "flip", "box"),
+    [
+        ((26, 20), 0.0, (27, 25, 37, 35)),  # (16, 15) -> (32, 30)
+        ((26, 20), 1.0, (43, 25, 53, 35)),  # mirrored at 80: 48
+        ((12, 6), 0.0, (0, 0, 9, 7)),  # (2, 1) -> (4, 2): clipped on the left and above
+        ((0, 20), 0.0, None),  # (-10, 15): outside by more than the margin
+    ],
+)
+def test_nose_box(fake, tip, flip, box):
+    landmarks = [(0, 0), (1, 0), tip, (0, 1), (1, 1)]
+    steps = [ResizeToFit(60, 200), RandomFlip(prob=flip)]
+    mapper = ForgeryDatasetMapper(
+        True, augmentations=steps, crop=windows((10, 5, 50, 35), landmarks=landmarks), nose_box=True
+    )
+    row = mapper(fake)
+    assert row["image"].shape == (3, 60, 80)
+    if box is None:
+        assert "nose_box" not in row
+    else:
+        assert row["nose_box"].dtype == torch.float32
+        assert row["nose_box"].tolist() == list(box)
+
+
+def test_no_nose_box(fake):
+    landmarks = np.full((68, 2), 20)
+    for options in ({"nose_box": False, "crop": windows((0, 0, 60, 40), landmarks=landmarks)},
+                    {"nose_box": True, "crop": windows((0, 0, 60, 40))},
+                    {"nose_box": True}):  # fmt: skip
+        assert "nose_box" not in ForgeryDatasetMapper(True, augmentations=[], **options)(fake)
 
 
 def test_errors_name_the_picture(cfg, fake, tmp_path):

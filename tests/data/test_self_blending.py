@@ -149,9 +149,9 @@ def test_a_batch_must_hold_whole_pairs(astronaut):
 
 def test_fakes_are_left_out_and_unlabelled_pictures_are_real():
     rows = [{"image_id": str(i)} for i in range(4)]
-    kept, labels = _real_only(rows, np.array([0, 1, -1, 1], dtype=np.int8), ["x"])
+    kept, which = _real_only(rows, np.array([0, 1, -1, 1], dtype=np.int8), ["x"])
     assert [row["image_id"] for row in kept] == ["0", "2"]
-    assert labels.tolist() == [0, -1]
+    assert which.tolist() == [0, 2]
     with pytest.raises(ValueError, match="no real picture"):
         _real_only(rows, np.ones(4, dtype=np.int8), ["x"])
 

@@ -1,19 +1,22 @@
 import cv2
 import numpy as np
 import pytest
+from detectron2.config import get_cfg
 from detectron2.data import transforms as T
 from PIL import Image
 
+from ddl_d2.config import ConfigError, add_ddl_config
 from ddl_d2.data.transforms import (
+    AffineTransform,
     AntialiasedResize,
-    JpegRecompress,
-    PhotometricDistortion,
-    PointwiseColour,
+    QuarterTurns,
     RandomCropKeepingForgery,
     RandomFlip,
+    RandomQuarterTurns,
+    RandomShiftScaleRotate,
     ResizeAndCrop,
     ResizeToFit,
-    affine_table,
+    build_augmentations,
     fitted_size,
 )
 
@@ -73,8 +76,8 @@ def test_resize_to_fit_scales_within_its_range(rng):
     heights = [ResizeToFit(32, 999, (0.5, 2.0)).get_transform(image).apply_image(image).shape[0] for _ in range(200)]
     assert 16 <= min(heights) < 20
     assert 60 < max(heights) <= 64
-    fixed = ResizeToFit(40, 999).get_transform(image)
-    assert fixed.apply_image(image) is image
+    for size in (40, 0):  # its own; or any, as in Detectron2
+        assert ResizeToFit(size, 999).get_transform(image).apply_image(image) is image
     sizes = {ResizeToFit((20, 40), 999).get_transform(image).apply_image(image).shape[0] for _ in range(30)}
     assert sizes == {20, 40}
 
@@ -171,97 +174,132 @@ def test_flips_are_detectron2s_in_new_memory(rng, vertical):
     assert 3 < flipped < 17
 
 
-def test_affine_table_clips_and_cuts():
-    table = affine_table(gain=1.5, offset=-32)
-    assert [int(table[v]) for v in (0, 22, 23, 100, 255)] == [0, 1, 2, 118, 255]
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, -1])
+def test_quarter_turns_are_numpys_and_points_go_along(turns):
+    image = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    turn = QuarterTurns(turns, (5, 7))
+    turned = turn.apply_image(image)
+    np.testing.assert_array_equal(turned, np.rot90(image, turns))
+    np.testing.assert_array_equal(turn.apply_segmentation(image[:, :, 0]), turned[:, :, 0])
+    # the middle of the pixel in row 1, column 4
+    ((x, y),) = turn.apply_coords(np.array([[4.5, 1.5]]))
+    assert turned[int(y), int(x)].tolist() == image[1, 4].tolist()
+    np.testing.assert_allclose(turn.inverse().apply_coords(np.array([[x, y]])), [[4.5, 1.5]])
+    np.testing.assert_array_equal(turn.inverse().apply_image(turned), image)
+    x0, y0, x1, y1 = turn.apply_box(np.array([[1.0, 1.0, 3.0, 2.0]]))[0]
+    assert sorted([x1 - x0, y1 - y0]) == [1, 2]
 
 
-def plain_distortion(img, before, contrast, contrast_first, saturation, hue):
-    """The same steps one after the other on float values, as SSD describes them."""
-
-    def affine(x, gain=1.0, offset=0.0):
-        return np.clip(x.astype(np.float32) * np.float32(gain) + np.float32(offset), 0, 255).astype(np.uint8)
-
-    img = affine(img, offset=before)
-    if contrast_first:
-        img = affine(img, gain=contrast)
-    hsv = cv2.cvtColor(img, cv2.COLOR_RGB2HSV)
-    hsv[:, :, 1] = affine(hsv[:, :, 1], gain=saturation)
-    hsv[:, :, 0] = (hsv[:, :, 0].astype(int) + hue) % 180
-    img = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    return img if contrast_first else affine(img, gain=contrast)
-
-
-def test_tables_equal_the_steps(rng):
-    img = rng.integers(0, 256, (31, 47, 3), dtype=np.uint8)
-    for _ in range(30):
-        before, contrast, saturation = rng.uniform(-32, 32), rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5)
-        hue, first = int(rng.integers(-18, 19)), bool(rng.integers(2))
-        identity = np.arange(256, dtype=np.uint8)
-        contrasts, brightness = affine_table(gain=contrast), affine_table(offset=before)
-        shifted = ((np.arange(256) + hue) % 180).astype(np.uint8)
-        colour = PointwiseColour(
-            contrasts[brightness] if first else brightness,
-            shifted,
-            affine_table(gain=saturation),
-            identity if first else contrasts,
-        )
-        np.testing.assert_array_equal(
-            colour.apply_image(img), plain_distortion(img, before, contrast, first, saturation, hue)
-        )
-
-
-@pytest.mark.parametrize("size", [(31, 47), (4, 1), (1, 4), (1, 1)])
-@pytest.mark.parametrize("shift", [-255, -32, -0.5, 0.5, 31.7, 255])
-def test_brightness_by_adding_is_the_table(rng, size, shift):
-    img = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-    identity, table = np.arange(256, dtype=np.uint8), affine_table(offset=shift)
-    found = PointwiseColour(table, identity, identity, identity).apply_image(img)
-    np.testing.assert_array_equal(found, table[img])
-    dimmed = PointwiseColour(identity, identity, affine_table(gain=1 - 1e-4), identity).apply_image(img)
-    assert dimmed.shape == img.shape  # one plane of 4 x 1 pixels must not pass for a scalar
-
-
-def test_single_steps_equal_detectron2(rng, monkeypatch):
-    """Detectron2's own class with its coins fixed so that exactly one step is taken."""
-    colour = pytest.importorskip("detectron2.projects.point_rend.color_augmentation")
-    img = rng.integers(0, 256, (31, 47, 3), dtype=np.uint8)
-    theirs = colour.ColorAugSSDTransform("RGB")
-    identity = np.arange(256, dtype=np.uint8)
-    monkeypatch.setattr(colour.random, "randrange", lambda _: 1)
-    monkeypatch.setattr(colour.random, "uniform", lambda low, high: high * 0.9)
-    monkeypatch.setattr(colour.random, "randint", lambda low, high: -13)
-    shifted = ((np.arange(256) - 13) % 180).astype(np.uint8)
-    bgr = np.ascontiguousarray(img[:, :, ::-1])
-    for step, mine in {
-        "brightness": PointwiseColour(affine_table(offset=32 * 0.9), identity, identity, identity),
-        "contrast": PointwiseColour(identity, identity, identity, affine_table(gain=1.5 * 0.9)),
-        "saturation": PointwiseColour(identity, identity, affine_table(gain=1.5 * 0.9), identity),
-        "hue": PointwiseColour(identity, shifted, identity, identity),
-    }.items():
-        np.testing.assert_array_equal(mine.apply_image(img), getattr(theirs, step)(bgr)[:, :, ::-1], err_msg=step)
-
-
-def test_distortion_leaves_the_mask_and_varies(rng):
-    img = rng.integers(0, 256, (8, 9, 3), dtype=np.uint8)
-    mask = np.ones((8, 9), np.uint8)
-    results = set()
-    for seed in range(40):
-        np.random.seed(seed)
-        given = T.AugInput(img.copy(), sem_seg=mask)
-        PhotometricDistortion()(given)
-        assert given.sem_seg is mask
-        assert given.image.dtype == np.uint8
-        results.add(given.image.tobytes())
-    assert len(results) > 30
-
-
-def test_jpeg_recompression(rng):
-    smooth = cv2.GaussianBlur(rng.integers(0, 256, (64, 48, 3), dtype=np.uint8), (0, 0), 4)
+def test_quarter_turns_are_evenly_drawn():
+    image = np.zeros((4, 6, 3), np.uint8)
     np.random.seed(0)
-    again = [JpegRecompress(1.0, (q, q)).get_transform(smooth).apply_image(smooth) for q in (95, 30)]
-    errors = [np.abs(x.astype(int) - smooth).mean() for x in again]
-    assert 0 < errors[0] < errors[1] < 8
-    assert JpegRecompress(0.0, (40, 95)).get_transform(smooth).apply_image(smooth) is smooth
-    tiny = JpegRecompress(1.0, (50, 60)).get_transform(smooth).apply_image(smooth[:1, :1])
-    assert tiny.shape == (1, 1, 3)
+    drawn = [getattr(RandomQuarterTurns(1.0).get_transform(image), "turns", 0) for _ in range(400)]
+    assert all(70 < drawn.count(turns) < 130 for turns in range(4))
+    assert all(isinstance(RandomQuarterTurns(0.0).get_transform(image), T.NoOpTransform) for _ in range(20))
+
+
+def test_a_shift_by_whole_pixels_moves_picture_mask_and_points_alike(rng):
+    image = rng.integers(1, 256, (6, 9, 3), dtype=np.uint8)
+    mask = np.zeros((6, 9), np.uint8)
+    mask[2:4, 3:5] = 1
+    shift = AffineTransform(np.array([[1.0, 0, 2], [0, 1, -1]]))
+    moved = shift.apply_image(image)
+    np.testing.assert_array_equal(moved[:5, 2:], image[1:, :7])
+    assert not moved[:, :2].any()  # black comes in from the left
+    assert not moved[5].any()
+    expected = np.zeros((6, 9), np.uint8)
+    expected[1:3, 5:7] = 1
+    np.testing.assert_array_equal(shift.apply_segmentation(mask), expected)
+    np.testing.assert_allclose(shift.apply_coords(np.array([[3.0, 2.0]])), [[5, 1]])
+    np.testing.assert_allclose(shift.apply_box(np.array([[3.0, 2, 5, 4]])), [[5, 1, 7, 3]])
+    np.testing.assert_allclose(shift.inverse().apply_coords(np.array([[5.0, 1.0]])), [[3, 2]])
+
+
+def test_a_quarter_of_a_turn_by_a_matrix_is_a_quarter_turn(rng):
+    image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    matrix = cv2.getRotationMatrix2D((4, 4), 90, 1.0)
+    np.testing.assert_array_equal(AffineTransform(matrix).apply_image(image), np.rot90(image))
+    points = np.array([[1.0, 2.0], [8.0, 0.0]])
+    np.testing.assert_allclose(
+        AffineTransform(matrix).apply_coords(points), QuarterTurns(1, (8, 8)).apply_coords(points), atol=1e-9
+    )
+
+
+def test_shift_scale_rotate_keeps_to_its_ranges():
+    image = np.zeros((100, 200, 3), np.uint8)
+    np.random.seed(0)
+    matrices = [RandomShiftScaleRotate(1.0).get_transform(image).matrix for _ in range(500)]
+    factors = np.array([np.sqrt(np.linalg.det(m[:, :2])) for m in matrices])
+    angles = np.array([np.rad2deg(np.arctan2(m[0, 1], m[0, 0])) for m in matrices])
+    # The middle of the picture only shifts: 1/16 of 200 and of 100 pixels at most.
+    shifts = np.array([m @ (100, 50, 1) - (100, 50) for m in matrices])
+    assert 0.8 <= factors.min() < 0.82
+    assert 1.18 < factors.max() <= 1.2
+    assert -45 <= angles.min() < -43
+    assert 43 < angles.max() <= 45
+    assert (np.abs(shifts) <= (12.5, 6.25)).all()
+    assert (np.abs(shifts).max(0) > (12, 6)).all()
+    with pytest.raises(ValueError, match="scale below 1"):
+        RandomShiftScaleRotate(1.0, scale=1.0)
+
+
+@pytest.fixture
+def cfg():
+    cfg = get_cfg()
+    add_ddl_config(cfg)
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.RANDOM_FLIP, cfg.INPUT.COLOR_AUG_SSD = False, "none", False
+    return cfg
+
+
+ALL = ["VERTICAL_FLIP", "QUARTER_TURNS", "AFFINE", "GREY", "COLOUR", "NOISE", "BLUR"]
+
+
+def test_the_list_of_a_config(cfg):
+    assert [type(step).__name__ for step in build_augmentations(cfg, True)] == ["ResizeToFit"]
+    for name in ALL:
+        cfg.INPUT.AUGMENT[f"{name}_PROB"] = 1.0
+    cfg.INPUT.JPEG_PROB, cfg.INPUT.COLOR_AUG_SSD = 1.0, True
+    assert [type(step).__name__ for step in build_augmentations(cfg, True)] == [
+        "ResizeToFit", "RandomFlip", "RandomQuarterTurns", "RandomShiftScaleRotate", "PhotometricDistortion",
+        "RandomGrey", "RandomColour", "RandomNoise", "RandomBlur", "JpegRecompress",
+    ]  # fmt: skip
+    assert [type(step).__name__ for step in build_augmentations(cfg, False)] == ["ResizeToFit"]
+
+
+@pytest.mark.parametrize("size", [(40, 60), (33, 9), (1, 1), (4, 1)])
+def test_the_whole_list_repeats_and_moves_mask_and_picture_alike(cfg, size):
+    """White where forged, black elsewhere: with what moves pixels alone, the mask is the picture cut at one half."""
+    mask = np.zeros(size, np.uint8)
+    mask[: size[0] // 2 + 1, size[1] // 3 :] = 1
+    image = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
+    for name in ALL[:3]:
+        cfg.INPUT.AUGMENT[f"{name}_PROB"] = 0.7
+    for seed in range(12):
+        np.random.seed(seed)
+        given = T.AugInput(image, sem_seg=mask)
+        T.AugmentationList(build_augmentations(cfg, True)[1:])(given)
+        np.testing.assert_array_equal(given.sem_seg, given.image[:, :, 0] >= 128)
+    for name in ALL:
+        cfg.INPUT.AUGMENT[f"{name}_PROB"] = 0.7
+    results = []
+    for seed in (3, 3, 4):
+        np.random.seed(seed)
+        given = T.AugInput(image, sem_seg=mask)
+        T.AugmentationList(build_augmentations(cfg, True)[1:])(given)
+        assert given.image.dtype == np.uint8
+        assert given.image.shape[:2] == given.sem_seg.shape
+        results.append((given.image.tobytes(), given.sem_seg.tobytes()))
+    assert results[0] == results[1]
+    assert results[0] != results[2] or size != (40, 60)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [("VERTICAL_FLIP_PROB", 1.5, "VERTICAL_FLIP_PROB is 1.5"), ("COPY_MOVE_PROB", -0.1, "COPY_MOVE_PROB"),
+     ("SCALE", 1.0, "scale below 1"), ("COLOUR_KINDS", ["sepia"], "sepia"), ("BLUR_KINDS", [], "gaussian, motion"),
+     ("BLUR_KERNEL", [4, 8], "odd"), ("NOISE_VARIANCE", [60.0, 10.0], "variance"), ("HSV", [1, 2, -3], "hsv")],
+)  # fmt: skip
+def test_values_out_of_their_limits(cfg, key, value, says):
+    cfg.INPUT.AUGMENT[key] = value
+    with pytest.raises(ConfigError, match=rf"INPUT\.AUGMENT.*{says}"):
+        build_augmentations(cfg, True)

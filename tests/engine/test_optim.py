@@ -53,9 +53,24 @@ def test_polynomial_decay_by_hand(tiny_cfg):
     assert rates == pytest.approx([(1 - i / 10) ** 0.9 for i in range(10)])
 
 
-@pytest.mark.parametrize(("name", "kind"), [("ADAMW", torch.optim.AdamW), ("SGD", torch.optim.SGD)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("ADAMW", torch.optim.AdamW), ("ADAM", torch.optim.Adam), ("SGD", torch.optim.SGD)]
+)
 def test_optimizer_by_name(tiny_cfg, name, kind):
-    assert isinstance(build_optimizer(tiny_cfg("SOLVER.OPTIMIZER", name), _Network()), kind)
+    assert type(build_optimizer(tiny_cfg("SOLVER.OPTIMIZER", name), _Network())) is kind
+
+
+@pytest.mark.parametrize(("name", "first_step"), [("ADAM", 0.1), ("ADAMW", 0.05)])
+def test_decay_of_adam_is_a_penalty_and_of_adamw_a_shrinking(tiny_cfg, name, first_step):
+    """Without a gradient of the loss. Adam: that of the penalty, 0.5 w, whose first step has the length of the rate
+    whatever its size. AdamW: w shrinks by rate x decay x w = 0.1 x 0.5 x 1."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    cfg = tiny_cfg("SOLVER.OPTIMIZER", name, "SOLVER.BASE_LR", "0.1", "SOLVER.WEIGHT_DECAY", "0.5")
+    optimizer = build_optimizer(cfg, model)
+    model.weight.grad = torch.zeros_like(model.weight)
+    optimizer.step()
+    assert model.weight.item() == pytest.approx(1 - first_step, abs=1e-6)
 
 
 def test_a_linear_tail_by_hand(tiny_cfg):

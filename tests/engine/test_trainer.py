@@ -1,9 +1,19 @@
+import json
+
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
 
+from ddl_d2.data import build
+from ddl_d2.data.datasets import register_datasets
+from ddl_d2.data.forgery.face_cache import CachedFaceFinder
+from ddl_d2.data.forgery.faces import Face
+from ddl_d2.engine.checkpoint import build_trained_model
 from ddl_d2.engine.optim import build_optimizer
-from ddl_d2.engine.trainer import TrainingStep
+from ddl_d2.engine.trainer import ForgeryTrainer, TrainingStep
+from ddl_d2.inference.store import PredictionStore
+from ddl_d2.modeling.face_crops import OnFaceCrops
 from ddl_d2.modeling.matcher import NonFiniteError
 from tests.conftest import CONFIGS, ROOT
 
@@ -58,3 +68,43 @@ def test_every_config_takes_a_step(path, tiny_cfg, make_row):
     step.run_step()
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert sum(not torch.equal(p, before[name]) for name, p in model.named_parameters()) > len(before) // 2
+
+
+class _LeftHalf:
+    """A face in the left half of every picture."""
+
+    settings = {"name": "left half"}
+
+    def __call__(self, image):
+        height, width = image.shape[:2]
+        return [Face((0, 0, width / 2, height), np.full((5, 2), 9.0))]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_on_face_crops(tiny_cfg, tiny_set, tmp_path, monkeypatch, workers):
+    """A model as it is while training, and the one that its checkpoint gives, are evaluated alike: on crops."""
+    monkeypatch.setattr(build, "build_face_finder", lambda cfg: CachedFaceFinder(_LeftHalf(), tmp_path / "faces"))
+    cfg = tiny_cfg(
+        "INPUT.MIN_SIZE_TEST", "48", "INPUT.MAX_SIZE_TEST", "64",
+        "INPUT.FACE_CROP.ENABLED", "True", "INPUT.FACE_CROP.MARGIN", "0.0",
+        "DATASETS.DDL_ROOT", str(tiny_set), "DATASETS.TEST", "('ddl_i_valid',)",
+        "DATALOADER.NUM_WORKERS", str(workers), "OUTPUT_DIR", str(tmp_path / "out"),
+    )  # fmt: skip
+    register_datasets(cfg)
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    results = ForgeryTrainer.test(cfg, model)
+    assert model.training
+    assert results["ddl"]["num_images"] == 6
+    cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    trained = build_trained_model(cfg)
+    assert isinstance(trained, OnFaceCrops)
+    assert not trained.training
+    assert set(trained.state_dict()) == set(model.state_dict())
+    evaluator = ForgeryTrainer.build_evaluator(cfg, "ddl_i_valid", save_predictions=True)
+    again = ForgeryTrainer.test(cfg, trained, [evaluator])
+    assert json.dumps(again) == json.dumps(results)
+    # Nothing is forged outside the crops: 40 of the 80 columns.
+    store = PredictionStore(tmp_path / "out/inference/ddl_i_valid/predictions")
+    assert all(store.read_map(row)[:, 40:].max() == 0 for row in store)

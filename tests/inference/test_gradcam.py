@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 
 from ddl_d2.config import ConfigError
 from ddl_d2.inference.gradcam import class_activation, grad_cam_plus_plus, predict_with_heat_map
 from ddl_d2.inference.overlay import draw_heat_map
 from ddl_d2.inference.predictor import ForgeryPredictor
+from ddl_d2.modeling.face_crops import OnFaceCrops
 from tests.conftest import CONFIGS, ROOT
 
 
@@ -86,6 +89,47 @@ def test_where_the_evidence_is():
     dark = predict_with_heat_map(Model().eval(), {"image": torch.zeros_like(image)})
     assert dark["heat_map"].shape == (60, 40)
     assert dark["heat_map"].max() == 0
+
+
+class Pooled(torch.nn.Module):
+    """A network whose score is the brightness of the picture, in cells of 8 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = torch.nn.AvgPool2d(8)
+        self.backbone.forward = lambda images: {"res": torch.nn.functional.avg_pool2d(images, 8)}
+        self.backbone.output_shape = lambda: {"res": ShapeSpec(channels=3, stride=8)}
+
+    def image_logits(self, features, image_sizes):
+        return features["res"].mean(dim=(1, 2, 3))
+
+    def forward(self, rows):
+        outputs = []
+        for row in rows:
+            logits = self.image_logits(self.backbone(row["image"].float()[None]), None)
+            outputs.append({"fake_score": float(logits.sigmoid()), "instances": Instances((16, 16))})
+        return outputs
+
+
+def test_on_face_crops():
+    dim, bright = (torch.full((3, 16, 16), value, dtype=torch.uint8) for value in (50, 200))
+    crops = [{"image": dim, "window": (0, 0, 16, 16)}, {"image": bright, "window": (12, 8, 28, 24)}]
+    row = {"crops": crops, "height": 30, "width": 40}
+    model = OnFaceCrops(Pooled().eval())
+    output = predict_with_heat_map(model, row)
+    heat = output["heat_map"]
+    assert heat.shape == (30, 40)
+    alone = predict_with_heat_map(model, {"image": bright})["heat_map"]
+    assert alone.shape == (16, 16)
+    # 4 cells of 3 channels, each with gradient 1/12: w = 4/12 / (2 + 4v/12), and 3 w v is 3v / (6 + v), 150/56 and
+    # 600/206. The higher where they overlap, none outside.
+    torch.testing.assert_close(heat[8:24, 12:28], torch.ones(16, 16))
+    torch.testing.assert_close(heat[:8, :16], torch.full((8, 16), (150 / 56) / (600 / 206)))
+    assert heat[0, 0] == heat[15, 11]
+    assert heat[24:].max() == heat[:, 28:].max() == heat[:8, 16:].max() == 0
+    assert output["fake_score"] == pytest.approx(model([row])[0]["fake_score"], abs=1e-6)
+    with pytest.raises(ConfigError, match="Linear has no image_logits"):
+        predict_with_heat_map(OnFaceCrops(torch.nn.Linear(1, 1).eval()), row)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda p: str(p.relative_to(ROOT / "configs")))

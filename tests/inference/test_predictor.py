@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,21 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from torch import nn
 
+from ddl_d2.data import build
+from ddl_d2.data.build import build_test_loader
+from ddl_d2.data.datasets import register_datasets
+from ddl_d2.data.face_crop import FaceWindow
+from ddl_d2.data.forgery.face_cache import CachedFaceFinder
+from ddl_d2.data.forgery.faces import Face
 from ddl_d2.data.image_io import ImageReadError, iter_video_frames, read_image, write_png
 from ddl_d2.data.transforms import ResizeToFit
 from ddl_d2.inference.pictures import InputError, expand_inputs, output_names, plan_outputs, predict_pictures
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.inference.video import VideoWriter, annotate_video
+from ddl_d2.modeling.face_crops import OnFaceCrops
 from ddl_d2.modeling.weights import CheckpointError
 
 
@@ -27,7 +36,8 @@ class RednessModel(nn.Module):
         for row in batched_inputs:
             red = (row["image"][0].float() / 255)[None, None]
             full = nn.functional.interpolate(red, size=(row["height"], row["width"]), mode="bilinear")[0, 0]
-            outputs.append({"fake_score": float(full.max()), "forgery_map": full})
+            nothing = Instances((row["height"], row["width"]))
+            outputs.append({"fake_score": float(full.max()), "forgery_map": full, "instances": nothing})
         assert not self.training
         return outputs
 
@@ -79,6 +89,102 @@ def test_detectron2_default_predictor_agrees_if_given_bgr(tiny_cfg, tmp_path):
     assert ours["fake_score"] == theirs["fake_score"]
     assert torch.equal(ours["forgery_map"], theirs["forgery_map"])
     assert len(ours["instances"]) == len(theirs["instances"])
+
+
+def two_windows(image):
+    return [FaceWindow((10, 5, 30, 25), None), FaceWindow((40, 0, 60, 40), None)]
+
+
+def test_on_face_crops():
+    predictor = ForgeryPredictor(OnFaceCrops(RednessModel()), ResizeToFit(32, 64), crop=two_windows)
+    prediction = predictor(red_square())
+    (row,) = predictor.model.model.seen  # the last of the crops, one at a time
+    assert (row["height"], row["width"], row["image"].shape) == (40, 20, (3, 64, 32))
+    # Red is x from 10 to 30, y from 5 to 25: all of the first window, nothing of the second.
+    expected = torch.zeros(40, 60)
+    expected[5:25, 10:30] = 1
+    torch.testing.assert_close(prediction["forgery_map"], expected)
+    assert prediction["fake_score"] == 1.0
+    assert [face["fake_score"] for face in prediction["faces"]] == [1.0, 0.0]
+    upside_down = predictor(red_square()[::-1])  # a view with a negative stride
+    assert upside_down["forgery_map"].shape == (40, 60)
+
+
+def test_the_numbers_of_each_face_are_written(tmp_path):
+    write_png(tmp_path / "a.png", red_square())
+    predictor = ForgeryPredictor(OnFaceCrops(RednessModel()), ResizeToFit(32, 64), crop=two_windows)
+    predict_pictures([(tmp_path / "a.png", tmp_path / "o.png")], predictor)
+    said = json.loads((tmp_path / "o.json").read_text())
+    assert said["faces"] == [{"box": [10, 5, 30, 25], "score": 1.0}, {"box": [40, 0, 60, 40], "score": 0.0}]
+
+
+def save_untrained(cfg, path):
+    torch.manual_seed(0)
+    torch.save({"model": build_model(cfg).state_dict()}, path)
+    cfg.MODEL.WEIGHTS = str(path)
+
+
+def equal_to_the_loader(cfg, dataset_name):
+    """Predictions of the loader's rows and of the same pictures by the predictor, compared; returns the former."""
+    predictor = ForgeryPredictor.from_cfg(cfg)
+    outputs = []
+    for (row,) in build_test_loader(cfg, dataset_name):
+        with torch.no_grad():
+            outputs += predictor.model([row])
+        alone = predictor(read_image(row["file_name"]))
+        assert [face["window"] for face in alone["faces"]] == [crop["window"] for crop in row["crops"]]
+        assert alone["fake_score"] == outputs[-1]["fake_score"]
+        assert torch.equal(alone["forgery_map"], outputs[-1]["forgery_map"])
+    return outputs
+
+
+def test_the_predictor_cuts_as_the_evaluation_does(tiny_cfg, tiny_set, tmp_path, monkeypatch):
+    faces = [Face((2.0, 3.0, 22.0, 33.0), np.full((5, 2), 9.0)), Face((40.0, 20.0, 60.0, 50.0), np.full((5, 2), 50.0))]
+
+    class Finder:
+        settings = {"name": "test"}
+
+        def __call__(self, image):
+            return faces
+
+    monkeypatch.setattr(build, "build_face_finder", lambda cfg: CachedFaceFinder(Finder(), tmp_path / "faces"))
+    cfg = tiny_cfg("INPUT.MIN_SIZE_TEST", "48", "INPUT.MAX_SIZE_TEST", "64", "INPUT.FACE_CROP.ENABLED", "True",
+                   "DATASETS.DDL_ROOT", str(tiny_set))  # fmt: skip
+    register_datasets(cfg)
+    save_untrained(cfg, tmp_path / "model.pth")
+    outputs = equal_to_the_loader(cfg, "ddl_i_valid")
+    assert len(outputs) == 6
+    # A quarter of 20 × 30 more on each side, within 64 × 80: x from 2 - 5, y from 3 - 7.5 (to even: -4), to 27 and 40.
+    assert outputs[0]["faces"][0]["window"] == (0, 0, 27, 40)
+    assert outputs[0]["forgery_map"][41:, :34].max() == 0
+
+
+@pytest.mark.usefixtures("needs_dlib")
+def test_real_photographs(tiny_cfg, shared, tmp_path):
+    """From files with several faces to one prediction each, with dlib, by the landmark rule."""
+    (tmp_path / "photos").mkdir()
+    for name in ("dlib_2008_001322.jpg", "dlib_2009_004587.jpg"):
+        shutil.copyfile(shared / "data" / "multi_face_photos" / name, tmp_path / "photos" / name)
+    cfg = tiny_cfg(
+        "INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96", "INPUT.FACE_CROP.ENABLED", "True",
+        "INPUT.FACE_CROP.RULE", "landmarks", "INPUT.FACES.CACHE", str(tmp_path / "faces"),
+        "DATASETS.FOLDER_ROOT", str(tmp_path / "photos"),
+    )  # fmt: skip
+    register_datasets(cfg)
+    save_untrained(cfg, tmp_path / "model.pth")
+    outputs = equal_to_the_loader(cfg, "folder")
+    assert len(outputs) == 2
+    assert len(list((tmp_path / "faces").rglob("*.json"))) == 2
+    for output in outputs:
+        windows = [face["window"] for face in output["faces"]]
+        assert len(windows) >= 2
+        covered = torch.zeros_like(output["forgery_map"], dtype=torch.bool)
+        for x0, y0, x1, y1 in windows:
+            covered[y0:y1, x0:x1] = True
+        assert not covered.all()
+        assert output["forgery_map"][~covered].max() == 0
+        assert output["forgery_map"][covered].min() > 0
+        assert 0 <= output["fake_score"] <= 1
 
 
 def test_weights_are_not_optional(tiny_cfg):

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import build_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddl_d2.modeling.meta_arch import forgery_mask2former as system
 
@@ -75,18 +76,56 @@ def test_scores_do_not_depend_on_the_batch(build, make_row):
     assert alone["fake_score"] == pytest.approx(together["fake_score"], abs=0.02)
 
 
-def test_map_is_the_sum_over_queries(monkeypatch):
+def painted_at_once(masks, forged, padded):
+    """The sum over queries as it is written: all of them painted, in fp64."""
+    up = F.interpolate(masks[None].double(), size=padded, mode="bilinear", align_corners=False)[0].sigmoid()
+    return (forged.double()[:, None, None] * up).sum(0)
+
+
+def test_map_is_the_sum_over_queries():
     torch.manual_seed(0)
     masks, forged = torch.randn(5, 8, 12), torch.rand(5) * 0.3
     padded, unpadded, original = (32, 48), (30, 40), (61, 79)
-    whole = system._forgery_map(masks, forged, padded, unpadded, original)
-    up = F.interpolate(masks[None], size=padded, mode="bilinear", align_corners=False)[0].sigmoid()
-    expected = (forged[:, None, None] * up).sum(0)[:30, :40]
+    expected = painted_at_once(masks, forged, padded)[:30, :40]
     expected = F.interpolate(expected[None, None], size=original, mode="bilinear", align_corners=False)[0, 0]
-    expected = expected.clamp(0, 1)
-    assert torch.allclose(whole, expected, atol=1e-6)
-    monkeypatch.setattr(system, "_MAX_PAINTED", 1)  # one query at a time
-    assert torch.allclose(system._forgery_map(masks, forged, padded, unpadded, original), whole, atol=1e-6)
+    found = system._forgery_map(masks, forged, padded, unpadded, original)
+    torch.testing.assert_close(found.double(), expected.clamp(0, 1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("queries", "height", "width"), [(100, 16, 24), (1, 8, 8), (7, 17, 5), (20, 1, 9)])
+def test_painting_in_bands_is_painting_at_once(monkeypatch, queries, height, width):
+    torch.manual_seed(0)
+    masks, forged = 6 * torch.randn(queries, height, width), torch.rand(queries) / queries
+    padded = (4 * height, 4 * width)
+    whole = system._painted_sum(masks, forged, padded)
+    # The terms are the same bits; fp32 sums up to 100 of them, at most 1 in all, in an order of its own.
+    torch.testing.assert_close(whole.double(), painted_at_once(masks, forged, padded), atol=1e-6, rtol=0)
+    for rows in (1, 2, 5):  # of the masks in a band
+        monkeypatch.setattr(system, "_MAX_PAINTED", rows * 4 * padded[1] * queries)
+        torch.testing.assert_close(system._painted_sum(masks, forged, padded), whole, atol=2e-7, rtol=0)
+
+
+class LargestTensor(TorchDispatchMode):
+    """The most scalars that any result has."""
+
+    scalars = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.scalars = max(self.scalars, result.numel())
+        return result
+
+
+def test_no_tensor_has_all_queries_at_full_size(monkeypatch):
+    monkeypatch.setattr(system, "_MAX_PAINTED", 100 * 256 * 4)
+    masks, forged = torch.randn(100, 32, 64), torch.ones(100)
+    with LargestTensor() as largest:
+        system._forgery_map(masks, forged, (128, 256), (128, 256), (250, 300))
+        assert largest.scalars == 100 * 12 * 256  # a band of 4 rows, and of 12 with its neighbours'
+        instances = system._instances(masks, forged, (128, 256), (128, 256), (250, 300), limit=20)
+        assert largest.scalars == 20 * 250 * 300  # the result
+    assert len(instances) == 20
 
 
 def test_map_is_clipped_to_one():

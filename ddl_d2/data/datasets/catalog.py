@@ -10,10 +10,12 @@ from collections.abc import Callable
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ddl_d2.config import ConfigError
 from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.ddl_i import SPLITS
 from ddl_d2.data.datasets.errors import DatasetError, DatasetReport
 from ddl_d2.data.datasets.load import load_dataset, load_deepfakebench, load_folder, load_video_set
+from ddl_d2.data.datasets.sources import load_source, parse_sources
 from ddl_d2.data.datasets.video import VideoOptions
 
 _logger = logging.getLogger(__name__)
@@ -26,13 +28,18 @@ VIDEO_NAMES = {
     "dfdcp": ("DFDCP_ROOT", ("train", "test")),
     "deepfakebench": ("DEEPFAKEBENCH_JSON", ("train", "valid", "test")),
 }
+# Names of sources that the last config registered.
+_source_names: set[str] = set()
 
 
 def register_datasets(cfg: CfgNode) -> None:
     """Register what a config points at: ddl_i_train, ddl_i_valid, ddl_i_test, and the others where their key is set:
-    "folder", "json_list", and the splits of sets of videos (`VIDEO_NAMES`), such as "ff_train".
+    "folder", "json_list", the splits of sets of videos (`VIDEO_NAMES`), such as "ff_train", and of DATASETS.SOURCES.
 
-    A name that is registered already is replaced, so the last config wins.
+    A name that is registered already is replaced, so the last config wins; but no source may take another set's name.
+
+    Raises:
+        ConfigError: DATASETS.SOURCES is not as it should be, or one of its names is taken.
     """
     policy = cfg.DATASETS.FAKE_WITHOUT_MASK
     register_all_ddl(cfg.DATASETS.DDL_ROOT or None, fake_without_mask=policy)
@@ -46,6 +53,24 @@ def register_datasets(cfg: CfgNode) -> None:
         elif name in DatasetCatalog:
             _forget(name)
     _register_videos(cfg)
+    _register_sources(cfg)
+
+
+def _register_sources(cfg: CfgNode) -> None:
+    sources = parse_sources(cfg.DATASETS.SOURCES)
+    for name in _source_names.intersection(DatasetCatalog.keys()):
+        _forget(name)
+    _source_names.clear()
+    for source in sources:
+        for split, name in source.names.items():
+            if source.name in VIDEO_NAMES or name in DatasetCatalog:
+                raise ConfigError(
+                    f"DATASETS.SOURCES: {source.name} would be registered as {name}, which is another data set's name; "
+                    "choose another"
+                )
+            load = functools.partial(load_source, source, split, fake_without_mask=cfg.DATASETS.FAKE_WITHOUT_MASK)
+            _register(name, source.root, load)
+            _source_names.add(name)
 
 
 def _register_videos(cfg: CfgNode) -> None:

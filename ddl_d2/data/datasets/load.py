@@ -183,6 +183,11 @@ def _build(root: str, load: Callable[[Lister], DatasetColumns]) -> Built:
     return rows, lister.report, lister.stamps
 
 
+def is_one_dataset(folder: str) -> bool:
+    """Whether labelled pictures lie in a folder itself, not in splits below it."""
+    return _layout(folder) in ("A", "B", "Tp")
+
+
 def _layout(folder: str) -> str:
     if all(os.path.isdir(os.path.join(folder, name)) for name in ("Tp", "Gt")):
         return "Tp"
@@ -191,7 +196,7 @@ def _layout(folder: str) -> str:
 
 def _only_split(root: str) -> str:
     """`root` if it is a dataset of its own, or the single split below it."""
-    if _layout(root) in ("A", "B", "Tp"):
+    if is_one_dataset(root):
         return root
     found = {split: paths for split, paths in find_splits(root).items() if paths != [root]}
     folders = [path for paths in found.values() for path in paths]

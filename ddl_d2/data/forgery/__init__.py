@@ -9,6 +9,7 @@ a *soft mask* float32 H×W in [0, 1], 1 where the forged content replaces the pi
 
 from ddl_d2.data.forgery.appearance import PostOptions, apply_steps, draw_post_steps
 from ddl_d2.data.forgery.blend import blend
+from ddl_d2.data.forgery.combine import CombineOptions, random_combination
 from ddl_d2.data.forgery.face_cache import CachedFaceFinder
 from ddl_d2.data.forgery.faces import (
     DlibFaceFinder,
@@ -26,6 +27,7 @@ from ddl_d2.data.forgery.warp import Drag, Scale, displaced_points, drag_points
 __all__ = [
     "REGIONS",
     "CachedFaceFinder",
+    "CombineOptions",
     "DlibFaceFinder",
     "Drag",
     "Face",
@@ -43,5 +45,6 @@ __all__ = [
     "drag_points",
     "draw_post_steps",
     "make_finder",
+    "random_combination",
     "self_blend",
 ]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
+from scipy.special import ndtri
 
 from ddl_d2.data.forgery.options import ForgeryOptions
 
@@ -60,6 +62,15 @@ def blur(image: np.ndarray, *, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(image, (0, 0), sigma)
 
 
+def motion_blur(image: np.ndarray, *, length: int, angle: float) -> np.ndarray:
+    """Average along a line of `length` pixels (odd) through each pixel, at `angle` degrees from the horizontal."""
+    kernel = np.zeros((length, length), np.uint8)
+    half, turn = length // 2, np.deg2rad(angle)
+    x, y = round(half * float(np.cos(turn))), round(half * float(np.sin(turn)))
+    cv2.line(kernel, (half - x, half - y), (half + x, half + y), 1)
+    return cv2.filter2D(image, -1, kernel / np.float32(kernel.sum()))
+
+
 def sharpen(image: np.ndarray, *, amount: float, sigma: float) -> np.ndarray:
     """Unsharp mask: add `amount` times the difference from the blurred picture."""
     return cv2.addWeighted(image, 1 + amount, cv2.GaussianBlur(image, (0, 0), sigma), -amount, 0)
@@ -93,11 +104,28 @@ def jpeg(image: np.ndarray, *, quality: int) -> np.ndarray:
 
 def noise(image: np.ndarray, *, sigma: float, seed: int, grain: float = 0.0) -> np.ndarray:
     """Gaussian noise of `sigma` grey levels, the same for one `seed`; `grain` > 0 blurs it (pixels)."""
+    if grain <= 0:
+        return _white_noise(image, sigma, seed)
     values = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
-    if grain > 0:
-        values = cv2.GaussianBlur(values, (0, 0), grain)
-        values /= max(float(values.std()), 1e-6)
+    values = cv2.GaussianBlur(values, (0, 0), grain)
+    values /= max(float(values.std()), 1e-6)
     return _to_uint8(image.astype(np.float32) + sigma * values)
+
+
+def _white_noise(image: np.ndarray, sigma: float, seed: int) -> np.ndarray:
+    """Noise of independent values, each rounded: grey levels are whole numbers, so nothing is lost by it.
+
+    16 random bits choose a normal quantile, which is five times as fast as normal numbers; the largest is 4.3 sigma.
+    """
+    levels = np.rint(sigma * _normal_quantiles()).astype(np.int16)
+    bits = np.random.default_rng(seed).integers(1 << 16, size=image.shape, dtype=np.uint16)
+    return cv2.add(image, levels.take(bits, mode="wrap"), dtype=cv2.CV_8U)  # no index to wrap, nor to check
+
+
+@cache
+def _normal_quantiles() -> np.ndarray:
+    """65,536 numbers, each as likely, with the distribution of a normal one."""
+    return ndtri((np.arange(1 << 16) + 0.5) / (1 << 16))
 
 
 def light(image: np.ndarray, *, angle: float, low: float, high: float) -> np.ndarray:
@@ -114,7 +142,7 @@ CHANGES = {
     change.__name__: change
     for change in (
         *(shift_rgb, saturation, hue, contrast, gamma, light),
-        *(blur, sharpen, edge_sharpen, rescale, jpeg, noise),
+        *(blur, motion_blur, sharpen, edge_sharpen, rescale, jpeg, noise),
     )
 }
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ddl_d2.data.forgery.appearance import Step, apply_steps
 from ddl_d2.data.forgery.faces import Face
+from ddl_d2.data.forgery.warp import affine_view
 
 Cell = tuple[int, int, int, int]  # x0, y0, x1, y1
 
@@ -103,7 +103,7 @@ def _fill(
     width, height = cell[2] - cell[0], cell[3] - cell[1]
     face = photo.faces[int(rng.integers(len(photo.faces)))]
     matrix, mirror = _draw_view(face, photo.image.shape[:2], (width, height), rng, options)
-    crop = _warp(photo.image, matrix, (width, height))
+    crop = affine_view(photo.image, matrix, (width, height))
     steps = draw_real_variation(rng)
     moved = [other.moved(matrix, mirror=mirror) for other in photo.faces]
     inside = [other for other in moved if _mostly_inside(other, (width, height))]
@@ -146,17 +146,6 @@ def _push_inside(
     before, after = np.maximum(-seen.min(0), 0), np.maximum(seen.max(0) - np.array([photo[1], photo[0]]), 0)
     both = (before > 0) & (after > 0)
     return np.where(both, (before - after) / 2, before - after)
-
-
-def _warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`image` through `matrix` at `size` (width, height); what lies outside the photograph is its mirrored edge."""
-    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-    if scale < 0.7:  # a bilinear warp would alias: shrink first
-        height, width = image.shape[:2]
-        small = (max(1, round(width * scale * 1.2)), max(1, round(height * scale * 1.2)))
-        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-        matrix = matrix @ np.diag([width / small[0], height / small[1], 1.0])
-    return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def _mostly_inside(face: Face, size: tuple[int, int]) -> bool:

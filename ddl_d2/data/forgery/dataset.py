@@ -26,15 +26,16 @@ import numpy as np
 from tqdm import tqdm
 
 from ddl_d2.data.face_crop import crop_around
+from ddl_d2.data.forgery.combine import CombineOptions, random_combination
 from ddl_d2.data.forgery.compose import ComposeOptions, Photo, compose, draw_cells
-from ddl_d2.data.forgery.faces import FaceFinder
+from ddl_d2.data.forgery.faces import Face, FaceFinder
 from ddl_d2.data.forgery.forge import Forgery, NoSuitableFace, self_blend
 from ddl_d2.data.forgery.options import ForgeryOptions
 from ddl_d2.data.forgery.photos import MAX_PIXELS, ForgerySetError, PhotoFile, find_faces, split_photos
 from ddl_d2.data.image_io import read_image, write_png
 
 SPLITS = ("train", "valid")
-STYLES = ("canvas", "faces")
+STYLES = ("canvas", "faces", "combination")
 # Of a face's box, kept around it in the style "faces".
 _FACE_MARGIN = (0.0, 0.35)
 _ATTEMPTS = 20
@@ -73,7 +74,8 @@ class SetSettings:
         source: where the photographs are from, in words, for the manifest.
         style: what a picture is. "canvas": square, of one or several faces, with forgeries a small network learns to
             see in minutes (`TOY_OPTIONS`). "faces": one photograph after the other cut to a face (shortest side at
-            most `size`), forged as in training on self-blended pictures (`ForgeryOptions`).
+            most `size`), forged as in training on self-blended pictures (`ForgeryOptions`). "combination": one whole
+            photograph after the other (shortest side at most `size`) with faces of others in it (`CombineOptions`).
         valid_share: the share of pictures, and of photographs where there are four or more, kept for valid.
     """
 
@@ -147,7 +149,12 @@ def make_set(
     usable, skipped = find_faces(wanted, finder)
     if not usable:
         raise ForgerySetError(f"none of the {len(wanted)} photographs has a face to forge")
-    groups, disjoint = split_photos(usable, settings.valid_share)
+    fewest = 2 if settings.style == "combination" else 1
+    if len(usable) < fewest:
+        raise ForgerySetError(
+            f"a combination needs two photographs with a face, and only {usable[0].name} of {len(wanted)} has one"
+        )
+    groups, disjoint = split_photos(usable, settings.valid_share, fewest=fewest)
     manifest = _manifest(settings, groups, skipped, disjoint)
     if existing == "resume" and root.exists() and any(root.iterdir()):
         _check_same_photographs(root, manifest)
@@ -182,6 +189,8 @@ def make_pair(
         try:
             if settings.style == "faces":
                 return _forge_photo(photos[(index + attempt) % len(photos)], settings, rng)
+            if settings.style == "combination":
+                return _combine_photos(photos, (index + attempt) % len(photos), settings, rng)
             return _forge_canvas(photos, settings, rng)
         except NoSuitableFace:
             continue  # every face fell out of its cell or is too narrow: draw again
@@ -202,13 +211,30 @@ def _forge_photo(photo: PhotoFile, settings: SetSettings, rng: np.random.Generat
     face = photo.faces[int(rng.integers(len(photo.faces)))]
     margins = rng.uniform(*_FACE_MARGIN, size=4)
     image, face = crop_around(_read(photo.path), face, margins=margins)
-    scale = min(1.0, settings.size / min(image.shape[:2]))
-    if scale < 1:
-        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-        face = face.moved(np.array([[width / image.shape[1], 0.0, 0.0], [0.0, height / image.shape[0], 0.0]]))
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    image, (face,) = _fitted(image, [face], settings.size)
     record = {"photograph": photo.name, "margins": [round(float(m), 4) for m in margins]}
     return record, self_blend(image, [face], rng, ForgeryOptions())
+
+
+def _combine_photos(
+    photos: Sequence[PhotoFile], number: int, settings: SetSettings, rng: np.random.Generator
+) -> tuple[dict[str, Any], Forgery]:
+    photo, others = photos[number], [*photos[:number], *photos[number + 1 :]]
+    drawn = rng.choice(len(others), size=min(len(others), CombineOptions().count[1]), replace=False)
+    image, faces = _fitted(_read(photo.path), photo.faces, settings.size)
+    picture = Photo(photo.name, image, tuple(faces))
+    return {"photograph": photo.name}, random_combination(picture, [_load(others[i]) for i in drawn], rng)
+
+
+def _fitted(image: np.ndarray, faces: Sequence[Face], size: int) -> tuple[np.ndarray, list[Face]]:
+    """A picture whose shortest side is at most `size`, and its faces."""
+    scale = size / min(image.shape[:2])
+    if scale >= 1:
+        return image, list(faces)
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    matrix = np.array([[width / image.shape[1], 0.0, 0.0], [0.0, height / image.shape[0], 0.0]])
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return small, [face.moved(matrix) for face in faces]
 
 
 def _make(job: _Job) -> dict[str, Any]:

@@ -90,8 +90,10 @@ def find_faces(
     return found, skipped
 
 
-def split_photos(photos: Sequence[PhotoFile], valid_share: float) -> tuple[dict[str, list[PhotoFile]], bool]:
-    """Divide photographs (in the order given) between train and valid.
+def split_photos(
+    photos: Sequence[PhotoFile], valid_share: float, *, fewest: int = 1
+) -> tuple[dict[str, list[PhotoFile]], bool]:
+    """Divide photographs (in the order given) between train and valid, each of which needs the `fewest`, 1 or 2.
 
     Returns:
         {"train": [...], "valid": [...]}, and whether the two are disjoint: with fewer than four photographs both
@@ -99,5 +101,5 @@ def split_photos(photos: Sequence[PhotoFile], valid_share: float) -> tuple[dict[
     """
     if len(photos) < 4 or valid_share == 0:
         return {"train": list(photos), "valid": list(photos)}, valid_share == 0
-    held_out = min(max(1, round(len(photos) * valid_share)), len(photos) - 1)
+    held_out = min(max(fewest, round(len(photos) * valid_share)), len(photos) - fewest)
     return {"train": list(photos[held_out:]), "valid": list(photos[:held_out])}, True

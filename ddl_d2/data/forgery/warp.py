@@ -165,3 +165,14 @@ def sample(image: np.ndarray, maps: tuple[np.ndarray, np.ndarray], origin: tuple
     """
     xs, ys = maps[0] - np.float32(origin[0]), maps[1] - np.float32(origin[1])
     return cv2.remap(image, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def affine_view(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`image` (uint8 H×W×3) through `matrix` (2×3) at `size` (width, height); outside it, its mirrored edge is seen."""
+    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    if scale < 0.7:  # a bilinear warp would alias: shrink first
+        height, width = image.shape[:2]
+        small = (max(1, round(width * scale * 1.2)), max(1, round(height * scale * 1.2)))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        matrix = matrix @ np.diag([width / small[0], height / small[1], 1.0])
+    return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)

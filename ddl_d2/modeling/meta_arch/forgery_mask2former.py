@@ -6,6 +6,7 @@ the last one, `K - 1`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from ddl_d2.modeling.pictures import Size, forged_instances, normalized_batch, o
 _MAX_PAINTED = 16 * 2**20
 # A query is shown as an instance from this confidence.
 _INSTANCE_CONFIDENCE = 0.5
+_NOTHING = "MODEL.DETECTION.ENABLED and MODEL.LOCALIZATION.ENABLED are both False: nothing to train"
 
 
 @META_ARCH_REGISTRY.register()
@@ -56,7 +58,7 @@ class ForgeryMask2Former(nn.Module):
     ):
         super().__init__()
         if sem_seg_head is None and image_head is None:
-            raise ConfigError("MODEL.DETECTION.ENABLED and MODEL.LOCALIZATION.ENABLED are both False: nothing to train")
+            raise ConfigError(_NOTHING)
         # Convolutions are faster on this layout, on CPUs and GPUs alike; values are the same.
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.sem_seg_head = sem_seg_head
@@ -74,8 +76,10 @@ class ForgeryMask2Former(nn.Module):
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
-        backbone = build_backbone(cfg)
         detect, localize = cfg.MODEL.DETECTION, cfg.MODEL.LOCALIZATION
+        if not (detect.ENABLED or localize.ENABLED):
+            raise ConfigError(_NOTHING)
+        backbone = build_backbone(cfg)
         head = build_sem_seg_head(cfg, backbone.output_shape()) if localize.ENABLED else None
         image_head = None
         if detect.ENABLED:
@@ -174,31 +178,51 @@ class ForgeryMask2Former(nn.Module):
 def _forgery_map(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size) -> Tensor:
     """Σ_q p_q(forged) σ(mask_q), clipped to 1, at the original size: Q×h×w logits, Q -> H×W.
 
-    The sum is taken at the network's input size and then resized, before any threshold. Queries are painted in chunks,
-    so that memory does not grow with Q × H × W.
+    The sum is taken at the network's input size (a multiple of the masks') and then resized, before any threshold.
     """
-    chunk = max(1, _MAX_PAINTED // (padded[0] * padded[1]))
-    total = masks.new_zeros(padded)
-    for some, weight in zip(masks.split(chunk), forged.split(chunk), strict=True):
-        painted = F.interpolate(some[None], size=padded, mode="bilinear", align_corners=False)[0]
-        total += torch.einsum("q,qhw->hw", weight, painted.sigmoid_())
-    return to_original(total, unpadded, original).clamp_(0, 1)
+    return to_original(_painted_sum(masks, forged, padded), unpadded, original).clamp_(0, 1)
+
+
+def _painted_sum(masks: Tensor, weights: Tensor, padded: Size) -> Tensor:
+    """Σ_q w_q σ(mask_q resized to `padded`): Q×h×w, Q -> H×W.
+
+    All queries are painted on one band of rows after the other, so that memory does not grow with Q × H × W. They come
+    last in memory: resizing is then twice as fast on CPUs, and the sum is one product.
+    """
+    height, ratio = masks.shape[1], padded[0] // masks.shape[1]
+    band = max(1, _MAX_PAINTED // (ratio * padded[1] * len(masks)))
+    total = masks.new_empty(padded)
+    for top in range(0, height, band):
+        bottom = min(top + band, height)
+        # With their neighbours, on which their painted pixels depend; those of the neighbours are dropped.
+        first, last = max(top - 1, 0), min(bottom + 1, height)
+        logits = masks[None, :, first:last].contiguous(memory_format=torch.channels_last)
+        size = (ratio * (last - first), padded[1])
+        painted = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+        painted = painted[ratio * (top - first) : ratio * (bottom - first)].sigmoid_()
+        total[ratio * top : ratio * bottom] = painted @ weights
+    return total
 
 
 def _instances(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size, limit: int) -> Instances:
     """The confident queries as Detectron2 instances: score = p(forged) × mean mask probability inside the mask."""
     confidence, order = forged.sort(descending=True)
-    order = order[confidence >= _INSTANCE_CONFIDENCE][:limit]
-    kept, scores = [], []
-    for query in order.tolist():
-        painted = F.interpolate(masks[None, query, None], size=padded, mode="bilinear", align_corners=False)[0]
-        probability = to_original(painted[0].sigmoid_(), unpadded, original)
+    kept = order[confidence >= _INSTANCE_CONFIDENCE][:limit].tolist()
+    queries = ((masks[query], forged[query]) for query in kept)
+    found = _painted_instances(queries, padded, unpadded, original)
+    return forged_instances(found, most=len(kept), size=original, device=masks.device)
+
+
+def _painted_instances(
+    queries: Iterable[tuple[Tensor, Tensor]], padded: Size, unpadded: Size, original: Size
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Mask logits h×w and p(forged) of each query -> its mask H×W and score, unless the mask is empty."""
+    for logits, confidence in queries:
+        painted = F.interpolate(logits[None, None], size=padded, mode="bilinear", align_corners=False)[0, 0]
+        probability = to_original(painted.sigmoid_(), unpadded, original)
         mask = probability > 0.5
-        area = int(mask.sum())
-        if area:
-            kept.append(mask)
-            scores.append(forged[query] * (probability * mask).sum() / area)
-    return forged_instances(kept, scores, original, masks.device)
+        if area := int(mask.sum()):
+            yield mask, confidence * probability.mul_(mask).sum() / area
 
 
 def _build_criterion(cfg) -> SetCriterion:

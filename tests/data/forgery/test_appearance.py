@@ -13,6 +13,7 @@ STEPS = [
     {"name": "contrast", "gain": 1.2, "bias": -4},
     {"name": "gamma", "exponent": 1.3},
     {"name": "blur", "sigma": 1.0},
+    {"name": "motion_blur", "length": 5, "angle": 30.0},
     {"name": "sharpen", "amount": 1.0, "sigma": 1.0},
     {"name": "edge_sharpen", "alpha": 0.3, "lightness": 0.7},
     {"name": "rescale", "factor": 0.5},

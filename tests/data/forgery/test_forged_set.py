@@ -81,6 +81,27 @@ def test_workers_and_interruptions_change_no_byte(tmp_path, photos, finder):
     assert (two / "train/fake/000000.jpg").stat().st_mtime_ns == kept
 
 
+def test_a_set_of_combinations(tmp_path, photos, finder):
+    """Whole photographs at most so large, with something of another photograph of the same split in each fake."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    manifest = make_set(one, photos, settings(style="combination"), finder=finder, progress=False)
+    make_set(two, photos, settings(style="combination"), finder=finder, workers=2, progress=False)
+    assert contents(one) == contents(two)
+    groups = manifest["photographs"]
+    assert sorted(map(len, groups.values())) == [2, 3]  # two at least in each
+    assert not set(groups["train"]) & set(groups["valid"])
+    for line in (one / "manifest.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        donors = {insertion["donor"] for insertion in row["insertions"]}
+        assert donors <= set(groups[row["split"]]) - {row["photograph"]}
+        real, fake, mask = read_image(one / row["real"]), read_image(one / row["fake"]), read_mask(one / row["mask"])
+        assert real.shape == fake.shape == (96, 96, 3)
+        difference = np.abs(real.astype(int) - fake).mean(2)
+        assert difference[mask].mean() > 3 * difference[~mask].mean()
+    with pytest.raises(ForgerySetError, match="two photographs with a face"):
+        make_set(tmp_path / "x", photos[:1], settings(style="combination"), finder=finder, progress=False)
+
+
 def test_another_seed_gives_other_pictures(tmp_path, photos, finder):
     make_set(tmp_path / "one", photos, settings(), finder=finder, progress=False)
     make_set(tmp_path / "two", photos, settings(seed=4), finder=finder, progress=False)
@@ -139,6 +160,8 @@ def test_split_of_photographs(number, share, train, valid):
     groups, disjoint = split_photos([PhotoFile(str(i), Path(str(i))) for i in range(number)], share)
     assert (len(groups["train"]), len(groups["valid"])) == (train, valid)
     assert disjoint is (number >= 4)
+    groups, _ = split_photos([PhotoFile(str(i), Path(str(i))) for i in range(number)], share, fewest=2)
+    assert min(len(groups["train"]), len(groups["valid"])) >= 2
 
 
 @pytest.mark.parametrize("changes", [{"count": 1}, {"valid_share": 1.0}, {"size": 8}, {"seed": -1}])

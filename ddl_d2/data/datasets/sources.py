@@ -1,0 +1,79 @@
+"""DATASETS.SOURCES: further sets by a name of the user's, each with a weight in training.
+
+That is how forgeries of generators that are not run here (face swaps, diffusion inpainting, ...) are used: a folder of
+their pictures and masks, told apart by its name.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ddl_d2.config import ConfigError
+from ddl_d2.data.datasets.columns import DatasetColumns
+from ddl_d2.data.datasets.ddl_i import SPLITS
+from ddl_d2.data.datasets.errors import DatasetError, DatasetReport
+from ddl_d2.data.datasets.load import is_one_dataset, load_dataset, load_folder
+
+_FORM = 'a list of [name, root, weight], such as [["simswap", "/data/simswap", 2.0]]'
+_NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*")
+
+
+class Source(NamedTuple):
+    """One entry of DATASETS.SOURCES; registered as `names`."""
+
+    name: str
+    root: str
+    weight: float
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Split -> the name it is registered under: "train" -> "simswap_train"."""
+        return {split: f"{self.name}_{split}" for split in SPLITS}
+
+
+def parse_sources(entries: Sequence[Any]) -> list[Source]:
+    """The value of DATASETS.SOURCES; a weight that is left out is 1.
+
+    Raises:
+        ConfigError: an entry of another form, a name that is no word or is given twice, a weight that is not positive.
+    """
+    sources: list[Source] = []
+    for number, entry in enumerate(entries):
+        key = f"DATASETS.SOURCES[{number}]"
+        if not isinstance(entry, (list, tuple)) or len(entry) not in (2, 3):
+            raise ConfigError(f"{key} is {entry!r}: DATASETS.SOURCES is {_FORM}")
+        name, root, weight = (*entry, 1.0)[:3]
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigError(f"{key}: the name {name!r} must be a word of letters, digits, - and _; it is {_FORM}")
+        if not isinstance(root, str) or not root:
+            raise ConfigError(f"{key} ({name}): the root {root!r} must be the path of a folder; it is {_FORM}")
+        usable = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not usable or not math.isfinite(weight) or weight <= 0:
+            raise ConfigError(f"{key} ({name}): the weight {weight!r} must be a positive number")
+        if name in (source.name for source in sources):
+            raise ConfigError(f"{key}: the name {name} is given twice in DATASETS.SOURCES")
+        sources.append(Source(name, root, float(weight)))
+    return sources
+
+
+def weights_by_dataset(entries: Sequence[Any]) -> Mapping[str, float]:
+    """Registered name of a source's training set -> its weight. Raises as `parse_sources`."""
+    return {source.names["train"]: source.weight for source in parse_sources(entries)}
+
+
+def load_source(source: Source, split: str, *, fake_without_mask: str) -> tuple[DatasetColumns, DatasetReport]:
+    """One split of a source; a folder that is one set (fake/ with masks/, ...) without splits is its "train".
+
+    Raises:
+        DatasetError: no such folder, or nothing usable there.
+    """
+    root = os.path.expanduser(source.root)
+    if not os.path.isdir(root):
+        raise DatasetError(f"{source.root}: no such folder (DATASETS.SOURCES, {source.name})")
+    if split == "train" and is_one_dataset(root):
+        return load_folder(root, fake_without_mask=fake_without_mask)
+    return load_dataset(root, split, fake_without_mask=fake_without_mask)

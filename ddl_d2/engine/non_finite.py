@@ -1,0 +1,166 @@
+"""Stopping before numbers that are not finite reach the weights: on all ranks alike, and with the pictures named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ddl_d2.engine.failures import Failure
+from ddl_d2.modeling.matcher import NonFiniteError
+
+# float16's loss scale starts at 65536 and is halved at each step whose gradient overflows. Down here, after thirty in a
+# row, it is not the scale: the gradient itself is not finite.
+SMALLEST_LOSS_SCALE = 2.0**-14
+
+# Each is finite, the sum of their squares is not.
+_OVERFLOW = "the norm of all gradients"
+
+
+class Causes(NamedTuple):
+    """What is not finite on one rank: `losses` by name, `others` in words; and the pictures it was computed from."""
+
+    rank: int
+    losses: list[str]
+    others: list[str]
+    image_ids: list[str]
+
+
+class StepGuard:
+    """Looks at what a training step has computed, before the optimizer uses it.
+
+    Checked are the total loss, the norm of all gradients together (with float16's loss scaling, to which single
+    overflows belong, the loss scale) and the running statistics of batch norms, which no loss shows but every
+    evaluation uses.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        *,
+        precision: str = "float32",
+        failures: str | None = None,
+        config: str = "",
+    ) -> None:
+        """
+        Args:
+            precision: as in `engine.precision`; failures: the folder for what a stopped step leaves, None writes
+            nothing; config: of the run, as YAML. The three are for those files.
+        """
+        self.model = model.module if isinstance(model, DistributedDataParallel) else model
+        self.scaler, self.precision, self.failures, self.config = scaler, precision, failures, config
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self.parameters = {name: p for name, p in self.model.named_parameters() if id(p) in trained}
+        self.statistics = {
+            name: buffer
+            for name, buffer in self.model.named_buffers()
+            if name.endswith(("running_mean", "running_var")) and buffer.is_floating_point()
+        }
+
+    def non_finite(self, total: Tensor) -> Tensor:
+        """Whether anything is not finite, after the backward pass of the loss `total`: a bool tensor of one element,
+        which nobody has waited for yet."""
+        numbers = [total.detach().float().reshape(())]
+        if not self.scaler.is_enabled():
+            numbers.append(_norm([p.grad for p in self.parameters.values() if p.grad is not None], total.device))
+        elif self._at_the_smallest_scale():
+            numbers.append(torch.full_like(numbers[0], torch.nan))
+        numbers.append(_norm(list(self.statistics.values()), total.device))
+        return ~torch.isfinite(torch.stack(numbers)).all()
+
+    def stop(
+        self, losses: Mapping[str, Tensor], batch: list[dict], random_state: dict[str, Tensor], iteration: int
+    ) -> NonFiniteError:
+        """The error to raise on each rank, once all know that something is not finite; all have to call this.
+
+        Gradients are averaged over the ranks: where a loss is not finite on one, the gradients are not finite on any.
+        The pictures, and the files, are those of the ranks with such a loss; without any, those of the ranks with such
+        gradients or statistics.
+        """
+        every = comm.all_gather(self._causes(losses, batch))
+        guilty = [c for c in every if c.losses] or [c for c in every if c.others] or every
+        note = ""
+        for causes in guilty:
+            if causes.rank == comm.get_rank():
+                note = self._keep(causes.losses or causes.others or [_OVERFLOW], losses, batch, random_state, iteration)
+        said = [f"{', '.join(c.losses)}{_on_rank(c.rank)}" for c in guilty if c.losses]
+        said = said or list(dict.fromkeys(cause for c in guilty for cause in c.others)) or [_OVERFLOW]
+        ids = [image_id for c in guilty for image_id in c.image_ids]
+        return NonFiniteError(f"{'; '.join(said)} at iteration {iteration}", ids, note)
+
+    def stop_alone(
+        self, error: NonFiniteError, batch: list[dict], random_state: dict[str, Tensor], iteration: int
+    ) -> NonFiniteError:
+        """The error to raise where the forward pass of this rank could not go on, for which others may now wait."""
+        note = self._keep([error.what], {}, batch, random_state, iteration)
+        what = f"{error.what}{_on_rank(comm.get_rank())} at iteration {iteration}"
+        return NonFiniteError(what, error.image_ids, note)
+
+    def _causes(self, losses: Mapping[str, Tensor], batch: list[dict]) -> Causes:
+        gradients = [name for name, p in self.parameters.items() if p.grad is not None and not _finite(p.grad)]
+        statistics = [name for name, buffer in self.statistics.items() if not _finite(buffer)]
+        others = [_several("the gradient of", gradients)] if gradients else []
+        others += [_several("the running statistic", statistics)] if statistics else []
+        return Causes(
+            rank=comm.get_rank(),
+            losses=[name for name, loss in losses.items() if not _finite(loss)],
+            others=others,
+            image_ids=image_ids(batch),
+        )
+
+    def _keep(
+        self,
+        what: list[str],
+        losses: Mapping[str, Tensor],
+        batch: list[dict],
+        random_state: dict[str, Tensor],
+        iteration: int,
+    ) -> str:
+        """Write the step to a file; -> what to say about it."""
+        if self.failures is None:
+            return ""
+        path = Failure(
+            iteration=iteration,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+            what=what,
+            image_ids=image_ids(batch),
+            batch=batch,
+            losses={name: float(loss) for name, loss in losses.items()},
+            model={name: value.detach().cpu() for name, value in self.model.state_dict().items()},
+            random_state=random_state,
+            config=self.config,
+            precision=self.precision,
+        ).write(self.failures)
+        return f". {path} keeps the step: tools/replay.py runs it again" if path else ". The step could not be kept"
+
+    def _at_the_smallest_scale(self) -> bool:
+        return self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_LOSS_SCALE
+
+
+def image_ids(batch: list[dict]) -> list[str]:
+    """The names of a batch's rows."""
+    return [str(row.get("image_id", row.get("file_name"))) for row in batch]
+
+
+def _on_rank(rank: int) -> str:
+    return f" on rank {rank}" if comm.get_world_size() > 1 else ""
+
+
+def _norm(tensors: list[Tensor], device: torch.device) -> Tensor:
+    norm = nn.utils.get_total_norm(tensors) if tensors else torch.zeros(())
+    return norm.to(device, torch.float32).reshape(())
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def _several(what: str, names: list[str]) -> str:
+    return f"{what} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")

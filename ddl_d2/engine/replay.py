@@ -1,0 +1,174 @@
+"""Running a training step that was stopped once more, to see where its numbers stop being finite."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from torch import Tensor, nn
+
+from ddl_d2.config import ConfigError, add_ddl_config
+from ddl_d2.engine.checkpoint import build_untrained_model
+from ddl_d2.engine.failures import Failure, set_random_state
+from ddl_d2.engine.precision import autocast
+from ddl_d2.modeling.matcher import NonFiniteError
+from ddl_d2.modeling.weights import CheckpointError
+
+
+@dataclass
+class Replay:
+    """What came of a step the second time.
+
+    `losses` of the batch by name (none where the forward pass could not go on: `refused` says why); `alone`: those of
+    each picture by itself, or why it cannot be run so; `weights`: the saved ones that are not finite; `module` and
+    `parameter`: the first whose output, or gradient, is not finite, as they were computed ("": none); `same_numbers`:
+    whether the same random numbers were drawn.
+    """
+
+    losses: dict[str, float] = field(default_factory=dict)
+    refused: str = ""
+    alone: list[tuple[str, dict[str, float] | str]] = field(default_factory=list)
+    weights: list[str] = field(default_factory=list)
+    module: str = ""
+    parameter: str = ""
+    same_numbers: bool = True
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether anything that stops a training is not finite again."""
+        finite = all(torch.isfinite(torch.tensor(loss)) for loss in self.losses.values())
+        return bool(self.refused or self.weights or self.parameter or not finite)
+
+
+def replay(failure: Failure, *, device: str, precision: str) -> Replay:
+    """Run the forward and the backward pass of `failure` on `device`, in `precision` (see `engine.precision`).
+
+    On one rank: losses that are normalised over the ranks may differ by a factor.
+
+    Raises:
+        ConfigError, CheckpointError: its config or its weights are not of this version.
+    """
+    model = _model(failure, device).train()
+    result = Replay(weights=[name for name, value in failure.model.items() if not _finite(value)])
+    with _watching_modules(model) as first:
+        try:
+            losses = _losses(model, failure, failure.batch, precision, result)
+            result.losses = {name: float(loss) for name, loss in losses.items()}
+            result.parameter = _first_gradient(model, sum(losses.values()))
+        except NonFiniteError as error:
+            result.refused = f"{error.what} ({', '.join(error.image_ids)})"
+        result.module = next(iter(first), "")
+    for image_id, row in zip(failure.image_ids, failure.batch, strict=True):
+        result.alone.append((image_id, _alone(model, failure, row, precision, result)))
+    return result
+
+
+def _model(failure: Failure, device: str) -> nn.Module:
+    cfg = get_cfg()
+    add_ddl_config(cfg)
+    try:
+        cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(failure.config)))
+    except (KeyError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigError(f"the config of the step: {' '.join(str(error).split())[:400]}") from error
+    cfg.MODEL.DEVICE = device
+    model = build_untrained_model(cfg)
+    try:
+        model.load_state_dict(failure.model)
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights of the step: {' '.join(str(error).split())[:400]}") from error
+    return model
+
+
+def _losses(
+    model: nn.Module, failure: Failure, batch: list[dict[str, Any]], precision: str, result: Replay
+) -> dict[str, Tensor]:
+    device = next(model.parameters()).device
+    result.same_numbers = set_random_state(failure.random_state, device)
+    with autocast(device.type, precision):
+        return model(batch)
+
+
+@torch.no_grad()
+def _alone(
+    model: nn.Module, failure: Failure, row: dict[str, Any], precision: str, result: Replay
+) -> dict[str, float] | str:
+    try:
+        return {name: float(loss) for name, loss in _losses(model, failure, [row], precision, result).items()}
+    except NonFiniteError as error:
+        return f"{error.what} is not finite"
+    except ValueError as error:  # a batch norm with a single value
+        return f"cannot be run alone: {str(error).split(chr(10))[0]}"
+
+
+class _watching_modules:
+    """Inside, collects the names of modules whose output is not finite, in the order of their outputs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __enter__(self) -> list[str]:
+        found: list[str] = []
+
+        def look(name: str, module: nn.Module, output: Any) -> None:
+            bad = next((t for t in _tensors(output) if not _finite(t)), None)
+            if bad is not None:
+                found.append(f"{name or 'the model'} ({type(module).__name__}): {_counts(bad)}")
+
+        self.handles = [
+            module.register_forward_hook(lambda module, _, output, name=name: look(name, module, output))
+            for name, module in self.model.named_modules()
+        ]
+        return found
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def _first_gradient(model: nn.Module, total: Tensor) -> str:
+    """Backward; -> the parameter that first got a gradient that is not finite, or ""."""
+    found: list[str] = []
+
+    def look(parameter: nn.Parameter, name: str) -> None:
+        if parameter.grad is not None and not _finite(parameter.grad):
+            found.append(f"{name}: {_counts(parameter.grad)}")
+
+    handles = [
+        parameter.register_post_accumulate_grad_hook(lambda p, name=name: look(p, name))
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    ]
+    total.backward()
+    for handle in handles:
+        handle.remove()
+    if found:
+        return found[0]
+    norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    return "" if _finite(norm) else "all together: each is finite, their norm is not"
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in a module's output, however nested."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from _tensors(list(vars(value).values()))
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def _counts(tensor: Tensor) -> str:
+    nan, infinite = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+    return f"{nan} NaN and {infinite} infinite of {tensor.numel()} values"

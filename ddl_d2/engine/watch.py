@@ -1,0 +1,161 @@
+"""A thread beside the training loop that sees what the loop cannot: a signal while it waits, and that it hangs.
+
+Python runs signal handlers in the main thread, between two of its instructions. A main thread that waits in a
+collective for a rank that is gone would never learn of SIGTERM; this thread does, and has the last word.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+STOPPED = 128 + signal.SIGTERM
+"""Exit code (143) of a run that SIGTERM ended."""
+HUNG = 124
+"""Exit code of a rank that made no progress; `timeout` uses the same."""
+
+TRAINS, STOP = b"trains", b"stop"
+"""What a rank says to its launcher, and what it hears from it."""
+
+_POLL = 0.5
+
+_launcher: Connection | None = None
+
+
+def connect_launcher(connection: Connection) -> None:
+    """`connection` leads to the process that started this one: it asks through it for a stop; its death closes it."""
+    global _launcher
+    _launcher = connection
+
+
+class Watch:
+    """Inside the context, `on_stop` is called (from another thread) when SIGTERM or the launcher asks for a stop.
+
+    The process then has `grace` seconds. A second SIGTERM, or the end of that time, ends it at once with exit code 143.
+    Steps that take longer than `hang_timeout` seconds end it with exit code 124 and a report of where it was.
+    """
+
+    def __init__(
+        self,
+        on_stop: Callable[[], None],
+        *,
+        grace: float,
+        hang_timeout: float = 0.0,
+        count_signals: bool = True,
+        name: str = "this process",
+    ) -> None:
+        """
+        Args:
+            grace: seconds from the first request.
+            hang_timeout: seconds for a `step`; 0: any time.
+            count_signals: whether a second SIGTERM ends the process. Not under torchrun, which repeats those of others.
+            name: of the process, for what is said on stderr.
+        """
+        self.on_stop = on_stop
+        self.grace = grace
+        self.hang_timeout = hang_timeout
+        self.count_signals = count_signals
+        self.name = name
+        self._signals = 0
+        self._stop_by: float | None = None
+        self._step: tuple[str, float] | None = None
+        self._closing = False
+
+    def __enter__(self) -> Watch:
+        self._reading, self._writing = socket.socketpair()
+        self._writing.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._reading, selectors.EVENT_READ, self._on_signals)
+        if _launcher is not None:
+            _launcher.send_bytes(TRAINS)
+            self._selector.register(_launcher, selectors.EVENT_READ, self._on_launcher)
+        self._main = threading.current_thread()
+        self._handler: Any = None
+        if self._main is threading.main_thread():
+            self._handler = signal.signal(signal.SIGTERM, lambda *_: None)
+            self._wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing = True
+        self._writing.send(b"\0")
+        self._thread.join()
+        if self._handler is not None:
+            signal.set_wakeup_fd(self._wakeup)
+            signal.signal(signal.SIGTERM, self._handler)
+        self._selector.close()
+        self._reading.close()
+        self._writing.close()
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Inside, the process must not need longer than `hang_timeout`; `what` names the work."""
+        self._step = (what, time.monotonic())
+        try:
+            yield
+        finally:
+            self._step = None
+
+    def _run(self) -> None:
+        while not self._closing:
+            for key, _ in self._selector.select(_POLL):
+                key.data()
+            self._check_times()
+
+    def _on_signals(self) -> None:
+        # One byte for each signal that has a handler in Python, such as SIGCHLD of data workers.
+        for number in self._reading.recv(4096):
+            if number == signal.SIGTERM:
+                self._signals += 1
+                if self._signals > 1 and self.count_signals:
+                    self._end(STOPPED, "second SIGTERM: ends without saving")
+                self._request()
+
+    def _on_launcher(self) -> None:
+        assert _launcher is not None
+        try:
+            if _launcher.recv_bytes() == STOP:
+                self._request()
+        except (EOFError, OSError):
+            self._end(1, "the process that started it is gone")
+
+    def _request(self) -> None:
+        if self._stop_by is None:
+            self._stop_by = time.monotonic() + self.grace
+            self.on_stop()
+
+    def _check_times(self) -> None:
+        now = time.monotonic()
+        if self._stop_by is not None and now > self._stop_by and not self._closing:
+            self._dump()
+            self._end(STOPPED, f"no end of the step within {self.grace:g} s of SIGTERM: ends without saving")
+        step = self._step
+        if self.hang_timeout and step and now > step[1] + self.hang_timeout and step is self._step:
+            self._dump()
+            self._end(HUNG, f"{step[0]} hangs for {now - step[1]:.0f} s, {self._where()}")
+
+    def _where(self) -> str:
+        frame = sys._current_frames().get(self._main.ident or 0)
+        if frame is None:
+            return "its main thread has ended"
+        return f"in {frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+
+    def _dump(self) -> None:
+        # To the descriptor: `sys.stderr` may be captured, or held by the thread that hangs.
+        faulthandler.dump_traceback(2, all_threads=True)
+
+    def _end(self, code: int, why: str) -> None:
+        os.write(2, f"{self.name}: {why}\n".encode())
+        os._exit(code)

@@ -1,0 +1,120 @@
+"""Several prediction stores side by side: the same pictures in one order, one opinion on labels, maps of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddl_d2.evaluation.errors import listed
+from ddl_d2.evaluation.from_store import StoreReader
+from ddl_d2.fusion.ensemble import resize_map
+from ddl_d2.fusion.errors import FusionError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class SavedPredictions(StoreReader, Protocol):
+    """What is asked of a prediction store (`ddl_d2.inference.store.PredictionStore`)."""
+
+    root: Path
+    """How messages name it."""
+
+
+@dataclass(frozen=True)
+class AlignedStores:
+    """S stores' predictions of N pictures.
+
+    `ids` sorted; `scores` (S, N) float64 in [0, 1]; `labels` (N,) int8, 0 real, 1 fake, -1 unknown to every store.
+    """
+
+    stores: tuple[SavedPredictions, ...]
+    ids: list[str]
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int8]
+
+
+def align_stores(stores: Sequence[SavedPredictions], *, intersection: bool = False) -> AlignedStores:
+    """Bring stores to one list of pictures.
+
+    Args:
+        stores: two or more.
+        intersection: keep the pictures that all stores have, instead of refusing when their lists differ.
+
+    Raises FusionError for fewer than two stores, lists that differ (it says who lacks what) or share nothing, and for
+    a picture that one store calls real and another fake.
+    """
+    if len(stores) < 2:
+        raise FusionError("fusing takes at least two prediction stores")
+    positions = [{image_id: index for index, image_id in enumerate(store.ids)} for store in stores]
+    common = set(positions[0]).intersection(*positions[1:])
+    if not intersection:
+        _refuse_unlike(stores, positions, len(common))
+    if not common:
+        raise FusionError("nothing to fuse: the prediction stores have no picture in common")
+    ids = sorted(common)
+    orders = [np.array([position[image_id] for image_id in ids]) for position in positions]
+    scores = np.stack([store.scores[order] for store, order in zip(stores, orders, strict=True)])
+    labels = np.stack([store.labels[order] for store, order in zip(stores, orders, strict=True)])
+    return AlignedStores(tuple(stores), ids, scores, _merged_labels(stores, ids, labels))
+
+
+def read_maps(stores: Sequence[SavedPredictions], image_id: str) -> tuple[list[NDArray[np.uint8]], int]:
+    """The maps of one picture and how many of them had to be resized.
+
+    A store's maps have their picture's original size. Where they differ all the same, the first store's size is taken
+    for the picture's and the others' maps are brought to it (`resize_map`): no picture is left out. Raises what the
+    stores raise.
+    """
+    maps = [store.read_map(image_id) for store in stores]
+    height, width = maps[0].shape
+    unlike = sum(forgery_map.shape != (height, width) for forgery_map in maps)
+    return [resize_map(forgery_map, height, width) for forgery_map in maps], unlike
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 1) -> Iterator[Result]:
+    """`map(function, items)`, computed by as many threads; neither queues a million tasks nor outlives an error."""
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    iterator = iter(items)
+    with ThreadPoolExecutor(workers) as pool:
+        while chunk := list(islice(iterator, 64 * workers)):
+            yield from pool.map(function, chunk)
+
+
+def _refuse_unlike(stores: Sequence[SavedPredictions], positions: Sequence[dict[str, int]], shared: int) -> None:
+    first, *others = positions
+    problems = []
+    for store, other in zip(stores[1:], others, strict=True):
+        for here, there, has, lacks in ((first, other, stores[0], store), (other, first, store, stores[0])):
+            if missing := sorted(here.keys() - there.keys()):
+                problems.append(f"{has.root} has {len(missing)} that {lacks.root} lacks ({listed(missing)})")
+    if problems:
+        raise FusionError(
+            f"the prediction stores hold different pictures: {'; '.join(problems)}. "
+            f"To fuse only the {shared} that all of them have, say so (--intersection)"
+        )
+
+
+def _merged_labels(stores: Sequence[SavedPredictions], ids: list[str], labels: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(N,) what any store knows, from (S, N)."""
+    merged = labels.max(axis=0)
+    unlike = (labels >= 0) & (labels != merged)
+    if unlike.any():
+        wrong = np.flatnonzero(unlike.any(axis=0))
+        index = int(wrong[0])
+        says = ", ".join(
+            f"{store.root} {'fake' if label else 'real'}"
+            for store, label in zip(stores, labels[:, index].tolist(), strict=True)
+            if label >= 0
+        )
+        raise FusionError(f"the labels of {len(wrong)} pictures contradict each other, first {ids[index]}: {says}")
+    return merged

@@ -1,0 +1,183 @@
+"""MITL, the second half of system S2: Mesorch, which looks for forged pixels between the fine and the coarse.
+
+"Mesoscopic Insights: Orchestrating Multi-scale & Hybrid Architecture for Image Manipulation Localization" (AAAI 2025),
+and Mesorch-P, its pruned variant, in the reading of the released code. Published checkpoints: `mesorch_weights.py`.
+
+Shapes: `B` pictures, `C` channels, `S` the side of the network's input, `M` maps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+
+from ddl_d2.config import ConfigError
+from ddl_d2.layers.dct import LOW_PASSES, split, stretch_to_unit
+from ddl_d2.layers.linear import use_fast_linear
+from ddl_d2.modeling.frequency_encoders import FrequencyEncoders, build_encoder
+from ddl_d2.modeling.full_precision import keep_in_fp32
+from ddl_d2.modeling.heads import score_from_map
+from ddl_d2.modeling.losses import mean_of_known, sigmoid_bce
+from ddl_d2.modeling.mesorch_maps import MapGate, MapHead
+from ddl_d2.modeling.mix_transformer import FEATURES
+from ddl_d2.modeling.pictures import known_maps, map_output, stretched_batch, stretched_maps
+
+_DIVISIBILITY = 32
+
+
+@META_ARCH_REGISTRY.register()
+class Mesorch(nn.Module):
+    """Every picture, stretched to S×S, is split by its frequencies; a local encoder sees it with the high ones, a
+    global encoder with the low ones; each of their features becomes a map, and a gate weighs the maps place by place.
+
+    In training `forward` returns `loss_map`: binary cross-entropy of the S×S pixels, of which those are forged that
+    are so by half or more; pictures whose forged pixels are not known (`localization_valid` False) have no part in it.
+    In eval mode one dict per picture, at its original size: `forgery_map` float H×W in [0, 1], `instances`, and, as
+    there is no image head, `fake_score` from the map.
+
+    Args:
+        backbone: the two encoders.
+        maps: names of the features (of `backbone.output_shape()`) that become maps, in the order of the gate's weights.
+            Mesorch has all eight. Mesorch-P, as released, keeps strides 4 and 16 of the local encoder and 8, 16 and 32
+            of the global one.
+        gate: None adds the maps up instead, as released for Mesorch-P.
+        input_size: S, a multiple of 32.
+        frequency_cut, low_pass: `cut` and `low_pass` of `layers.dct.split`.
+        image_score: rule of `score_from_map`.
+        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `pictures.map_instances`.
+
+    Raises:
+        ConfigError: a size or a low-pass that is not possible.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: FrequencyEncoders,
+        maps: list[str],
+        gate: MapGate | None,
+        input_size: int,
+        frequency_cut: float,
+        low_pass: str,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        image_score: str,
+        map_threshold: float,
+        instance_mode: str,
+        max_instances: int,
+        fp32_stride: int = 32,
+    ):
+        super().__init__()
+        if input_size <= 0 or input_size % _DIVISIBILITY:
+            raise ConfigError(f"MODEL.MESORCH.INPUT_SIZE is {input_size}: it must be a multiple of {_DIVISIBILITY}")
+        if low_pass not in LOW_PASSES:
+            raise ConfigError(f"MODEL.MESORCH.LOW_PASS is '{low_pass}': it must be one of {', '.join(LOW_PASSES)}")
+        if not 0 < frequency_cut < 1:
+            raise ConfigError(f"MODEL.MESORCH.FREQUENCY_CUT is {frequency_cut}: it must lie between 0 and 1")
+        self.backbone = backbone
+        self.heads = nn.ModuleDict({name: MapHead(_channels_down(backbone, name)) for name in maps})
+        self.gate = gate
+        self.to(memory_format=torch.channels_last)
+        self.input_size = input_size
+        self.frequency_cut, self.low_pass = frequency_cut, low_pass
+        self.image_score = image_score
+        self.regions: dict[str, Any] = {"threshold": map_threshold, "mode": instance_mode, "limit": max_instances}
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        use_fast_linear(self)
+        for encoder in (backbone.local_encoder, backbone.global_encoder):
+            keep_in_fp32(encoder, fp32_stride)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        if cfg.MODEL.DETECTION.ENABLED or not cfg.MODEL.LOCALIZATION.ENABLED:
+            raise ConfigError(
+                "Mesorch localizes and has no image head: set MODEL.DETECTION.ENABLED False and leave "
+                "MODEL.LOCALIZATION.ENABLED True (a picture's score is its map's, by TEST.IMAGE_SCORE)"
+            )
+        mesorch = cfg.MODEL.MESORCH
+        backbone = FrequencyEncoders(
+            local_encoder=_encoder(mesorch.LOCAL, "MODEL.MESORCH.LOCAL"),
+            global_encoder=_encoder(mesorch.GLOBAL, "MODEL.MESORCH.GLOBAL"),
+        )
+        maps = [f"local_{name}" for name in mesorch.LOCAL.MAPS] + [f"global_{name}" for name in mesorch.GLOBAL.MAPS]
+        return {
+            "backbone": backbone,
+            "maps": maps,
+            "gate": MapGate(channels=mesorch.GATE_CHANNELS, num_maps=len(maps)) if mesorch.GATE else None,
+            "input_size": mesorch.INPUT_SIZE,
+            "frequency_cut": mesorch.FREQUENCY_CUT,
+            "low_pass": mesorch.LOW_PASS,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "image_score": cfg.TEST.IMAGE_SCORE,
+            "map_threshold": cfg.TEST.MAP_THRESHOLD,
+            "instance_mode": cfg.INPUT.INSTANCES,
+            "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "fp32_stride": cfg.TEST.FP32_STRIDE,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """Mapper rows -> losses, or predictions.
+
+        `image` uint8 3×H×W; in training `soft_mask` float H×W in [0, 1] or else `forgery_mask` bool.
+        """
+        size = (self.input_size, self.input_size)
+        pictures = stretched_batch(batched_inputs, size, self.pixel_mean, self.pixel_std)
+        if not self.training:
+            return self._predictions(batched_inputs, pictures)
+        forged = (stretched_maps(batched_inputs, size, self.device) >= 0.5).float()
+        by_picture = sigmoid_bce(self.map_logits(pictures).flatten(1), forged.flatten(1))
+        return {"loss_map": mean_of_known(by_picture, known_maps(batched_inputs, self.device))}
+
+    def map_logits(self, pictures: Tensor) -> Tensor:
+        """Normalised pictures B×3×S×S -> B×S×S, fp32."""
+        parts = split(pictures, cut=self.frequency_cut, low_pass=self.low_pass)
+        high, low = (stretch_to_unit(part, pictures) for part in parts)
+        features = self.backbone(pictures, high, low)
+        maps = torch.cat([head(features[name]) for name, head in self.heads.items()], dim=1).float()
+        if self.gate is not None:
+            maps = maps * self.gate(torch.cat([pictures, high, low], dim=1))
+        merged = maps.sum(dim=1, keepdim=True)
+        return F.interpolate(merged, pictures.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
+
+    @torch.no_grad()
+    def _predictions(self, batched_inputs: list[dict], pictures: Tensor) -> list[dict]:
+        outputs = []
+        for row, logits in zip(batched_inputs, self.map_logits(pictures), strict=True):
+            height, width = row["image"].shape[-2:]
+            # Without a size of its own, a picture's is that of its pixels, not S.
+            sized = {"height": height, "width": width} | row
+            output = map_output(sized, logits.sigmoid(), logits.shape, **self.regions)
+            outputs.append(output | {"fake_score": score_from_map(output["forgery_map"], self.image_score)})
+        return outputs
+
+
+def _encoder(node: CfgNode, config_keys: str) -> nn.Module:
+    wrong = [name for name in node.MAPS if name not in FEATURES]
+    if wrong or not node.MAPS or len(set(node.MAPS)) < len(node.MAPS):
+        raise ConfigError(f"{config_keys}.MAPS is {list(node.MAPS)}: it must name some of {', '.join(FEATURES)}, once")
+    return build_encoder(
+        name=node.NAME,
+        pretrained=node.PRETRAINED,
+        drop_path_rate=node.DROP_PATH_RATE,
+        deepest=max(node.MAPS),
+        config_keys=config_keys,
+    )
+
+
+def _channels_down(backbone: FrequencyEncoders, name: str) -> list[int]:
+    """Channels of a feature and of its encoder's finer ones, coarsest first."""
+    shapes = backbone.output_shape()
+    side, _, deepest = name.partition("_")
+    return [shapes[f"{side}_{feature}"].channels for feature in reversed(FEATURES[: FEATURES.index(deepest) + 1])]

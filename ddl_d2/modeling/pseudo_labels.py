@@ -1,0 +1,80 @@
+"""Locations of forgery where no mask says them: semi-supervised patch similarity learning (SSPSL).
+
+"Locate and Verify" (Shuai et al., ACM MM 2023), eqs. 7 to 9: a place of a fake picture is called forged if it looks
+more like the noses of the batch's fake pictures than like its real pictures. It assumes what is true of face swaps and
+reenactments: that the nose, at least, is forged.
+
+Shapes: `B` pictures, `C` channels, `h, w` cells of the grid.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Where a face crop has its nose, in shares of its width and height.
+MIDDLE = (0.4, 0.4, 0.6, 0.6)
+Size = tuple[int, int]
+
+
+class PseudoLabels(NamedTuple):
+    """`cells` bool B×h×w, forged or not, and `labelled` bool B: the pictures for which they could be said."""
+
+    cells: Tensor
+    labelled: Tensor
+
+
+@torch.no_grad()
+def label_locations(features: Tensor, is_fake: Tensor, known: Tensor, nose: Tensor) -> PseudoLabels:
+    """Label the fake pictures whose mask is not known.
+
+    With f a place's feature scaled to length 1, f_r the mean of f over all places of the batch's real pictures and f_a
+    its mean over the noses of the fake pictures to be labelled: forged where cos(f, f_r) < cos(f, f_a). (The noses of
+    pictures whose mask is known have no part: their mask may call them authentic.) A batch without a real picture, or
+    without a nose, labels none.
+
+    Args:
+        features: B×C×h×w.
+        is_fake, known: bool B.
+        nose: bool B×h×w, see `nose_cells`.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    unknown = is_fake & ~known
+    noses = nose & unknown[:, None, None]
+    # Sums serve as means: the cosine does not see their length.
+    real = (unit * ~is_fake[:, None, None, None]).sum(dim=(0, 2, 3))
+    forged = (unit * noses[:, None]).sum(dim=(0, 2, 3))
+    anchors = torch.stack([F.normalize(real, dim=0), F.normalize(forged, dim=0)])
+    to_real, to_forged = torch.einsum("ac,bchw->abhw", anchors, unit)
+    labelled = unknown & (~is_fake).any() & noses.any()
+    return PseudoLabels((to_real < to_forged) & labelled[:, None, None], labelled)
+
+
+def nose_cells(batched_inputs: list[dict], grid: Size, device: torch.device) -> Tensor:
+    """The cells of the grid (h, w), laid over each picture, that its nose touches: bool B×h×w.
+
+    `nose_box` of a row: float (4,), x0, y0, x1, y1 in pixels of its `image`. Without one, the middle fifth of width and
+    height is taken, which holds the nose of a face crop. A box beyond the picture touches no cell.
+    """
+    boxes = torch.stack([_shares(row) for row in batched_inputs]).to(device)
+    columns = _touched(boxes[:, 0], boxes[:, 2], grid[1])
+    rows = _touched(boxes[:, 1], boxes[:, 3], grid[0])
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def _shares(row: dict) -> Tensor:
+    """(x0, y0, x1, y1) of a row's nose in shares of its picture's width and height."""
+    box = row.get("nose_box")
+    if box is None:
+        return torch.tensor(MIDDLE)
+    height, width = row["image"].shape[-2:]
+    return torch.as_tensor(box, dtype=torch.float32).cpu() / torch.tensor([width, height, width, height])
+
+
+def _touched(start: Tensor, end: Tensor, count: int) -> Tensor:
+    """Intervals B in [0, 1] -> bool B×`count`, which of as many equal parts they overlap."""
+    edges = torch.arange(count + 1, device=start.device)
+    return (start[:, None] * count < edges[1:]) & (end[:, None] * count > edges[:-1])

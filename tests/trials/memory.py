@@ -1,0 +1,283 @@
+"""Trial: memory does not grow with queries, with the size of a picture beyond its map, or with the number of pictures.
+
+    python tests/trials/memory.py [--short]
+
+- painting: the map that is painted in bands equals the one of all queries painted at once;
+- whole: two pictures of 3648 × 5472 (real and fake) evaluated under the paper's test size, with a prediction store;
+- demo: one of them through the demo, with overlay and JSON file;
+- tiles: the two evaluated unresized, in tiles of 1024;
+- many: 2,000 small pictures of varying size evaluated with two workers and a prediction store.
+
+The network of the large pictures is configs/ddl_i/mask2former_resnet50.yaml's with random weights and 100 queries, all
+confident, so that 20 instances are painted. Bars: 4 GiB at the peak; memory after 2,000 pictures less than 2 % above
+that after 200, in the process and in its workers. Each case runs in a process of its own, whose peak is Linux's VmHWM
+(what `ru_maxrss` says, too, but for a process that was started by a larger one). `--short`, for the tests: a small
+network, sides of a quarter, 0.35 GiB besides what the program takes before the first picture; and 50 pictures of one
+size, of which 20 warm up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from _trial import Tally
+from detectron2.modeling import build_model
+from PIL import Image
+
+from ddl_d2.data.transforms import ResizeToFit
+from ddl_d2.engine.memory import keep_freed_memory
+from ddl_d2.engine.setup import load_config
+from ddl_d2.engine.trainer import ForgeryTrainer
+from ddl_d2.inference.pictures import predict_pictures
+from ddl_d2.inference.predictor import ForgeryPredictor
+from ddl_d2.inference.store import PredictionStore
+from ddl_d2.modeling.for_testing import wrapped_for_testing
+from ddl_d2.modeling.meta_arch import forgery_mask2former as system
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+DATASET = "ddl_i_valid"
+GIB = 2**30
+EXACT = 1e-6
+GROWTH = 0.02
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a run is. `gib`: bar of the peak or (`besides`) of what it adds to the memory before; `sides`: smallest
+    and largest of many `pictures`, of which `warm` warm up."""
+
+    network: list[str]
+    size: tuple[int, int]
+    tile: int
+    gib: float
+    besides: bool
+    pictures: int
+    sides: tuple[int, int]
+    warm: int
+
+
+SMALL = [
+    "quickstart/mask2former_efficientnet_lite0.yaml",
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM", "32",
+    "MODEL.SEM_SEG_HEAD.MASK_DIM", "32",
+    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", "1",
+    "MODEL.MASK_FORMER.HIDDEN_DIM", "32",
+    "MODEL.MASK_FORMER.DEC_LAYERS", "3",
+]  # fmt: skip
+FULL = Scale(["ddl_i/mask2former_resnet50.yaml"], (3648, 5472), 1024, 4.0, False, 2000, (200, 400), 200)
+SHORT = Scale(SMALL, (912, 1368), 512, 0.35, True, 50, (300, 300), 20)
+
+
+def make_pictures(root: Path, sizes: list[tuple[int, int]]) -> None:
+    """Noisy clouds in DDL-I's layout, real and fake (with a square of another cloud) in turn; JPEG."""
+    for folder in ("real", "fake", "masks"):
+        (root / "valid" / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number, (height, width) in enumerate(sizes):
+        picture = np.asarray(_clouds(rng, height, width) + rng.normal(0, 8, (height, width, 1)))
+        folder = "real"
+        if number % 2:
+            folder = "fake"
+            top, left = height // 4, width // 4
+            picture[top : 2 * top, left : 2 * left] = _clouds(rng, top, left)
+            mask = np.zeros((height, width), np.uint8)
+            mask[top : 2 * top, left : 2 * left] = 255
+            Image.fromarray(mask).save(root / "valid/masks" / f"{number}.png")
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(
+            root / "valid" / folder / f"{number}.jpg", quality=90
+        )
+
+
+def _clouds(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float32)
+
+
+def memory_of(field: str, process: int | str = "self", file: str = "status") -> int:
+    """Bytes of a field of /proc: VmRSS (now), VmHWM (the most so far), Pss (now, shared pages by share)."""
+    return 1024 * int(re.search(rf"^{field}:\s+(\d+)", Path(f"/proc/{process}/{file}").read_text(), re.MULTILINE)[1])
+
+
+def build(network: list[str], *options: str) -> tuple[Any, Any]:
+    """(frozen config, network in eval mode with random weights, as a trained one would be handed out), on a CPU."""
+    keep_freed_memory()  # as the tools do
+    always = ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "BN", "MODEL.TIMM.PRETRAINED", "",
+              "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "100", "DATASETS.TEST", f"('{DATASET}',)"]  # fmt: skip
+    config, *changes = network
+    cfg = load_config(CONFIGS / config, [*always, *changes, *options])
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    with torch.no_grad():
+        bias = model.sem_seg_head.predictor.class_embed.bias
+        bias[-2] = bias[-1] + 4  # every query confident
+    return cfg, wrapped_for_testing(cfg, model)
+
+
+def evaluate(cfg: Any, model: Any, watch: Callable[[int], None] = lambda count: None) -> Any:
+    """Evaluate with a store, as `tools/train_net.py --eval-only` does; `watch` hears how many pictures are done."""
+    evaluator = ForgeryTrainer.build_evaluator(cfg, DATASET, save_predictions=True)
+    process, done = evaluator.process, 0
+
+    def counted(inputs, outputs):
+        nonlocal done
+        process(inputs, outputs)
+        done += len(inputs)
+        watch(done)
+
+    evaluator.process = counted
+    return ForgeryTrainer.test(cfg, model, [evaluator])["ddl"]
+
+
+def evaluate_large(network: list[str], root: str, *options: str) -> dict[str, Any]:
+    """Memory before the first picture and at the peak, in bytes."""
+    output = f"{root}/{'tiles' if 'TEST.TILE.SIZE' in options else 'whole'}"
+    cfg, model = build(
+        network, "DATASETS.DDL_ROOT", root, "OUTPUT_DIR", output, "DATALOADER.NUM_WORKERS", "0", *options
+    )
+    before = memory_of("VmRSS")
+    started = time.perf_counter()
+    evaluate(cfg, model)
+    seconds = time.perf_counter() - started
+    store = PredictionStore(f"{output}/inference/{DATASET}/predictions")
+    shapes = [store.read_map(name).shape for name in store]
+    return {"before": before, "peak": memory_of("VmHWM"), "shapes": shapes, "seconds": seconds / len(shapes)}
+
+
+def demo_large(network: list[str], root: str) -> dict[str, Any]:
+    """The same for the demo of one picture."""
+    cfg, model = build(network)
+    predictor = ForgeryPredictor(model, ResizeToFit(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
+    instances = []
+
+    def predict(image):
+        output = predictor(image)
+        instances.append(len(output["instances"]))
+        return output
+
+    before = memory_of("VmRSS")
+    rows, _ = predict_pictures([(Path(root, "valid/fake/1.jpg"), Path(root, "demo/1.png"))], predict)
+    return {"before": before, "peak": memory_of("VmHWM"), "instances": instances, "rows": len(rows)}
+
+
+def evaluate_many(root: str, warm: int) -> dict[str, Any]:
+    """Memory of this process and of its workers after `warm` pictures and at the end; medians over some pictures."""
+    options = ["INPUT.MIN_SIZE_TEST", "0", "DATALOADER.NUM_WORKERS", "2"]
+    cfg, model = build(SMALL, "DATASETS.DDL_ROOT", root, "OUTPUT_DIR", f"{root}/many", *options)
+    own: list[int] = []
+    workers: list[int] = []
+
+    def watch(done: int) -> None:
+        own.append(memory_of("VmRSS"))
+        alive = [child for child in multiprocessing.active_children() if child.pid]
+        try:
+            workers.append(sum(memory_of("Pss", child.pid, "smaps_rollup") for child in alive))
+        except (OSError, TypeError):  # towards the end they go
+            workers.append(0)
+
+    metrics = evaluate(cfg, model, watch)
+    step = warm // 4
+    # Workers are a few pictures ahead, and gone before the last.
+    ends = {"own": own[-step:], "workers": workers[-2 * step : -step]}
+    starts = {"own": own[warm - step : warm], "workers": workers[warm - step : warm]}
+    figures = {name: (statistics.median(starts[name]), statistics.median(ends[name])) for name in starts}
+    return {**figures, "pictures": int(metrics["num_images"])}
+
+
+def paint_both_ways() -> dict[str, float]:
+    """{size: the largest difference of the map painted in bands from that of all queries painted at once, in fp64}."""
+    found = {}
+    for height, width in ((512, 768), (416, 1248), (96, 2048)):
+        torch.manual_seed(0)
+        masks, weights = 6 * torch.randn(100, height // 4, width // 4), torch.rand(100) / 100
+        bands = system._painted_sum(masks, weights, (height, width))
+        up = F.interpolate(masks[None].double(), size=(height, width), mode="bilinear", align_corners=False)[0]
+        at_once = (weights.double()[:, None, None] * up.sigmoid_()).sum(0)
+        found[f"{height} x {width}"] = float((bands - at_once).abs().max())
+    return found
+
+
+def _child(function: Callable[..., Any], arguments: tuple, connection: Any) -> None:
+    connection.send(function(*arguments))
+
+
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a process that has done nothing yet; None if it died."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(function, arguments, sender))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        return None
+    finally:
+        process.join()
+
+
+def check_peak(tally: Tally, case: str, found: dict[str, Any] | None, scale: Scale, expected: dict[str, Any]) -> None:
+    if not tally.check(found is not None, case, "its process died"):
+        return
+    print(f"{case}: {found['peak'] / GIB:.2f} GiB at the peak, {found['before'] / GIB:.2f} before, {json.dumps(found)}")
+    counted = (found["peak"] - found["before"] * scale.besides) / GIB
+    tally.check(counted <= scale.gib, f"{case}, memory", f"{counted:.2f} GiB, the bar is {scale.gib}")
+    for name, value in expected.items():
+        tally.check(found[name] == value, f"{case}, {name}", found[name])
+
+
+def trial(scale: Scale) -> Tally:
+    """All cases."""
+    tally = Tally("memory")
+    for size, difference in (in_a_process(paint_both_ways) or {"no size": 1.0}).items():
+        print(f"painting {size}: differs by {difference:.1e}")
+        tally.check(difference <= EXACT, f"painting {size}", difference)
+    with tempfile.TemporaryDirectory() as name:
+        large, many = f"{name}/large", f"{name}/many"
+        make_pictures(Path(large), [scale.size] * 2)
+        shapes = {"shapes": [scale.size] * 2}
+        check_peak(tally, "whole", in_a_process(evaluate_large, scale.network, large), scale, shapes)
+        demo = in_a_process(demo_large, scale.network, large)
+        check_peak(tally, "demo", demo, scale, {"instances": [20], "rows": 1})
+        tiled = ["INPUT.MIN_SIZE_TEST", "0", "TEST.TILE.SIZE", str(scale.tile)]
+        check_peak(tally, "tiles", in_a_process(evaluate_large, scale.network, large, *tiled), scale, shapes)
+        smallest, largest = scale.sides
+        sides = np.random.default_rng(1).integers(smallest, largest + 1, (scale.pictures, 2))
+        make_pictures(Path(many), [(int(height), int(width)) for height, width in sides])
+        check_growth(tally, in_a_process(evaluate_many, many, scale.warm), scale)
+    return tally
+
+
+def check_growth(tally: Tally, found: dict[str, Any] | None, scale: Scale) -> None:
+    if not tally.check(found is not None, "many", "its process died"):
+        return
+    tally.check(found["pictures"] == scale.pictures, "many, pictures", found["pictures"])
+    for name in ("own", "workers"):
+        first, last = found[name]
+        growth = last / first - 1
+        words = f"{first / 2**20:.0f} MiB after {scale.warm} pictures, {last / 2**20:.0f} after {scale.pictures}"
+        print(f"many, {name}: {words} ({growth:+.2%})")
+        tally.check(growth < GROWTH, f"many, {name}", words)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--short", action="store_true", help="seconds instead of minutes")
+    return trial(SHORT if parser.parse_args().short else FULL).finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
