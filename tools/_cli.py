@@ -1,4 +1,4 @@
-"""What the command lines of this folder share: how they report bad input.
+"""What the command lines of this folder share: how they report bad input, and numbers among their arguments.
 
 Importing this module also makes a checkout usable without an installation: `python tools/<tool>.py` finds `ddl_d2`
 beside `tools` if none is installed. Import it before `ddl_d2`.
@@ -6,6 +6,7 @@ beside `tools` if none is installed. Import it before `ddl_d2`.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import sys
@@ -53,3 +54,27 @@ def _message(error: Exception) -> str:
     if isinstance(error, KeyError) and error.args:
         return str(error.args[0])  # str(KeyError) would add quotes
     return str(error).strip() or type(error).__name__
+
+
+def threshold(text: str) -> float:
+    """An argument in [0, 1)."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError("must be in [0, 1)")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from 0 on."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from _cli import cli_errors
+from _cli import cli_errors, count
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--heat-map", action="store_true", help="pictures: also draw what the score rests on")
     parser.add_argument(
-        "--frames", type=_count, default=0, metavar="N", help="video: score N evenly spaced frames (default: all)"
+        "--frames", type=count, default=0, metavar="N", help="video: score N evenly spaced frames (default: all)"
     )
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes")
     return parser
@@ -151,13 +151,6 @@ def _load(args: argparse.Namespace) -> tuple[CfgNode, ForgeryPredictor, dict[str
 
 def _progress(jobs: Sequence[tuple[Path, Path]]) -> Iterable[tuple[Path, Path]]:
     return tqdm(jobs, unit="picture", disable=None if len(jobs) > 1 else True)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
 
 
 def _probability(text: str) -> float:

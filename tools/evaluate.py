@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from _cli import cli_errors
+from _cli import cli_errors, count, positive, threshold
 
 from ddl_d2.data.datasets import VideoOptions, load_dataset
 from ddl_d2.engine.memory import keep_freed_memory
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the pictures and forgery masks")
     parser.add_argument("--split", help="part of the data set, such as valid; default: all of it")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: metrics.json in STORE")
-    parser.add_argument("--threshold", type=_threshold, default=0.5, help="forged, or fake, above it (default: 0.5)")
+    parser.add_argument("--threshold", type=threshold, default=0.5, help="forged, or fake, above it (default: 0.5)")
     parser.add_argument(
         "--empty-score",
         choices=EMPTY_SCORES,
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="a video's score from its frames': mean, mean of the highest tenth, or max (default: mean)",
     )
     parser.add_argument(
-        "--frames-per-video", type=_count, default=32, metavar="N", help="as predicted; 0 = all (default: 32)"
+        "--frames-per-video", type=count, default=32, metavar="N", help="as predicted; 0 = all (default: 32)"
     )
     parser.add_argument("--compression", default="c23", metavar="LEVEL", help="of FaceForensics++ (default: c23)")
     parser.add_argument(
@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="evaluate the images that both sides have; default: refuse when they differ",
     )
     parser.add_argument("--submission", type=Path, metavar="ZIP", help="also export the predictions for the challenge")
-    parser.add_argument("--workers", type=_positive, default=2, metavar="N", help="reading threads (default: 2)")
+    parser.add_argument("--workers", type=positive, default=2, metavar="N", help="reading threads (default: 2)")
     return parser
 
 
@@ -117,27 +117,6 @@ def _evaluated(store: PredictionStore, args: argparse.Namespace) -> ResultTable:
             file=sys.stderr,
         )
     return table
-
-
-def _threshold(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError("must be in [0, 1)")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must be 0 or more")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
 
 
 if __name__ == "__main__":

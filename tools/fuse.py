@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _cli import cli_errors
+from _cli import cli_errors, count, positive, threshold
 from numpy.typing import NDArray
 from tabulate import tabulate
 
@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--intersection", action="store_true", help="use what all sides have, where they differ")
-    common.add_argument("--workers", type=_positive, default=2, metavar="N", help="threads (default: 2)")
+    common.add_argument("--workers", type=positive, default=2, metavar="N", help="threads (default: 2)")
     into = argparse.ArgumentParser(add_help=False)
     into.add_argument("--output", type=Path, required=True, metavar="STORE", help="the new prediction store")
     into.add_argument("--overwrite", action="store_true", help="replace a prediction store that lies there")
@@ -94,7 +94,7 @@ def _add_mdmf(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kernel", type=int, metavar="K", help="of K x K ones, K odd (default: 5)")
     parser.add_argument("--iterations", type=int, metavar="N", help="of each dilation and erosion (default: 1)")
-    parser.add_argument("--threshold", type=_threshold, default=0.5, help="forged above it (default: 0.5)")
+    parser.add_argument("--threshold", type=threshold, default=0.5, help="forged above it (default: 0.5)")
     parser.add_argument("--score", choices=SCORES, default="first", help="of the picture (default: first)")
     parser.set_defaults(run=_mdmf)
 
@@ -112,8 +112,8 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--map-metric", choices=MAP_METRICS, default="final", help="of the maps; final: F1 + IoU (default: final)"
     )
-    parser.add_argument("--threshold", type=_threshold, default=0.5, help="forged above it (default: 0.5)")
-    parser.add_argument("--frames-per-video", type=_count, default=32, metavar="N", help="as predicted; 0 = all")
+    parser.add_argument("--threshold", type=threshold, default=0.5, help="forged above it (default: 0.5)")
+    parser.add_argument("--frames-per-video", type=count, default=32, metavar="N", help="as predicted; 0 = all")
     parser.add_argument("--compression", default="c23", metavar="LEVEL", help="of FaceForensics++ (default: c23)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write everything as JSON")
     parser.set_defaults(run=_search)
@@ -273,27 +273,6 @@ def _cell(value: float) -> str:
 
 def _words(values: Sequence[Any]) -> str:
     return " ".join(map(str, values))
-
-
-def _threshold(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError("must be in [0, 1)")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must be 0 or more")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
 
 
 if __name__ == "__main__":

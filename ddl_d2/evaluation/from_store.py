@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +12,7 @@ from ddl_d2.data.bad_files import BadFile
 from ddl_d2.data.image_io import ImageReadError, read_row_size
 from ddl_d2.evaluation.compare import compare
 from ddl_d2.evaluation.errors import EvaluationError, IncompleteEvaluation
+from ddl_d2.evaluation.in_order import in_order
 from ddl_d2.evaluation.results import ImageResult, ResultTable
 
 
@@ -62,10 +61,7 @@ def table_from_store(
     if not intersection:
         stand_ins = (ImageResult(image_id, None, None, None, False, 0, 0) for image_id in predicted)
         ResultTable(stand_ins).check_complete(row["image_id"] for row in wanted)
-    if workers <= 1:
-        return _all_read(map(one, wanted), len(wanted))
-    with ThreadPoolExecutor(workers) as pool:
-        return _all_read(_in_chunks(pool, one, wanted, 64 * workers), len(wanted))
+    return _all_read(in_order(one, wanted, workers), len(wanted))
 
 
 def _all_read(results: Iterable[ImageResult | BadFile], num_images: int) -> ResultTable:
@@ -79,13 +75,6 @@ def _all_read(results: Iterable[ImageResult | BadFile], num_images: int) -> Resu
     if bad:
         raise IncompleteEvaluation(bad, num_images)
     return table
-
-
-def _in_chunks(pool: ThreadPoolExecutor, function: Any, rows: list[Any], size: int) -> Iterator[ImageResult | BadFile]:
-    """`pool.map`, in order, without queueing a million tasks at once or going on long after an error."""
-    iterator = iter(rows)
-    while chunk := list(islice(iterator, size)):
-        yield from pool.map(function, chunk)
 
 
 def _evaluate_one(

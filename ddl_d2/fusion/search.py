@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from ddl_d2.data.ground_truth import read_forgery_mask
 from ddl_d2.data.image_io import read_row_size
 from ddl_d2.evaluation.functional import f1_iou_per_image, final_score, pixel_counts, roc_auc
+from ddl_d2.evaluation.in_order import in_order
 from ddl_d2.fusion.ensemble import average_scores, exceeds_on_average
 from ddl_d2.fusion.errors import FusionError
-from ddl_d2.fusion.stores import in_order, read_maps
+from ddl_d2.fusion.stores import read_maps
 from ddl_d2.fusion.truth import LabelledPredictions, Row, check_disjoint
 
 MAP_METRICS = ("f1", "iou", "final")

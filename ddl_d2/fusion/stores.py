@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +14,6 @@ from ddl_d2.evaluation.errors import listed
 from ddl_d2.evaluation.from_store import StoreReader
 from ddl_d2.fusion.ensemble import resize_map
 from ddl_d2.fusion.errors import FusionError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class SavedPredictions(StoreReader, Protocol):
@@ -77,17 +72,6 @@ def read_maps(stores: Sequence[SavedPredictions], image_id: str) -> tuple[list[N
     height, width = maps[0].shape
     unlike = sum(forgery_map.shape != (height, width) for forgery_map in maps)
     return [resize_map(forgery_map, height, width) for forgery_map in maps], unlike
-
-
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 1) -> Iterator[Result]:
-    """`map(function, items)`, computed by as many threads; neither queues a million tasks nor outlives an error."""
-    if workers <= 1:
-        yield from map(function, items)
-        return
-    iterator = iter(items)
-    with ThreadPoolExecutor(workers) as pool:
-        while chunk := list(islice(iterator, 64 * workers)):
-            yield from pool.map(function, chunk)
 
 
 def _refuse_unlike(stores: Sequence[SavedPredictions], positions: Sequence[dict[str, int]], shared: int) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddl_d2.evaluation.in_order import in_order
 from ddl_d2.fusion import AlignedStores, SavedPredictions, read_maps
-from ddl_d2.fusion.stores import in_order
 from ddl_d2.inference.store import PredictionStoreWriter, StoreError
 
 _STORE_FILES = {"predictions.csv", "meta.json", "maps", "metrics.json", ".parts"}

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-
-import numpy as np
 import pytest
 
 from ddl_d2.fusion import FusionError, align_stores, read_maps
-from ddl_d2.fusion.stores import in_order
 from tests.fusion.small_stores import write_store
 
 
@@ -67,24 +63,3 @@ def test_maps_take_the_first_ones_size(tmp_path):
     assert resized == 1
     maps, resized = read_maps([second, first], "x")
     assert ([forgery_map.tolist() for forgery_map in maps], resized) == ([[[0, 255]], [[15, 35]]], 1)
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_in_order(workers):
-    assert list(in_order(lambda item: item * item, range(500), workers)) == [item * item for item in range(500)]
-
-
-def test_an_error_stops_the_threads():
-    """Of a million items, some of the first chunk are done and nothing of the next."""
-    done, lock = [], threading.Lock()
-
-    def one(item: int) -> None:
-        if item == 5:
-            raise FusionError("stop")
-        with lock:
-            done.append(item)
-
-    with pytest.raises(FusionError, match="stop"):
-        list(in_order(one, range(1_000_000), 2))
-    assert max(done) < 128
-    assert np.isin(range(5), done).all()
