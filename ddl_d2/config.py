@@ -421,9 +421,9 @@ def _add_engine_keys(cfg: CfgNode) -> None:
     cfg.ENGINE = CfgNode()
     # Seconds after which a training step, a batch from data workers, or a wait for other ranks counts as hung; the run
     # then ends with an error. 0 = never (ranks wait half an hour for each other).
-    cfg.ENGINE.HANG_TIMEOUT = 300.0
+    cfg.ENGINE.HANG_TIMEOUT = 300
     # Seconds after SIGTERM for ending the step and saving; then the run ends without.
-    cfg.ENGINE.STOP_GRACE = 60.0
+    cfg.ENGINE.STOP_GRACE = 60
 
 
 def _add_test_keys(cfg: CfgNode) -> None:
@@ -447,13 +447,13 @@ def _add_test_keys(cfg: CfgNode) -> None:
     test.VIDEO_SCORE = "mean"
     # Write a prediction store (scores, maps) when evaluating.
     test.SAVE_PREDICTIONS = False
-    # Pictures with a side longer than SIZE (pixels after the resizing; with INPUT.MIN_SIZE_TEST 0 there is none) are seen
+    # Pictures with a side longer than SIZE (pixels, after the resizing, which INPUT.MIN_SIZE_TEST 0 leaves out) are seen
     # in tiles of that side, BATCH_SIZE at once. 0 = no tiles.
     test.TILE = CfgNode()
     test.TILE.SIZE = 0
     test.TILE.BATCH_SIZE = 1
     # Neighbouring tiles overlap by at least this share of their side, up to 0.5; their maps are blended there.
     test.TILE.OVERLAP = 0.125
-    # A picture's score from its tiles': the "max", the "mean", or "topk" (the mean of the highest tenth); or by IMAGE_SCORE
-    # of the blended "map".
+    # A picture's score from its tiles': the "max", the "mean", or "topk" (the mean of the highest tenth); or, by
+    # IMAGE_SCORE, that of the blended "map".
     test.TILE.SCORE = "max"

@@ -150,7 +150,7 @@ class Checkpointer(DetectionCheckpointer):
         """The newest valid checkpoint of `save_dir` ("" if it has none); raises as `newest_valid`."""
         if not os.path.isdir(self.save_dir):
             return ""
-        return str(newest_valid(self.save_dir) or "")
+        return str(newest_valid(self.save_dir, self.checkpointables.keys()) or "")
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Resume from the newest valid checkpoint of `save_dir`, if asked to and there is one; else load weights."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from torch import nn
@@ -209,6 +210,7 @@ class Evaluation(hooks.EvalHook):
             raise
 
     def _do_eval(self) -> None:
+        _share_buffers(self.trainer.model)
         handle = self.trainer.model.register_forward_pre_hook(self._stop_between_batches)
         try:
             super()._do_eval()
@@ -219,6 +221,16 @@ class Evaluation(hooks.EvalHook):
         if self.stop_requested():
             logger.info("Stopped by SIGTERM during an evaluation: --resume repeats it")
             raise SystemExit(STOPPED)
+
+
+def _share_buffers(model: nn.Module) -> None:
+    """Give all ranks the main process' buffers (BatchNorm's statistics), which are those that a checkpoint holds.
+
+    Otherwise each evaluates another network, and a resumed run yet another.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
 
 
 class LastingWriter(hooks.PeriodicWriter):

@@ -6,6 +6,7 @@ Detectron2's launcher ends the others with SIGTERM, which here means "finish the
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import pickle
 import signal
@@ -220,6 +221,8 @@ def _blame(rank: _Rank) -> tuple[int, float]:
 def _run_rank(local_rank: int, launcher: connection.Connection, report: str, work: tuple) -> None:
     die_with_parent()
     connect_launcher(launcher)
+    # "spawn" is handed down. Data workers start as in a single process: forked, with no copy of the data set.
+    multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]
     try:
         _distributed_worker(local_rank, *work)
     except Exception as error:  # noqa: BLE001 (it is the parent's to raise)

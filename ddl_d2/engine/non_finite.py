@@ -89,10 +89,12 @@ class StepGuard:
         for causes in guilty:
             if causes.rank == comm.get_rank():
                 note = self._keep(causes.losses or causes.others or [_OVERFLOW], losses, batch, random_state, iteration)
+        # Whichever rank's message is shown, it says where the files are.
+        notes = comm.all_gather(note)
         said = [f"{', '.join(c.losses)}{_on_rank(c.rank)}" for c in guilty if c.losses]
         said = said or list(dict.fromkeys(cause for c in guilty for cause in c.others)) or [_OVERFLOW]
         ids = [image_id for c in guilty for image_id in c.image_ids]
-        return NonFiniteError(f"{'; '.join(said)} at iteration {iteration}", ids, note)
+        return NonFiniteError(f"{'; '.join(said)} at iteration {iteration}", ids, "".join(notes))
 
     def stop_alone(
         self, error: NonFiniteError, batch: list[dict], random_state: dict[str, Tensor], iteration: int
@@ -132,7 +134,7 @@ class StepGuard:
             what=what,
             image_ids=image_ids(batch),
             batch=batch,
-            losses={name: float(loss) for name, loss in losses.items()},
+            losses={name: float(loss.detach()) for name, loss in losses.items()},
             model={name: value.detach().cpu() for name, value in self.model.state_dict().items()},
             random_state=random_state,
             config=self.config,

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import yaml
-from detectron2.config import CfgNode, get_cfg
 from torch import Tensor, nn
 
-from ddl_d2.config import ConfigError, add_ddl_config
+from ddl_d2.config import ConfigError
 from ddl_d2.engine.checkpoint import build_untrained_model
 from ddl_d2.engine.failures import Failure, set_random_state
 from ddl_d2.engine.precision import autocast
+from ddl_d2.engine.setup import config_from_text
 from ddl_d2.modeling.matcher import NonFiniteError
 from ddl_d2.modeling.weights import CheckpointError
 
@@ -58,7 +57,7 @@ def replay(failure: Failure, *, device: str, precision: str) -> Replay:
     with _watching_modules(model) as first:
         try:
             losses = _losses(model, failure, failure.batch, precision, result)
-            result.losses = {name: float(loss) for name, loss in losses.items()}
+            result.losses = {name: float(loss.detach()) for name, loss in losses.items()}
             result.parameter = _first_gradient(model, sum(losses.values()))
         except NonFiniteError as error:
             result.refused = f"{error.what} ({', '.join(error.image_ids)})"
@@ -69,12 +68,10 @@ def replay(failure: Failure, *, device: str, precision: str) -> Replay:
 
 
 def _model(failure: Failure, device: str) -> nn.Module:
-    cfg = get_cfg()
-    add_ddl_config(cfg)
     try:
-        cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(failure.config)))
-    except (KeyError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ConfigError(f"the config of the step: {' '.join(str(error).split())[:400]}") from error
+        cfg = config_from_text(failure.config)
+    except ConfigError as error:
+        raise ConfigError(f"the config of the step: {error}") from error
     cfg.MODEL.DEVICE = device
     model = build_untrained_model(cfg)
     try:

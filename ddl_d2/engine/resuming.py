@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,6 @@ logger = logging.getLogger(__name__)
 TAG = "last_checkpoint"
 """The file that names the checkpoint written last, as Detectron2's."""
 
-_STATE = "trainer"
-
 
 class Saved(NamedTuple):
     """A checkpoint that looks whole: its `iteration` (the last one done), and when it was `written` (ns)."""
@@ -29,11 +28,14 @@ class Saved(NamedTuple):
     written: int
 
 
-def newest_valid(folder: str | Path) -> Path | None:
+def newest_valid(folder: str | Path, needs: Collection[str] = ("trainer",)) -> Path | None:
     """The checkpoint in `folder` to resume from, every byte of it checked; None if there is none at all.
 
     That is the one which the tag names, or one written after the tag at a later iteration (where a crash came between
     the two); failing these, the newest of the rest. What is wrong with the tag and with files passed over is logged.
+
+    Args:
+        needs: what a checkpoint holds besides weights. Files that do not are left aside.
 
     Raises:
         CheckpointError: there are checkpoints, but not one is valid; it says what is wrong with each.
@@ -43,7 +45,7 @@ def newest_valid(folder: str | Path) -> Path | None:
     saved = []
     for path in folder.glob("*.pth"):
         try:
-            saved += _look_into(path)
+            saved += _look_into(path, needs)
         except CheckpointError as error:
             problems[path.name] = str(error)
     name = _tagged(folder, bool(saved or problems))
@@ -89,11 +91,11 @@ def read_lightly(path: str | Path) -> dict:
     return content
 
 
-def _look_into(path: Path) -> list[Saved]:
+def _look_into(path: Path, needs: Collection[str]) -> list[Saved]:
     """The one checkpoint in the file; none, where it holds weights only."""
     content = read_lightly(path)
     iteration = content.get("iteration")
-    if _STATE not in content or not isinstance(iteration, int):
+    if not content.keys() >= set(needs) or not isinstance(iteration, int):
         return []
     return [Saved(path, iteration, path.stat().st_mtime_ns)]
 

@@ -6,8 +6,8 @@ import logging
 import os
 from pathlib import Path
 
+import yaml
 from detectron2.config import CfgNode, get_cfg
-from yaml import YAMLError
 
 from ddl_d2.config import ConfigError, add_ddl_config
 from ddl_d2.data.datasets import register_datasets
@@ -33,7 +33,7 @@ def load_config(config_file: str | Path, opts: list[str] | tuple[str, ...] = ())
     try:
         # allow_unsafe=False: a config is data; YAML tags that build Python objects are refused.
         cfg.merge_from_other_cfg(CfgNode(_read_yaml(path)))
-    except (KeyError, ValueError, TypeError, AttributeError, YAMLError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
     try:
         cfg.merge_from_list(list(opts))
@@ -42,6 +42,20 @@ def load_config(config_file: str | Path, opts: list[str] | tuple[str, ...] = ())
     check_config(cfg)
     register_datasets(cfg)
     cfg.freeze()
+    return cfg
+
+
+def config_from_text(text: str) -> CfgNode:
+    """What a config's `dump` wrote -> the config, thawed; its data sets are not registered.
+
+    Raises ConfigError as `load_config`.
+    """
+    cfg = get_cfg()
+    add_ddl_config(cfg)
+    try:
+        cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(text)))
+    except (KeyError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigError(_one_line(error)) from error
     return cfg
 
 

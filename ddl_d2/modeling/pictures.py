@@ -101,7 +101,8 @@ def forged_instances(
 
     Each is copied as it comes: besides the result there is never more than one mask, of 20 MB if the picture has 20 MP.
     """
-    masks, scores = torch.empty((most, *size), dtype=torch.bool, device=device), []
+    masks = torch.empty((most, *size), dtype=torch.bool, device=device)
+    scores: list[Tensor] = []
     for mask, score in found:
         masks[len(scores)] = mask
         scores.append(score)

@@ -67,7 +67,7 @@ class OnTiles(OnWindows):
         check_tiles(size=size, overlap=overlap, score=score, batch_size=batch_size)
         self.size, self.overlap = size, round(overlap * size)
         self.score, self.image_score = score, image_score
-        self.regions = {"threshold": map_threshold, "mode": instance_mode, "limit": max_instances}
+        self.regions: dict[str, Any] = {"threshold": map_threshold, "mode": instance_mode, "limit": max_instances}
 
     def windows(self, row: dict[str, Any]) -> list[dict[str, Any]] | None:
         """The tiles of a picture with a side longer than one; `row["image"]` is not copied."""

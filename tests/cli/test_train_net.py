@@ -49,6 +49,7 @@ def trained(tiny_set, tmp_path_factory) -> Path:
 def test_training_leaves_what_a_user_expects(trained):
     names = {p.name for p in trained.iterdir()}
     assert {"config.yaml", "log.txt", "metrics.json", "model_best.pth", "model_final.pth", "last_checkpoint"} <= names
+    assert {"model_best.safetensors", "model_final.safetensors"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert (trained / "last_checkpoint").read_text() == "model_final.pth"
     log = (trained / "log.txt").read_text()
@@ -68,7 +69,7 @@ def test_tensorboard_holds_pictures(trained):
 
 
 def test_eval_only_writes_metrics_and_a_store_that_scores_the_same(trained, tiny_set, tmp_path):
-    weights = str(trained / "model_final.pth")
+    weights = str(trained / "model_final.safetensors")
     _run("--config-file", CONFIG, "--eval-only", *_options(tiny_set, tmp_path, "MODEL.WEIGHTS", weights))
     folder = tmp_path / "inference" / "ddl_i_valid"
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -96,7 +97,8 @@ def test_resume_goes_on_where_it_stopped(trained, tiny_set, tmp_path):
 
 @pytest.mark.parametrize("launcher", ["detectron2", "torchrun"])
 def test_two_processes_on_the_cpu(launcher, tiny_set, tmp_path):
-    options = _options(tiny_set, tmp_path, "TEST.EVAL_PERIOD", "4")
+    # Data workers, as in a single process, are forked.
+    options = _options(tiny_set, tmp_path, "TEST.EVAL_PERIOD", "4", "DATALOADER.NUM_WORKERS", "1")
     if launcher == "torchrun":
         prefix = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         _run("--config-file", CONFIG, *options, launcher=prefix)

@@ -108,3 +108,44 @@ def test_evaluation_on_face_crops(tiny_cfg, tiny_set, tmp_path, monkeypatch, wor
     # Nothing is forged outside the crops: 40 of the 80 columns.
     store = PredictionStore(tmp_path / "out/inference/ddl_i_valid/predictions")
     assert all(store.read_map(row)[:, 40:].max() == 0 for row in store)
+
+
+class _Draws(torch.nn.Module):
+    """A loss that is drawn."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.drawn = []
+
+    def forward(self, batch):
+        self.drawn.append(torch.rand(()).item())
+        return {"loss": self.weight.sum()}
+
+
+def test_random_numbers_of_a_step_follow_from_the_run_and_the_iteration():
+    def draw(seed, iterations):
+        model = _Draws()
+        step = TrainingStep(
+            model, [[{}]] * 4, torch.optim.SGD(model.parameters(), 0.1), precision="float32", seed=lambda: seed
+        )
+        step._write_metrics = lambda *args: None
+        for step.iter in iterations:
+            step.run_step()
+            torch.rand(7)  # whatever else draws between two steps
+        return model.drawn
+
+    whole = draw(3, range(4))
+    assert len(set(whole)) == 4
+    assert draw(3, (2, 3)) == whole[2:]
+    assert draw(4, range(4)) != whole
+
+
+def test_a_request_to_stop_is_agreed_on_in_the_next_step():
+    _, step = _step([1.0, 1.0])
+    step.run_step()
+    assert not step.stop_agreed
+    step.request_stop()
+    assert not step.stop_agreed
+    step.run_step()
+    assert step.stop_agreed

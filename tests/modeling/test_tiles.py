@@ -1,4 +1,7 @@
 import itertools
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -7,8 +10,11 @@ from detectron2.structures import Instances
 from torch import nn
 
 from ddl_d2.config import ConfigError
+from ddl_d2.inference.gradcam import predict_with_heat_map
+from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.modeling.for_testing import wrapped_for_testing
 from ddl_d2.modeling.tiles import OnTiles, cuts, on_tiles, tile_score
+from tests.conftest import ROOT
 
 
 class RednessModel(nn.Module):
@@ -192,6 +198,33 @@ def test_a_system_that_only_detects(tiny_cfg, make_row):
         on_tiles(cfg, system)([make_row(0, size=(64, 96))])
 
 
+def test_a_heat_map_over_tiles(tiny_cfg, make_row):
+    torch.manual_seed(0)
+    system = build_model(tiny_cfg()).eval()
+    tiled = OnTiles(system, size=64, overlap=0.25)
+    row = make_row(0, size=(64, 112)) | {"height": 32, "width": 56}
+    output = predict_with_heat_map(tiled, row)
+    assert output["heat_map"].shape == output["forgery_map"].shape == (32, 56)
+    assert 0 <= output["heat_map"].min() <= output["heat_map"].max() <= 1
+    with torch.no_grad():
+        (plain,) = tiled([row])
+    torch.testing.assert_close(output["forgery_map"], plain["forgery_map"], atol=1e-6, rtol=0)
+    assert output["fake_score"] == pytest.approx(plain["fake_score"], abs=1e-6)
+    small = make_row(0, size=(64, 64))
+    assert torch.equal(
+        predict_with_heat_map(tiled, small)["heat_map"], predict_with_heat_map(system, small)["heat_map"]
+    )
+
+
+def test_merged_maps_are_blended_at_the_original_size():
+    maps = iter([torch.ones(20, 32), torch.zeros(20, 32)])
+    merged = on_red(overlap=0.5).merge_maps(row_of(picture(20, 48)) | {"height": 10, "width": 24}, maps)
+    assert merged.shape == (10, 24)
+    assert merged[:, :8].eq(1).all()
+    assert merged[:, 16:].eq(0).all()
+    torch.testing.assert_close(merged[0, 8], torch.tensor(15.5 / 17))  # of 16/17 and 15/17
+
+
 def test_the_config_decides(tiny_cfg):
     cfg, system = tiny_cfg(), RednessModel()
     assert wrapped_for_testing(cfg, system) is system
@@ -200,6 +233,19 @@ def test_the_config_decides(tiny_cfg):
     assert isinstance(tiled, OnTiles)
     assert not tiled.training
     assert wrapped_for_testing(cfg, tiled) is tiled
+
+
+def test_a_checkpoint_is_shown_tiles(tiny_cfg, tmp_path):
+    cfg = tiny_cfg("INPUT.MIN_SIZE_TEST", "0", "TEST.TILE.SIZE", "64")
+    torch.manual_seed(0)
+    torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "model.pth")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    predictor = ForgeryPredictor.from_cfg(cfg)
+    calls = []
+    predictor.model.model.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0][0]["image"].shape))
+    output = predictor(picture(70, 100).permute(1, 2, 0).numpy())
+    assert calls == [(3, 64, 64)] * 4  # 2 rows, 2 columns
+    assert output["forgery_map"].shape == (70, 100)
 
 
 @pytest.mark.parametrize(
@@ -221,3 +267,12 @@ def test_impossible_tiles_are_refused(options, key):
 def test_impossible_tiles_are_refused_with_the_config(tiny_cfg):
     with pytest.raises(ConfigError, match="TEST.TILE.OVERLAP is 0.75"):
         tiny_cfg("TEST.TILE.SIZE", "64", "TEST.TILE.OVERLAP", "0.75")
+
+
+def test_memory_stays_bounded():
+    """A short run of tests/trials/memory.py, in a process that is small to begin with."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "tests/trials/memory.py"), "--short"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert ", 0 failed" in done.stdout

@@ -23,7 +23,7 @@ class Recorder(HookBase):
     def after_step(self) -> None:
         latest = self.trainer.storage.latest()
         digest = hashlib.sha256()
-        for name, value in bare_state(self.trainer.model).items():
+        for name, value in self._weights().items():
             digest.update(name.encode() + value.detach().numpy().tobytes())
         line = {
             "iteration": self.trainer.iter,
@@ -38,9 +38,10 @@ class Recorder(HookBase):
             file.flush()
             os.fsync(file.fileno())
 
-
-def bare_state(model) -> dict[str, Any]:
-    return getattr(model, "module", model).state_dict()
+    def _weights(self) -> dict[str, Any]:
+        model = getattr(self.trainer.model, "module", self.trainer.model)
+        # The statistics of normalisation are those of the main process wherever they are used.
+        return model.state_dict() if comm.is_main_process() else dict(model.named_parameters())
 
 
 def recorded(args: Namespace) -> None:

@@ -24,14 +24,14 @@ from ddl_d2.modeling.weights import CheckpointError
 from tests.conftest import ROOT, TINY, load_tool
 
 CONFIG = str(ROOT / "configs/quickstart/mask2former_efficientnet_lite0.yaml")
-# One picture of each class a step, and the smallest of the backbones' inputs.
+# Two pictures a step, or one for each of two processes.
 OPTIONS = [
     *TINY,
     "SOLVER.IMS_PER_BATCH", "2",
     "SOLVER.WARMUP_ITERS", "0",
-    "INPUT.MIN_SIZE_TRAIN", "(32,)",
-    "INPUT.MIN_SIZE_TEST", "32",
-    "INPUT.CROP.SIZE", "[32, 32]",
+    "INPUT.MIN_SIZE_TRAIN", "(64,)",
+    "INPUT.MIN_SIZE_TEST", "64",
+    "INPUT.CROP.SIZE", "[64, 64]",
     "DATASETS.TEST", "()",
     "TEST.EVAL_PERIOD", "0",
     "VIS_PERIOD", "0",

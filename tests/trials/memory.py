@@ -12,8 +12,8 @@ The network of the large pictures is configs/ddl_i/mask2former_resnet50.yaml's w
 confident, so that 20 instances are painted. Bars: 4 GiB at the peak; memory after 2,000 pictures less than 2 % above
 that after 200, in the process and in its workers. Each case runs in a process of its own, whose peak is Linux's VmHWM
 (what `ru_maxrss` says, too, but for a process that was started by a larger one). `--short`, for the tests: a small
-network, sides of a quarter, 0.35 GiB besides what the program takes before the first picture; and 50 pictures of one
-size, of which 20 warm up.
+network, sides of a quarter, 0.35 GiB besides what the program takes before the first picture; and 30 pictures of one
+size, of which 12 warm up.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ GROWTH = 0.02
 @dataclass(frozen=True)
 class Scale:
     """How large a run is. `gib`: bar of the peak or (`besides`) of what it adds to the memory before; `sides`: smallest
-    and largest of many `pictures`, of which `warm` warm up."""
+    and largest of many `pictures`, of which `warm` warm up; `painted`: maps."""
 
     network: list[str]
     size: tuple[int, int]
@@ -68,6 +68,7 @@ class Scale:
     pictures: int
     sides: tuple[int, int]
     warm: int
+    painted: list[tuple[int, int]]
 
 
 SMALL = [
@@ -78,8 +79,14 @@ SMALL = [
     "MODEL.MASK_FORMER.HIDDEN_DIM", "32",
     "MODEL.MASK_FORMER.DEC_LAYERS", "3",
 ]  # fmt: skip
-FULL = Scale(["ddl_i/mask2former_resnet50.yaml"], (3648, 5472), 1024, 4.0, False, 2000, (200, 400), 200)
-SHORT = Scale(SMALL, (912, 1368), 512, 0.35, True, 50, (300, 300), 20)
+FULL = Scale(
+    network=["ddl_i/mask2former_resnet50.yaml"], size=(3648, 5472), tile=1024, gib=4.0, besides=False,
+    pictures=2000, sides=(200, 400), warm=200, painted=[(512, 768), (416, 1248), (96, 2048)],
+)  # fmt: skip
+SHORT = Scale(
+    network=SMALL, size=(912, 1368), tile=512, gib=0.35, besides=True,
+    pictures=30, sides=(300, 300), warm=12, painted=[(96, 288)],
+)  # fmt: skip
 
 
 def make_pictures(root: Path, sizes: list[tuple[int, int]]) -> None:
@@ -191,16 +198,16 @@ def evaluate_many(root: str, warm: int) -> dict[str, Any]:
     metrics = evaluate(cfg, model, watch)
     step = warm // 4
     # Workers are a few pictures ahead, and gone before the last.
-    ends = {"own": own[-step:], "workers": workers[-2 * step : -step]}
+    ends = {"own": own[-step:], "workers": workers[-4 * step : -3 * step]}
     starts = {"own": own[warm - step : warm], "workers": workers[warm - step : warm]}
     figures = {name: (statistics.median(starts[name]), statistics.median(ends[name])) for name in starts}
     return {**figures, "pictures": int(metrics["num_images"])}
 
 
-def paint_both_ways() -> dict[str, float]:
+def paint_both_ways(sizes: list[tuple[int, int]]) -> dict[str, float]:
     """{size: the largest difference of the map painted in bands from that of all queries painted at once, in fp64}."""
     found = {}
-    for height, width in ((512, 768), (416, 1248), (96, 2048)):
+    for height, width in sizes:
         torch.manual_seed(0)
         masks, weights = 6 * torch.randn(100, height // 4, width // 4), torch.rand(100) / 100
         bands = system._painted_sum(masks, weights, (height, width))
@@ -242,7 +249,7 @@ def check_peak(tally: Tally, case: str, found: dict[str, Any] | None, scale: Sca
 def trial(scale: Scale) -> Tally:
     """All cases."""
     tally = Tally("memory")
-    for size, difference in (in_a_process(paint_both_ways) or {"no size": 1.0}).items():
+    for size, difference in (in_a_process(paint_both_ways, scale.painted) or {"no size": 1.0}).items():
         print(f"painting {size}: differs by {difference:.1e}")
         tally.check(difference <= EXACT, f"painting {size}", difference)
     with tempfile.TemporaryDirectory() as name:
@@ -270,7 +277,7 @@ def check_growth(tally: Tally, found: dict[str, Any] | None, scale: Scale) -> No
         growth = last / first - 1
         words = f"{first / 2**20:.0f} MiB after {scale.warm} pictures, {last / 2**20:.0f} after {scale.pictures}"
         print(f"many, {name}: {words} ({growth:+.2%})")
-        tally.check(growth < GROWTH, f"many, {name}", words)
+        tally.check(-0.5 < growth < GROWTH, f"many, {name}", words)
 
 
 def main() -> int:

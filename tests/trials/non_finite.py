@@ -1,12 +1,12 @@
 """Trial: numbers that are not finite stop a training before the update, on all ranks, and the pictures are named.
 
-    python tests/trials/non_finite.py [--short] [--seed 0]
+    python tests/trials/non_finite.py [--short]
 
 NaN or infinity is put into {the network's input, logits, a loss, a gradient, a running statistic} on {rank 0, rank 1}
-at {a logged, an unlogged} step in {fp32, bf16}, at world sizes 1 and 2; and into a loss of either pass of sharpness-aware
-minimisation. Each case trains the smallest Swin-UNet and looks for: NonFiniteError on every rank, in that very step, with
-the image ids of the rank where it began; weights and optimizer as after the step before; nothing saved; and, from the
-rank where it began, a file that the safe loader reads, whose weights are those before the update.
+at {a logged, an unlogged} step in {fp32, bf16}, at world sizes 1 and 2; and into a loss of either pass of
+sharpness-aware minimisation. Each case trains the smallest Swin-UNet and looks for: NonFiniteError on every rank, in
+that very step, with the image ids of the rank where it began; weights and optimizer as after the step before; nothing
+saved; and, from that rank, a file that the safe loader reads, whose weights are those before the update.
 
 The query decoder's matcher cannot go on with NaN, so that there one rank stops alone: two ranks under the command's
 launcher have to be gone within 60 s, with a non-zero exit code and a message that names the rank and the pictures.
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from _forked import MASK2FORMER, small_config, on_ranks
+from _forked import MASK2FORMER, on_ranks, small_config
 from _training import Process
 from _trial import Tally
 from detectron2.engine import HookBase, hooks
@@ -101,7 +101,7 @@ class Injection(HookBase):
             name = min(value)
             return value | {name: value[name] * self.value}
         spoilt = value.clone()
-        spoilt[(0,) * spoilt.ndim] = self.value
+        spoilt[..., 0] = self.value
         return spoilt
 
     def _spoil(self, buffer: torch.Tensor) -> None:
@@ -136,9 +136,7 @@ def run_case(case: Case, number: int, data: Path, folder: Path) -> str:
     return "it was not stopped"
 
 
-def problem(
-    error: NonFiniteError, case: Case, trainer: ForgeryTrainer, injection: Injection, output: Path
-) -> str:
+def problem(error: NonFiniteError, case: Case, trainer: ForgeryTrainer, injection: Injection, output: Path) -> str:
     everyone = comm.all_gather([row["image_id"] for row in trainer.batch])
     # A gradient is the same on all ranks once it is averaged: it may have been any rank's.
     named = sum(everyone, []) if case.place == "gradient" else everyone[case.rank]
@@ -200,7 +198,7 @@ def in_process(tally: Tally, choose: Callable[[int], list[Case]], data: Path, fo
 
 def lone_rank(args: Namespace) -> None:
     """One rank of a training of the query decoder, whose logits are spoilt on rank `args.rank` in the third step."""
-    cfg = small_config(args.data, args.output, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 4, config=MASK2FORMER)
+    cfg = small_config(args.data, args.output, "SOLVER.IMS_PER_BATCH", 8, "SOLVER.MAX_ITER", 4, config=MASK2FORMER)
     trainer = ForgeryTrainer(cfg)
     injection = Injection(Case(args.place, args.rank, 2), float("nan"))
     trainer.register_hooks([injection])
@@ -239,7 +237,7 @@ def main() -> int:
         data = make_tiny_set(folder / "data")
         in_process(tally, short_cases if args.short else all_cases, data, folder)
         if not args.short:
-            for place, rank in itertools.product(("input", "logits"), (0, 1)):
+            for place, rank in (("input", 0), ("logits", 1)):
                 under_the_launcher(tally, place, rank, data, folder)
     return tally.finish()
 

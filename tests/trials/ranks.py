@@ -2,10 +2,10 @@
 
     python tests/trials/ranks.py [--short]
 
-Runs of two processes on the CPU, under the project's launcher and under torchrun. From outside: a rank, a data worker or
-the launcher itself gets SIGKILL, or a rank SIGSTOP. From inside: an exception in one rank, or in a data worker of it,
-while the other rank waits; a rank or a data worker that hangs. All processes have to be gone within 60 s (after the
-timeout, which is set to 10 s here, where something hangs), with an exit code that is not 0.
+Runs of two processes on the CPU, under the project's launcher and under torchrun. From outside: a rank, a data worker
+or the launcher itself gets SIGKILL, or a rank SIGSTOP. From inside: an exception in one rank, or in a data worker of
+it, while the other rank waits; a rank or a data worker that hangs. All processes have to be gone within 60 s (after
+the timeout, which is set to 10 s here, where something hangs), with an exit code that is not 0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _training import Process, alive, words
+from _training import Process, alive, children, words
 from _trial import Tally
 
 from tests.conftest import make_tiny_set
@@ -29,6 +29,12 @@ SECONDS = 60
 TIMEOUT = 10
 FAULTY = str(Path(__file__).with_name("_faults.py"))
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def forked(run: Process) -> dict[int, str]:
+    """The data workers of a run of the project's launcher: the children of its ranks, which look like their parents."""
+    ranks = run.ranks() or [run.pid]
+    return {pid: line for rank in ranks for pid, line in children(rank).items() if "resource_tracker" not in line}
 
 
 class Runs:
@@ -46,7 +52,13 @@ class Runs:
         arguments = words(self.data, self.folder / "output", *flags, **options)
         launcher = TORCHRUN if torchrun else []
         run = Process.start([*launcher, FAULTY, *arguments], self.folder / "log", FAULT=fault)
-        run.wait_for("Starting training from iteration", 120)
+        if not run.wait_for("Starting training from iteration", 120):
+            run.kill_group()
+            raise RuntimeError(f"the run did not start: {run.end_of_text()}")
+        # Data workers are started by the first step.
+        until = time.monotonic() + 30
+        while len(forked(run)) < workers * ranks and run.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
         return run
 
     def ends(self, run: Process, case: str, says: str, *, hangs: bool = False, code: int | None = None) -> None:
@@ -84,7 +96,7 @@ class Runs:
     def killed_worker(self, ranks: int) -> None:
         run = self.start(workers=2, ranks=ranks)
         of_rank = run.ranks()[1] if ranks == 2 else run.pid
-        worker = next(pid for pid in Process(of_rank, run.log).descendants() if pid not in run.ranks())
+        worker = min(children(of_rank).keys() & forked(run).keys())
         Process(worker, run.log).send(signal.SIGKILL)
         named = r"rank 1 \(process \d+\) failed: .*" if ranks == 2 else ""
         says = rf"{named}DataLoader worker \(pid\(?s?\)?:? *{worker}\) (is killed by signal|exited unexpectedly)"
@@ -141,7 +153,7 @@ def main() -> int:
         runs.fault("worker-raise", r"rank 1 \(process \d+\) failed: (?s:.*)a fault made for the trial", workers=2)
         runs.fault("worker-hang", r"rank 1 \(process \d+\) failed: .*DataLoader timed out", workers=2, hangs=True)
         runs.fault("hang", r"rank 1: iteration 3 hangs for \d+ s, in happen \(.*_faults.py:\d+\)", hangs=True)
-        runs.fault("collective", r"rank [01]: iteration 3 hangs for \d+ s", hangs=True)
+        runs.fault("wait", r"rank [01]: iteration 3 hangs for \d+ s", hangs=True)
         runs.fault("raise", r"rank +: 1 ", torchrun=True)
         runs.fault("hang", r"rank 1: iteration 3 hangs", hangs=True, torchrun=True)
     return tally.finish()

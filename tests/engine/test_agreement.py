@@ -1,0 +1,27 @@
+import pytest
+import torch
+
+from ddl_d2.engine.agreement import any_rank
+
+
+def test_one_process_asks_nobody():
+    assert any_rank(True, torch.tensor(0.0), torch.tensor([2])) == (True, False, True)
+    assert any_rank() == ()
+
+
+@pytest.mark.parametrize("nan", [float("nan")])
+def test_nan_is_set(nan):
+    # A sum that is not finite can be handed over as it is.
+    assert any_rank(torch.tensor(nan)) == (True,)
+
+
+def _rank(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=3)
+    mine = (rank == 2, torch.tensor(rank == 0), False, torch.tensor([float(rank)]))
+    assert any_rank(*mine) == (True, True, False, True)
+    torch.distributed.destroy_process_group()
+
+
+def test_one_of_three_is_enough(tmp_path):
+    torch.multiprocessing.start_processes(_rank, (tmp_path,), nprocs=3, start_method="fork")
