@@ -105,7 +105,7 @@ def _add_data_keys(cfg: CfgNode) -> None:
     # "TrainingSampler" (uniform) or "ClassBalancedSampler" (real and fake equally often).
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
     # The share of the training rows that may be unreadable: they are skipped, counted and listed; above it training
-    # stops (0 = at the first).
+    # stops (0.0 = at the first).
     cfg.DATALOADER.MAX_BAD_SHARE = 0.01
 
 

@@ -22,7 +22,7 @@ from ddl_d2.evaluation.results import METRIC_NAMES
 from tests.conftest import ROOT
 
 SURFACE = Path(__file__).with_name("public_surface.txt")
-TOOLS = ("make_forgeries", "evaluate", "check_dataset", "demo", "landmark", "forgery_sheet", "fuse")
+TOOLS = ("make_forgeries", "evaluate", "check_dataset", "demo", "landmark", "forgery_sheet", "replay", "fuse")
 
 
 def _flat(cfg: CfgNode, prefix: str = "") -> dict[str, object]:

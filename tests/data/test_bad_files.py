@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from ddl_d2.config import ConfigError
 from ddl_d2.data.bad_files import BadFile, BadFiles, TooManyBadFiles, listed
+from ddl_d2.data.build import build_train_loader
 from ddl_d2.data.image_io import ImageReadError
 from ddl_d2.data.samplers import TrainingSampler
 from ddl_d2.data.train_stream import MAX_DRAWS, TrainLoader
@@ -65,6 +67,13 @@ def test_a_share_is_a_share():
     for share in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="share"):
             BadFiles(num_rows=10, max_share=share)
+
+
+def test_the_share_of_a_config(tiny_cfg, tiny_set):
+    options = ("DATASETS.DDL_ROOT", str(tiny_set), "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.MAX_BAD_SHARE")
+    assert build_train_loader(tiny_cfg(*options, "0.5")).bad_files.limit == 4
+    with pytest.raises(ConfigError, match=r"DATALOADER\.MAX_BAD_SHARE is 1\.5"):
+        build_train_loader(tiny_cfg(*options, "1.5"))
 
 
 def test_a_long_list_is_cut():

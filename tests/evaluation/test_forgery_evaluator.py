@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,9 @@ import torch
 import torch.multiprocessing
 
 from ddl_d2.data.image_io import ImageReadError, write_png
-from ddl_d2.evaluation import EvaluationError, ForgeryEvaluator
+from ddl_d2.evaluation import EvaluationError, ForgeryEvaluator, IncompleteEvaluation
 from ddl_d2.evaluation.from_store import table_from_store
-from ddl_d2.inference.store import PredictionStore, PredictionStoreWriter
+from ddl_d2.inference.store import PredictionStore, PredictionStoreWriter, StoreError
 
 SIZES = [(8, 12), (16, 8), (8, 8)]
 
@@ -107,11 +109,66 @@ def test_fake_without_mask_and_wholly_forged(tmp_path):
     assert (metrics["num_fake"], metrics["num_fake_without_mask"], metrics["num_localized"]) == (3, 1, 2)
 
 
-def test_unreadable_mask_stops(tmp_path):
-    rows = _make_rows(tmp_path, 2)
+def _with_bad_files(rows):
+    """Of 12 rows: the mask of 1 is empty, the picture of 4 could not be read."""
     open(rows[1]["mask_file_name"], "wb").close()
-    with pytest.raises(ImageReadError, match=r"1\.png"):
-        _evaluate(rows)
+    rows[4] = {**rows[4], "unreadable": ImageReadError(rows[4]["file_name"], "is broken")}
+    return rows
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_is_scored(tmp_path, caplog):
+    rows = _with_bad_files(_make_rows(tmp_path))
+    store = PredictionStoreWriter(tmp_path / "store")
+    with pytest.raises(IncompleteEvaluation, match=r"2 of 12 images .*masks/1\.png: is empty .*4\.png: is broken") as e:
+        _evaluate(rows, output_dir=tmp_path / "out", store=store)
+    assert str(tmp_path / "out" / "metrics.json") in str(e.value)
+    assert [bad.image_id for bad in e.value.files] == ["fake/1.png", "real/4.png"]
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics.pop("complete"), metrics["num_images"], metrics["num_fake"]) == (False, 10, 5)
+    assert metrics.pop("unreadable") == [
+        {"image_id": "fake/1.png", "file": rows[1]["mask_file_name"], "reason": "is empty (0 bytes)"},
+        {"image_id": "real/4.png", "file": rows[4]["file_name"], "reason": "is broken"},
+    ]
+    with pytest.raises(StoreError, match="not a complete prediction store"):
+        PredictionStore(tmp_path / "store")
+    assert caplog.text.count("is not scored") == 2
+    # Its numbers are those of a set of the other ten.
+    others = [row for n, row in enumerate(rows) if n not in (1, 4)]
+    _evaluate(others, output_dir=tmp_path / "others")
+    expected = json.loads((tmp_path / "others" / "metrics.json").read_text())
+    assert expected.pop("complete") is True
+    assert metrics == expected
+
+
+def test_nothing_can_be_read(tmp_path):
+    error = ImageReadError("x", "is broken")
+    rows = [{**row, "unreadable": error} for row in _make_rows(tmp_path, 3)]
+    with pytest.raises(IncompleteEvaluation, match="3 of 3 images"):
+        _evaluate(rows, output_dir=tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["num_images"] == 0
+
+
+def test_a_forgotten_image_is_not_excused_by_a_bad_one(tmp_path):
+    rows = _with_bad_files(_make_rows(tmp_path))
+    evaluator = ForgeryEvaluator(dataset_rows=rows)
+    evaluator.process(rows[:-1], [_output(row) for row in rows[:-1]])
+    with pytest.raises(EvaluationError, match=r"1 of 10 images of the data set were not scored: fake/11\.png"):
+        evaluator.evaluate()
+
+
+def test_a_store_against_files_that_cannot_be_read(tmp_path):
+    rows = _make_rows(tmp_path)
+    _evaluate(rows, store=PredictionStoreWriter(tmp_path / "store"))
+    (tmp_path / "store/maps/real/2.png.png").write_bytes(b"")
+    open(rows[3]["mask_file_name"], "wb").close()
+    open(rows[6]["file_name"], "wb").close()
+    for workers in (1, 3):
+        with pytest.raises(IncompleteEvaluation, match=r"3 of 12 images") as e:
+            table_from_store(PredictionStore(tmp_path / "store"), rows, workers=workers)
+        assert [bad.image_id for bad in e.value.files] == ["real/2.png", "fake/3.png", "real/6.png"]
+        assert "the forgery map of real/2.png" in str(e.value)
+    again = pickle.loads(pickle.dumps(e.value))
+    assert (str(again), again.files) == (str(e.value), e.value.files)
 
 
 def test_real_images_need_no_mask_file(tmp_path):
@@ -233,6 +290,12 @@ def _evaluate_as_one_of(rank: int, world_size: int, folder: Path, rows: list[dic
     # An incomplete evaluation must fail everywhere, or the other processes would wait for ever.
     with pytest.raises(EvaluationError, match="not scored"):
         ForgeryEvaluator(dataset_rows=rows).evaluate()
+    bad = ForgeryEvaluator(dataset_rows=rows)
+    for n, row in list(enumerate(padded))[rank::world_size]:
+        broken = {"unreadable": ImageReadError(row["file_name"], "is broken")} if n == 1 else {}
+        bad.process([row | broken], [_output(row)])
+    with pytest.raises(IncompleteEvaluation, match=r"1 of 13 images .*fake/1\.png: is broken"):
+        bad.evaluate()
     comm.synchronize()
     dist.destroy_process_group()
 

@@ -57,16 +57,17 @@ def faulty(args: Namespace) -> None:
     """One rank's work, as tools/train_net.py's `main`."""
     what, rank, at = os.environ["FAULT"].split(":")
     tool = load_tool("train_net")
+    trainer = tool.ForgeryTrainer
     if int(rank) == comm.get_rank():
 
-        class Faulty(tool.ForgeryTrainer):
+        class Faulty(trainer):
             def build_hooks(self):
                 fault = [] if what.startswith("worker-") else [Fault(what, int(at))]
                 return [*fault, *super().build_hooks()]
 
             @classmethod
             def build_train_loader(cls, cfg):
-                loader = tool.ForgeryTrainer.build_train_loader(cfg)
+                loader = trainer.build_train_loader(cfg)
                 stream = loader._loader.dataset
                 if what.startswith("worker-"):
                     stream.mapper = FaultyMapper(stream.mapper, what.removeprefix("worker-"), int(at))

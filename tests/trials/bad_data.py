@@ -375,7 +375,7 @@ def commands(tally: Tally, template: Path, weights: Path, folder: Path) -> None:
     tally.check(good, "command, --eval-only", f"exit code {code}: {said[-800:]}")
     root = fresh(template, folder)
     spoil(root, "train", "mask truncated", 1)
-    code, said = command(root, root.parent / "log", "SOLVER.MAX_ITER", "12", "DATALOADER.MAX_BAD_SHARE", "0")
+    code, said = command(root, root.parent / "log", "SOLVER.MAX_ITER", "12", "DATALOADER.MAX_BAD_SHARE", "0.0")
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     good = code == 2 and len(errors) == 1 and "train/masks/1.png" in errors[0]
     tally.check(good, "command, a training that may skip nothing", f"exit code {code}: {said[-800:]}")

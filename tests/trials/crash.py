@@ -3,9 +3,9 @@
     python tests/trials/crash.py [--short] [--seed 0]
 
 50 SIGKILLs and 50 SIGTERMs at random times (a chain of resumed runs; some with two processes, to the parent, to one
-rank, to all, or under torchrun), 10 full disks (a limit on the size of files, set while the run is going), 10 bad tags,
-10 damaged newest checkpoints. After each, all checkpoints are whole, and the next run says from which it resumes: the
-newest.
+rank, to all, or under torchrun), 5 SIGTERMs in an evaluation, 10 full disks (a limit on the size of files, set while
+the run is going), 10 bad tags, 10 damaged newest checkpoints. After each, all checkpoints are whole, and the next run
+says from which it resumes: the newest.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Chain:
         before = self.newest()
         run = Process.fork(lambda: train(self.arguments()), self.log)
         if self.random.random() < 0.9:
-            run.wait_for(STARTED, 90)
+            run.wait_for(STARTED, 300)
         run.wait_for("never", self.random.uniform(0, 2.0) if delay is None else delay)
         run.send(number, group=bool(self.random.integers(2)))
-        code = run.wait(90)
+        code = run.wait(300)
         self.judge(run, code, number, case, before)
 
     def judge(self, run: Process, code: int | None, number: int, case: str, before: int) -> None:
@@ -108,14 +108,14 @@ class Chain:
         launcher = TORCHRUN if "torchrun" in target else []
         flags = [] if launcher else ["--num-gpus", "2"]
         run = Process.start([*launcher, TOOL, *self.arguments(), *flags], self.log)
-        run.wait_for(STARTED, 180)
+        run.wait_for(STARTED, 600)
         run.wait_for("never", self.random.uniform(0, 2.0))
         ranks = [pid for pid, line in run.descendants().items() if "train_net.py" in line] if launcher else run.ranks()
         if "rank" in target:
             Process(sorted(ranks)[int(target[-1])], self.log).send(signal.SIGTERM)
         else:
             run.send(signal.SIGTERM, group=target == "all")
-        code = run.wait(120)
+        code = run.wait(300)
         if launcher and code is not None:
             # torchrun has its own code; those of the ranks are in what it says, if it was not itself told to stop.
             code = 143 if code != 0 and (target == "torchrun" or "exitcode  : 143" in run.text()) else code
@@ -131,22 +131,41 @@ def interrupted(chain: Chain, kills: int, ranks: list[str]) -> None:
         chain.interrupt_ranks(target, f"SIGTERM of two processes, to {target}")
 
 
+def evaluations(chain: Chain, count: int) -> None:
+    """SIGTERM while the validation set is gone through: it ends at once, what was learnt is saved, and it is repeated."""
+    options = {"TEST__EVAL_PERIOD": 1, "DATASETS__TEST": ("ddl_i_valid",), "SOLVER__CHECKPOINT_PERIOD": 100_000}
+    for index in range(count):
+        before = chain.newest()
+        run = Process.fork(lambda: train(chain.arguments(**options)), chain.log)
+        run.wait_for("Evaluating first", 300)
+        run.wait_for(rf"Starting training(?s:.*)(Start inference(?s:.*)){{{2 + index % 3}}}", 300)
+        run.send(signal.SIGTERM)
+        code, said = run.wait(300), run.text()
+        good = (
+            code == 143
+            and chain.newest() > before
+            and "Evaluating first" in said
+            and re.search("Stopped by SIGTERM (during an evaluation|after iteration)", said) is not None
+        )
+        chain.tally.check(good, f"SIGTERM in an evaluation {index}", f"{before} {code} {run.end_of_text()}")
+
+
 def full_disk(chain: Chain, index: int, lasting: bool) -> None:
     """While the run is going no file may grow beyond a random size; in the end it may again, or not."""
     shutil.rmtree(chain.output, ignore_errors=True)
     steps = {"SOLVER__MAX_ITER": 12, "SOLVER__CHECKPOINT_PERIOD": 2}
     run = Process.fork(lambda: train(chain.arguments(**steps)), chain.log)
-    run.wait_for("Saving checkpoint to .*model_0000003", 90)
+    run.wait_for("Saving checkpoint to .*model_0000003", 300)
     run.wait_for("never", 0.5)
     before = whole(chain.output)
     size = (chain.output / "model_0000001.pth").stat().st_size
     limit = int(chain.random.integers(200_000, size - 1))
     _, hard = resource.prlimit(run.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (limit, hard))
-    failed = run.wait_for("cannot save", 60)
+    failed = run.wait_for("cannot save", 300)
     if not lasting:
         resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (hard, hard)) if run.poll() is None else None
-    code = run.wait(90)
+    code = run.wait(300)
     found, said = whole(chain.output), run.text()
     problems = [
         *([] if failed else ["no save failed"]),
@@ -198,7 +217,7 @@ def resumes(chain: Chain, expected: int, case: str, says: str) -> None:
     """The next run says what was wrong, starts after iteration `expected`, ends well and leaves a good tag."""
     end = expected + 2
     run = Process.fork(lambda: train(chain.arguments(SOLVER__MAX_ITER=end)), chain.log)
-    code = run.wait(120)
+    code = run.wait(300)
     tag = chain.output / "last_checkpoint"
     good = (
         code == 0
@@ -229,7 +248,7 @@ def damage(path: Path, random: np.random.Generator, flip: bool) -> str:
 def files_that_go_bad(chain: Chain, tags: list[str], damages: int) -> None:
     shutil.rmtree(chain.output, ignore_errors=True)
     run = Process.fork(lambda: train(chain.arguments(SOLVER__MAX_ITER=4)), chain.log)
-    chain.tally.check(run.wait(120) == 0, "a run to start from", run.end_of_text())
+    chain.tally.check(run.wait(300) == 0, "a run to start from", run.end_of_text())
     good = chain.output
     (good / "model_final.pth").unlink()
     (good / "last_checkpoint").write_text("model_0000003.pth")
@@ -262,6 +281,7 @@ def main() -> int:
         chain = Chain(folder, make_tiny_set(folder / "data"), tally, args.seed)
         ranks = ["parent", "rank 0", "rank 1", "all", "torchrun", "torchrun, rank 1"]
         interrupted(chain, 2 if args.short else 50, [] if args.short else ranks)
+        evaluations(chain, 0 if args.short else 5)
         for index in range(1 if args.short else 10):
             full_disk(chain, index, lasting=index % 3 == 2)
         files_that_go_bad(chain, list(BAD_TAGS)[: 1 if args.short else None], 1 if args.short else 10)

@@ -52,7 +52,7 @@ class Runs:
         arguments = words(self.data, self.folder / "output", *flags, **options)
         launcher = TORCHRUN if torchrun else []
         run = Process.start([*launcher, FAULTY, *arguments], self.folder / "log", FAULT=fault)
-        if not run.wait_for("Starting training from iteration", 120):
+        if not run.wait_for("Starting training from iteration", 600):
             run.kill_group()
             raise RuntimeError(f"the run did not start: {run.end_of_text()}")
         # Data workers are started by the first step.

@@ -52,7 +52,7 @@ class Runs:
         if key not in self._straight:
             self._straight[key] = output = self.folder / f"straight-{len(self._straight)}"
             run = self.start(output, ranks, False, **options)
-            self.tally.check(run.wait(300) == 0, f"a run without interruption {key}", run.end_of_text())
+            self.tally.check(run.wait(900) == 0, f"a run without interruption {key}", run.end_of_text())
         return self._straight[key]
 
     def compare(self, ranks: int, workers: int, number: signal.Signals, at: int, **options: object) -> None:
@@ -65,12 +65,12 @@ class Runs:
         while run.poll() is None and len(read(output, 0)) < at:
             run.wait_for("never", 0.02)
         run.send(number, group=number == signal.SIGKILL)
-        code = run.wait(120)
+        code = run.wait(300)
         done = [len(read(output, rank)) for rank in range(ranks)]
         wanted = 143 if number == signal.SIGTERM else -number
         self.tally.check(code == wanted and at <= done[0] < self.steps, f"{case}: stopped", run.end_of_text())
         run = self.start(output, ranks, True, **options_with_workers)
-        self.tally.check(run.wait(300) == 0, f"{case}: resumed", run.end_of_text())
+        self.tally.check(run.wait(900) == 0, f"{case}: resumed", run.end_of_text())
         straight = self.straight(ranks, **options) if options.get("SEED") != -1 else output
         for rank in range(ranks):
             steps = [line["iteration"] for line in read(output, rank)]

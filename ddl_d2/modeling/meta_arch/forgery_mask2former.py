@@ -24,8 +24,10 @@ from ddl_d2.modeling.heads import ImageHead, score_from_map
 from ddl_d2.modeling.matcher import HungarianMatcher
 from ddl_d2.modeling.pictures import Size, forged_instances, normalized_batch, original_size, to_original
 
-# Scalars of painted masks held at once while queries are summed into a map (fp32: 64 MiB).
-_MAX_PAINTED = 16 * 2**20
+# Scalars of painted masks held at once while queries are summed into a map (fp32: 16 MiB).
+_MAX_PAINTED = 4 * 2**20
+# Rows of the masks painted at once, at least: two more are painted for their sake.
+_MIN_BAND = 4
 # A query is shown as an instance from this confidence.
 _INSTANCE_CONFIDENCE = 0.5
 _NOTHING = "MODEL.DETECTION.ENABLED and MODEL.LOCALIZATION.ENABLED are both False: nothing to train"
@@ -190,7 +192,7 @@ def _painted_sum(masks: Tensor, weights: Tensor, padded: Size) -> Tensor:
     last in memory: resizing is then twice as fast on CPUs, and the sum is one product.
     """
     height, ratio = masks.shape[1], padded[0] // masks.shape[1]
-    band = max(1, _MAX_PAINTED // (ratio * padded[1] * len(masks)))
+    band = max(_MIN_BAND, _MAX_PAINTED // (ratio * padded[1] * len(masks)))
     total = masks.new_empty(padded)
     for top in range(0, height, band):
         bottom = min(top + band, height)
