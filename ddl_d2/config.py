@@ -371,7 +371,7 @@ def _add_mesorch_keys(model: CfgNode) -> None:
     # A gate weighs the maps at each place, with this many channels inside; off: maps are added up (Mesorch-P).
     mesorch.GATE = True
     mesorch.GATE_CHANNELS = 192
-    # The encoder of high frequencies and that of low ones: any hierarchical timm model, or a MiT ("mit_b0" ... "mit_b5").
+    # The encoders of high and of low frequencies: any hierarchical timm model, or a MiT ("mit_b0" ... "mit_b5").
     mesorch.LOCAL = CfgNode()
     mesorch.LOCAL.NAME = "convnext_tiny"
     mesorch.GLOBAL = CfgNode()
@@ -447,8 +447,8 @@ def _add_test_keys(cfg: CfgNode) -> None:
     test.VIDEO_SCORE = "mean"
     # Write a prediction store (scores, maps) when evaluating.
     test.SAVE_PREDICTIONS = False
-    # Pictures with a side longer than SIZE (pixels, after the resizing, which INPUT.MIN_SIZE_TEST 0 leaves out) are seen
-    # in tiles of that side, BATCH_SIZE at once. 0 = no tiles.
+    # Pictures with a side longer than SIZE (pixels after the resizing; none with INPUT.MIN_SIZE_TEST 0) are seen in tiles
+    # of that side, BATCH_SIZE at once. 0 = no tiles.
     test.TILE = CfgNode()
     test.TILE.SIZE = 0
     test.TILE.BATCH_SIZE = 1

@@ -132,7 +132,7 @@ def interrupted(chain: Chain, kills: int, ranks: list[str]) -> None:
 
 
 def evaluations(chain: Chain, count: int) -> None:
-    """SIGTERM while the validation set is gone through: it ends at once, what was learnt is saved, and it is repeated."""
+    """SIGTERM while the validation set is gone through: it ends there, the steps are saved, and it is repeated."""
     options = {"TEST__EVAL_PERIOD": 1, "DATASETS__TEST": ("ddl_i_valid",), "SOLVER__CHECKPOINT_PERIOD": 100_000}
     for index in range(count):
         before = chain.newest()
