@@ -447,7 +447,7 @@ def _add_test_keys(cfg: CfgNode) -> None:
     test.VIDEO_SCORE = "mean"
     # Write a prediction store (scores, maps) when evaluating.
     test.SAVE_PREDICTIONS = False
-    # Pictures with a side longer than SIZE (pixels after the resizing; none with INPUT.MIN_SIZE_TEST 0) are seen in tiles
+    # Pictures with a side longer than SIZE (pixels after resizing; none with INPUT.MIN_SIZE_TEST 0) are seen in tiles
     # of that side, BATCH_SIZE at once. 0 = no tiles.
     test.TILE = CfgNode()
     test.TILE.SIZE = 0

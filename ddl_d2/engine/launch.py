@@ -154,7 +154,10 @@ class Ranks:
 
     def wait(self) -> None:
         """Until all have ended well. Raises as `launch`."""
-        while any(rank.process.exitcode is None for rank in self.ranks):
+        running = True
+        while running:
+            # Looked at before what follows, so that the last to end is judged, too.
+            running = any(rank.process.exitcode is None for rank in self.ranks)
             if self._kill_at is not None and time.monotonic() > self._kill_at:
                 break
             self._wait_for_one(0.5)

@@ -45,10 +45,10 @@ class Chain:
         self.tally = tally
         self.random = np.random.default_rng(seed)
 
-    def arguments(self, **options: object) -> list[str]:
+    def arguments(self, *flags: str, **options: object) -> list[str]:
         fixed: dict[str, object] = {"SOLVER__CHECKPOINT_PERIOD": 1, "SOLVER__MAX_TO_KEEP": KEPT}
         options = {"SOLVER__MAX_ITER": 100_000} | fixed | options
-        return words(self.data, self.output, "--resume", **options)
+        return words(self.data, self.output, "--resume", *flags, **options)
 
     def newest(self) -> int:
         return max(whole(self.output).values(), default=-1) if self.output.exists() else -1
@@ -107,8 +107,10 @@ class Chain:
         before = self.newest()
         launcher = TORCHRUN if "torchrun" in target else []
         flags = [] if launcher else ["--num-gpus", "2"]
-        run = Process.start([*launcher, TOOL, *self.arguments(), *flags], self.log)
-        run.wait_for(STARTED, 600)
+        run = Process.start([*launcher, TOOL, *self.arguments(*flags)], self.log)
+        if not run.wait_for(STARTED, 600):
+            self.tally.check(False, case, f"it did not start: {run.end_of_text()}")
+            return run.kill_group()
         run.wait_for("never", self.random.uniform(0, 2.0))
         ranks = [pid for pid, line in run.descendants().items() if "train_net.py" in line] if launcher else run.ranks()
         if "rank" in target:
