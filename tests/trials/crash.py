@@ -110,7 +110,8 @@ class Chain:
         run = Process.start([*launcher, TOOL, *self.arguments(*flags)], self.log)
         if not run.wait_for(STARTED, 600):
             self.tally.check(False, case, f"it did not start: {run.end_of_text()}")
-            return run.kill_group()
+            run.kill_group()
+            return
         run.wait_for("never", self.random.uniform(0, 2.0))
         ranks = [pid for pid, line in run.descendants().items() if "train_net.py" in line] if launcher else run.ranks()
         if "rank" in target:
