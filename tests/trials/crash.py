@@ -156,16 +156,16 @@ def evaluations(chain: Chain, count: int) -> None:
 def full_disk(chain: Chain, index: int, lasting: bool) -> None:
     """While the run is going no file may grow beyond a random size; in the end it may again, or not."""
     shutil.rmtree(chain.output, ignore_errors=True)
-    steps = {"SOLVER__MAX_ITER": 12, "SOLVER__CHECKPOINT_PERIOD": 2}
+    # Many steps, so that the run is not over before the limit is set.
+    steps = {"SOLVER__MAX_ITER": 60, "SOLVER__CHECKPOINT_PERIOD": 5}
     run = Process.fork(lambda: train(chain.arguments(**steps)), chain.log)
-    run.wait_for("Saving checkpoint to .*model_0000003", 300)
-    run.wait_for("never", 0.5)
-    before = whole(chain.output)
-    size = (chain.output / "model_0000001.pth").stat().st_size
+    run.wait_for("Saving checkpoint to .*model_0000009", 300)
+    size = (chain.output / "model_0000004.pth").stat().st_size
     limit = int(chain.random.integers(200_000, size - 1))
     _, hard = resource.prlimit(run.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (limit, hard))
     failed = run.wait_for("cannot save", 300)
+    before = whole(chain.output)
     if not lasting:
         resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (hard, hard)) if run.poll() is None else None
     code = run.wait(300)
@@ -174,7 +174,7 @@ def full_disk(chain: Chain, index: int, lasting: bool) -> None:
         *([] if failed else ["no save failed"]),
         *([] if "Training goes on; the next try is at iteration" in said else ["training did not go on"]),
         *([] if (code != 0 if lasting else code == 0) else [f"exit code {code}"]),
-        *([] if lasting or found.get("model_final.pth") == 11 else ["no final checkpoint"]),
+        *([] if lasting or found.get("model_final.pth") == 59 else ["no final checkpoint"]),
         *([] if not lasting or "error: cannot save" in said else ["the failure is not what it ends with"]),
         *([] if not lasting or before.keys() <= found.keys() else [f"{before} became {found}"]),
         *[f"left: {path.name}" for path in chain.output.iterdir() if ".tmp-" in path.name],
@@ -192,9 +192,9 @@ def no_tag(output: Path) -> None:
     (output / "last_checkpoint").unlink()
 
 
-def folder_for_tag(output: Path) -> None:
+def link_to_nowhere(output: Path) -> None:
     no_tag(output)
-    (output / "last_checkpoint").mkdir()
+    (output / "last_checkpoint").symlink_to("/nowhere/at/all")
 
 
 def good_file_outside(output: Path) -> None:
@@ -212,7 +212,7 @@ BAD_TAGS: dict[str, Callable[[Path], None]] = {
     "binary": write_tag(bytes(range(256))),
     "as long as a checkpoint": write_tag(b"x" * 1_000_000),
     "names the folder": write_tag(b"."),
-    "a folder itself": folder_for_tag,
+    "a link to nowhere": link_to_nowhere,
 }
 
 
