@@ -6,6 +6,7 @@ Detectron2's launcher ends the others with SIGTERM, which here means "finish the
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
@@ -65,7 +66,7 @@ def launch(
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _join_torchrun(timeout)
         main(args)
-        dist.destroy_process_group()
+        leave_group()
         return
     gpus = torch.cuda.device_count()
     if torch.cuda.is_available() and args.num_gpus > gpus:
@@ -87,6 +88,16 @@ def _join_torchrun(timeout: timedelta) -> None:
         torch.cuda.set_device(local_rank)
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timeout)
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+
+
+def leave_group() -> None:
+    """`destroy_process_group`, once nothing else holds the group.
+
+    A DistributedDataParallel that is freed after it would take the group with it while holding the interpreter's lock,
+    which gloo's thread may be waiting for to free the last tensors it sent: neither would ever go on (torch 2.11).
+    """
+    gc.collect()
+    dist.destroy_process_group()
 
 
 @dataclass
@@ -234,7 +245,7 @@ def _run_rank(local_rank: int, launcher: connection.Connection, report: str, wor
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
-    dist.destroy_process_group()
+    leave_group()
 
 
 def _write_report(path: str, error: Exception) -> None:

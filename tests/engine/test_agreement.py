@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ddl_d2.engine.agreement import any_rank
+from tests.ranks import run_ranks
 
 
 def test_one_process_asks_nobody():
@@ -15,13 +16,10 @@ def test_nan_is_set(nan):
     assert any_rank(torch.tensor(nan)) == (True,)
 
 
-def _rank(rank, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=3)
+def _rank(rank):
     mine = (rank == 2, torch.tensor(rank == 0), False, torch.tensor([float(rank)]))
     assert any_rank(*mine) == (True, True, False, True)
-    torch.distributed.destroy_process_group()
 
 
 def test_one_of_three_is_enough(tmp_path):
-    torch.multiprocessing.start_processes(_rank, (tmp_path,), nprocs=3, start_method="fork")
+    run_ranks(_rank, 3, tmp_path)

@@ -14,6 +14,6 @@ from tests.conftest import ROOT
 def test_in_short(trial):
     command = [sys.executable, f"tests/trials/{trial}.py", "--short"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-5000:]
     assert " passed, 0 failed" in done.stdout

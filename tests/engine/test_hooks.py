@@ -11,6 +11,7 @@ from ddl_d2.engine import hooks
 from ddl_d2.engine.checkpoint import Checkpointer, SaveError
 from ddl_d2.engine.hooks import BestCheckpoint, Evaluation, LastingWriter, RecentCheckpoints, StopWhenAsked
 from ddl_d2.engine.resuming import read_lightly
+from tests.ranks import run_ranks
 
 
 class _Trainer(TrainerBase):
@@ -219,9 +220,7 @@ def test_metrics_that_cannot_be_written_do_not_end_the_training(tmp_path, caplog
     assert [line["iteration"] for line in lines] == [1, 3, 5]
 
 
-def _rank(rank, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+def _rank(rank):
     model = nn.BatchNorm1d(2)
     model.running_mean += rank + 1
     model.weight.data += rank
@@ -231,8 +230,7 @@ def _rank(rank, folder):
     hook._do_eval()
     assert seen == [[1.0, 1.0]]  # those of rank 0
     assert model.weight.tolist() == [1.0 + rank] * 2  # DistributedDataParallel sees to the parameters
-    torch.distributed.destroy_process_group()
 
 
 def test_all_ranks_evaluate_with_the_statistics_that_are_saved(tmp_path):
-    torch.multiprocessing.start_processes(_rank, (tmp_path,), nprocs=2, start_method="fork")
+    run_ranks(_rank, 2, tmp_path)

@@ -13,6 +13,7 @@ from ddl_d2.engine.setup import load_config
 from ddl_d2.engine.trainer import ForgeryTrainer, TrainingStep
 from ddl_d2.modeling.matcher import NonFiniteError
 from tests.conftest import ROOT, TINY
+from tests.ranks import run_ranks
 
 
 def _step(model, batches, optimizer, **options):
@@ -132,13 +133,10 @@ def test_random_numbers_repeat():
     assert torch.equal(torch.rand(3), first)
 
 
-def _rank(rank, folder, rows, expected):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+def _rank(rank, rows, expected):
     model = nn.parallel.DistributedDataParallel(_LeastSquares())
     _step(model, [[rows[rank]]], torch.optim.SGD(model.parameters(), 0.1), sam_rho=0.5).run_step()
     assert model.module.weight.tolist() == pytest.approx(expected)
-    torch.distributed.destroy_process_group()
 
 
 class _LeastSquares(nn.Module):
@@ -154,9 +152,7 @@ def test_two_processes_step_as_one(tmp_path):
     rows = [{"x": torch.tensor([1.0, 2.0]), "y": 1.0}, {"x": torch.tensor([-3.0, 0.5]), "y": 2.0}]
     model = _LeastSquares()
     _step(model, [rows], torch.optim.SGD(model.parameters(), 0.1), sam_rho=0.5).run_step()
-    # Forked, since importing the trainer anew takes each process seconds.
-    arguments = (tmp_path, rows, model.weight.tolist())
-    torch.multiprocessing.start_processes(_rank, arguments, nprocs=2, start_method="fork")
+    run_ranks(_rank, 2, tmp_path, rows, model.weight.tolist())
 
 
 class _Breaks(nn.Module):

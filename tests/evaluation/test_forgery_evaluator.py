@@ -13,6 +13,7 @@ import torch
 import torch.multiprocessing
 
 from ddl_d2.data.image_io import ImageReadError, write_png
+from ddl_d2.engine.launch import leave_group
 from ddl_d2.evaluation import EvaluationError, ForgeryEvaluator, IncompleteEvaluation
 from ddl_d2.evaluation.from_store import table_from_store
 from ddl_d2.inference.store import PredictionStore, PredictionStoreWriter, StoreError
@@ -297,7 +298,7 @@ def _evaluate_as_one_of(rank: int, world_size: int, folder: Path, rows: list[dic
     with pytest.raises(IncompleteEvaluation, match=r"1 of 13 images .*fake/1\.png: is broken"):
         bad.evaluate()
     comm.synchronize()
-    dist.destroy_process_group()
+    leave_group()
 
 
 def test_world_sizes_1_2_3_write_the_same_bytes(tmp_path):
