@@ -16,6 +16,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ddl_d2.data.workers import die_with_parent
@@ -177,6 +179,8 @@ def _as_script(work: Callable[[], object], log: Path) -> int:
     try:
         os.setsid()
         die_with_parent()
+        # The threads of the process this one was forked from are not here; of its own, one will do.
+        torch.set_num_threads(1)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for descriptor in (1, 2):
             os.dup2(out, descriptor)
