@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "trials"))
+from _trial import Tally
 from dataset_scale import trial
 
 
 def test_a_large_set_loads_in_time(tmp_path, monkeypatch):
     monkeypatch.setenv("DDL_D2_CACHE", str(tmp_path))
-    lines, missed = trial(float(os.environ.get("DDL_D2_SCALE", "0.005")), str(tmp_path))
-    assert len(lines) == 4
-    assert not missed, lines
+    tally = Tally("dataset scale")
+    trial(tally, float(os.environ.get("DDL_D2_SCALE", "0.005")), str(tmp_path))
+    assert (tally.passed, tally.failures) == (4, [])

@@ -5,12 +5,22 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "trials"))
+import hostile_images
+from _trial import Tally
 from hostile_files import CLASSES, SEEDS
-from hostile_images import trial
 
 
 def test_hostile_files_cause_one_typed_error_and_nothing_else():
     assert len(CLASSES) == 33
     assert len(SEEDS) == 12
-    line, faults = trial(files=2, mutants=int(os.environ.get("DDL_D2_MUTANTS", 1500)), seed=1)
-    assert not faults, line
+    tally = Tally("hostile images")
+    mutants = int(os.environ.get("DDL_D2_MUTANTS", 1500))
+    hostile_images.trial(tally, files=2, mutants=mutants, seed=1)
+    assert (tally.passed, tally.failures) == (2 * 33 + mutants + 2, [])
+
+
+def test_a_reader_that_dies_is_one_failure(monkeypatch):
+    monkeypatch.setattr(hostile_images, "run_mutants", lambda *_: os._exit(7))
+    tally = Tally("hostile images")
+    hostile_images.trial(tally, files=0, mutants=1)
+    assert (tally.passed, tally.failures) == (0, ["the reading process: died with exit code 7"])

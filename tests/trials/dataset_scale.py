@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from _trial import Tally
+
 COUNTS = {"train": (798_831, 156_100), "valid": (199_708, 39_025)}
 LINES = 1_000_000
 BARS = {"cold": 15.0, "index": 2.0, "list": 10.0, "labels": 10.0}
@@ -94,8 +96,8 @@ def measure(root: Path) -> dict[str, tuple[int, float, float]]:
     return figures
 
 
-def trial(scale: float, parent: str | None = None) -> tuple[list[str], list[str]]:
-    """(lines with the figures, bars that were missed)."""
+def trial(tally: Tally, scale: float, parent: str | None = None) -> None:
+    """Four cases, one for each thing that is loaded; prints their figures."""
     folder = Path(tempfile.mkdtemp(prefix="ddl_d2-scale-", dir=parent))
     os.environ["DDL_D2_CACHE"] = str(folder / "cache")
     try:
@@ -105,13 +107,11 @@ def trial(scale: float, parent: str | None = None) -> tuple[list[str], list[str]
     finally:
         shutil.rmtree(folder)
     titles = {"cold": "both splits, no index", "index": "both splits, from the index", "list": "JSON list"}
-    lines, missed = [], []
     for what, (rows, seconds, grown) in figures.items():
         title = titles.get(what, "labels.txt")
-        lines.append(f"{title}: {rows} rows, {seconds:.2f} s, +{grown:.0f} MB")
-        if seconds > BARS[what] or grown > MEGABYTES:
-            missed.append(f"{title}: the bar is {BARS[what]:.0f} s and {MEGABYTES} MB")
-    return lines, missed
+        print(f"{title}: {rows} rows, {seconds:.2f} s, +{grown:.0f} MB")
+        good = seconds <= BARS[what] and grown <= MEGABYTES
+        tally.check(good, title, f"the bar is {BARS[what]:.0f} s and {MEGABYTES} MB")
 
 
 def main() -> int:
@@ -119,9 +119,9 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--folder", help="where the tree is made (and removed); default: the temporary folder")
     args = parser.parse_args()
-    lines, missed = trial(args.scale, args.folder)
-    print("\n".join([*lines, *missed]))
-    return 1 if missed else 0
+    tally = Tally("dataset scale")
+    trial(tally, args.scale, args.folder)
+    return tally.finish()
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python tests/trials/hostile_images.py [--mutants 10000] [--seed 0]
 
-Files are read in a child process, whose death would be seen. Prints the counts; exits 1 if the process died, another
-exception than ImageReadError came out, a reading took more than 2 s (of processor time), memory grew by more than 1 GB,
-or an accepted picture is not uint8 H x W x 3.
+Files are read in a child process, whose death would be seen. A file fails if another exception than ImageReadError came
+out, a reading took more than 2 s (of processor time), or an accepted picture is not uint8 H x W x 3. Two cases more are
+the life of the process and its memory, which may grow by 1 GB. Exits 1 if any failed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data"))
+from _trial import Tally
 from hostile_files import ACCEPTED, CLASSES, EITHER, REFUSED, mutant
 
 from ddl_d2.data.image_io import ImageReadError, read_image, read_image_size, read_mask
@@ -52,38 +54,38 @@ def attempt(path: Path) -> tuple[str, float]:
     return outcome, slowest
 
 
-def run_classes(folder: Path, files: int, seed: int) -> tuple[Counter, list[str], float]:
-    counts, faults, slowest = Counter(), [], 0.0
+def read_one(path: Path, expected: tuple[str, ...] = (ACCEPTED, REFUSED)) -> tuple[str, str, float]:
+    """(outcome, what is wrong with it or "", seconds of the slowest reading)."""
+    outcome, seconds = attempt(path)
+    if outcome not in expected:
+        return outcome, f"{outcome}, expected {' or '.join(expected)}", seconds
+    return outcome, f"{seconds:.1f} s" if seconds > SECONDS else "", seconds
+
+
+Case = tuple[str, tuple[str, str, float]]
+
+
+def run_classes(folder: Path, files: int, seed: int) -> list[Case]:
+    cases = []
     for number, (name, (make, expected)) in enumerate(CLASSES.items()):
+        allowed = (ACCEPTED, REFUSED) if expected == EITHER else (expected,)
         for index in range(files):
             path = folder / f"{number}-{index}.img"
             make(np.random.default_rng([seed, number, index]), path)
-            outcome, seconds = attempt(path)
-            counts[outcome if outcome in (ACCEPTED, REFUSED) else "fault"] += 1
-            slowest = max(slowest, seconds)
-            if outcome not in ((ACCEPTED, REFUSED) if expected == EITHER else (expected,)):
-                faults.append(f"{name} {index}: {outcome}, expected {expected}")
-            if seconds > SECONDS:
-                faults.append(f"{name} {index}: {seconds:.1f} s")
-    return counts, faults, slowest
+            cases.append((f"{name} {index}", read_one(path, allowed)))
+    return cases
 
 
-def run_mutants(folder: Path, mutants: int, seed: int) -> tuple[Counter, list[str], float]:
-    counts, faults, slowest = Counter(), [], 0.0
+def run_mutants(folder: Path, mutants: int, seed: int) -> list[Case]:
+    cases = []
     path = folder / "mutant.img"
     for index in range(mutants):
         path.write_bytes(mutant(np.random.default_rng([seed, 999, index])))
-        outcome, seconds = attempt(path)
-        counts[outcome if outcome in (ACCEPTED, REFUSED) else "fault"] += 1
-        slowest = max(slowest, seconds)
-        if outcome not in (ACCEPTED, REFUSED):
-            faults.append(f"mutant {index}: {outcome}")
-        if seconds > SECONDS:
-            faults.append(f"mutant {index}: {seconds:.1f} s")
-    return counts, faults, slowest
+        cases.append((f"mutant {index}", read_one(path)))
+    return cases
 
 
-def child(files: int, mutants: int, seed: int, results) -> None:
+def child(files: int, mutants: int, seed: int, results: Connection) -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -91,28 +93,32 @@ def child(files: int, mutants: int, seed: int, results) -> None:
         classes = run_classes(folder, files, seed)
         others = run_mutants(folder, mutants, seed)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    results.put((classes, others, grown))
+    results.send((classes, others, grown))
 
 
-def trial(files: int, mutants: int, seed: int = 0) -> tuple[str, list[str]]:
-    """(a line of counts, faults) of one run in a child process."""
+def trial(tally: Tally, files: int, mutants: int, seed: int = 0) -> None:
+    """One run in a child process; prints what became of the files."""
     context = multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
-    process = context.Process(target=child, args=(files, mutants, seed, results))
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(files, mutants, seed, there))
     process.start()
+    there.close()
+    try:
+        classes, others, grown = here.recv()
+    except EOFError:
+        process.join()
+        tally.check(False, "the reading process", f"died with exit code {process.exitcode}")
+        return
     process.join()
-    if process.exitcode != 0 or results.empty():
-        return "", [f"the reading process died with exit code {process.exitcode}"]
-    classes, others, grown = results.get()
-    faults = [*classes[1], *others[1]]
-    if grown > MEGABYTES:
-        faults.append(f"memory grew by {grown:.0f} MB")
-    line = (
-        f"{len(CLASSES)} classes x {files} files: {classes[0][ACCEPTED]} accepted, {classes[0][REFUSED]} refused; "
-        f"{mutants} mutants: {others[0][ACCEPTED]} accepted, {others[0][REFUSED]} refused; 0 deaths; "
-        f"{len(faults)} faults; slowest {max(classes[2], others[2]):.2f} s; memory +{grown:.0f} MB"
-    )
-    return line, faults
+    tally.check(process.exitcode == 0, "the reading process", f"exit code {process.exitcode}")
+    for case, (_, wrong, _) in classes + others:
+        tally.check(not wrong, case, wrong)
+    tally.check(grown <= MEGABYTES, "memory", f"+{grown:.0f} MB")
+    for title, cases in ((f"{len(CLASSES)} classes x {files} files", classes), (f"{mutants} mutants", others)):
+        counts = Counter(outcome for _, (outcome, _, _) in cases)
+        slowest = max(seconds for _, (_, _, seconds) in cases)
+        print(f"{title}: {counts[ACCEPTED]} accepted, {counts[REFUSED]} refused; slowest {slowest:.2f} s")
+    print(f"memory: +{grown:.0f} MB")
 
 
 def main() -> int:
@@ -121,9 +127,9 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    line, faults = trial(args.files, args.mutants, args.seed)
-    print("\n".join([*faults, line]))
-    return 1 if faults else 0
+    tally = Tally("hostile images")
+    trial(tally, args.files, args.mutants, args.seed)
+    return tally.finish()
 
 
 if __name__ == "__main__":
