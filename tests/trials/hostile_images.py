@@ -63,6 +63,7 @@ def read_one(path: Path, expected: tuple[str, ...] = (ACCEPTED, REFUSED)) -> tup
 
 
 Case = tuple[str, tuple[str, str, float]]
+"""(file, what `read_one` gave)."""
 
 
 def run_classes(folder: Path, files: int, seed: int) -> list[Case]:
