@@ -19,7 +19,6 @@ training loader.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import random
@@ -54,6 +53,7 @@ from ddl_d2.data.photometric import PhotometricDistortion
 from ddl_d2.data.samplers import TrainingSampler
 from ddl_d2.engine.memory import keep_freed_memory
 from ddl_d2.engine.setup import load_config
+from ddl_d2.files import write_json
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "Base-Mask2Former.yaml"
 TASKS = ("train, fake", "train, real", "test")
@@ -436,7 +436,7 @@ def main(argv: list[str] | None = None) -> int:
     figures["allocator"] = args.allocator
     print(tables(figures))
     if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_json(args.json, figures)
     return 0
 
 

@@ -18,7 +18,6 @@ imported; otherwise its arithmetic, sums of products of float tensors and a trap
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pickle
 import platform
@@ -45,6 +44,7 @@ from ddl_d2.evaluation import ImageResult, ResultTable, from_store, table_from_s
 from ddl_d2.evaluation import compare as compare_module
 from ddl_d2.evaluation.functional import binarize_map, f1_iou_per_image, pixel_counts, quantize_map, roc_auc
 from ddl_d2.evaluation.packing import pack_results, unpack_results
+from ddl_d2.files import write_json
 from ddl_d2.inference.store import PredictionStore, PredictionStoreWriter
 
 OURS, SKLEARN, TORCHMETRICS = "ddl_d2", "scikit-learn", "torchmetrics"
@@ -386,7 +386,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     print(tables(figures))
     if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_json(args.json, figures)
     return 0
 
 

@@ -18,7 +18,6 @@ picture in one process, medians of the rounds with the minimum in brackets. The 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -46,6 +45,7 @@ from ddl_d2.data.transforms import ResizeToFit
 from ddl_d2.engine.memory import keep_freed_memory
 from ddl_d2.engine.precision import autocast
 from ddl_d2.engine.setup import load_config
+from ddl_d2.files import write_json
 from ddl_d2.inference.pictures import expand_inputs
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.modeling.for_testing import wrapped_for_testing
@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{figures['machine']}, load average {figures['load_average']:.1f}")
     print(tables(figures))
     if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_json(args.json, figures)
     return 0
 
 

@@ -42,6 +42,8 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
+from ddl_d2.files import write_json
+
 WORKER = Path(__file__).with_name("_benchmark_worker.py")
 ALLOCATORS = {
     "default": {},
@@ -401,7 +403,7 @@ def main(argv: list[str] | None = None) -> int:
         print(report(result), flush=True)
         if arguments.json:  # after each table: the next may take an hour
             everything = {"machine": about, "arguments": vars(arguments), "results": results}
-            arguments.json.write_text(json.dumps(everything, indent=1, default=str) + "\n", encoding="utf-8")
+            write_json(arguments.json, everything, default=str)
     return 0
 
 

@@ -15,17 +15,16 @@ query's own pixel with a standard deviation of 2 pixels.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import torch
 from tabulate import tabulate
 
+from ddl_d2.files import write_json
 from ddl_d2.layers.ms_deform_attn import extension_status, ms_deform_attn, ms_deform_attn_reference
 
 HEADS, CHANNELS, POINTS, STRIDES = 8, 32, 4, (8, 16, 32)
@@ -201,7 +200,7 @@ def main(argv=None):
     rows.sort(key=lambda row: (row[1], arguments.shape.index(tuple(map(int, row[0].split("x")))), row[2] != "forward"))
     if arguments.json:
         about = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__}
-        Path(arguments.json).write_text(json.dumps(about | {"figures": record}, indent=1), encoding="utf-8")
+        write_json(arguments.json, about | {"figures": record})
     print(tabulate(rows, headers=["image", "dtype", "direction", "candidate", "ms", "faster"], disable_numparse=True))
     return 0
 

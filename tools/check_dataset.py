@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import multiprocessing
 import os
 import sys
@@ -25,6 +24,7 @@ from _cli import cli_errors
 from ddl_d2.data.datasets import DatasetColumns, DatasetError, find_splits, load_dataset
 from ddl_d2.data.datasets.check import check_row
 from ddl_d2.data.image_io import MAX_PIXELS
+from ddl_d2.files import write_json
 
 CHUNK = 64
 WINDOW = 50_000
@@ -58,9 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     problems = sum(sum(result["problems"].values()) for result in results)
     print(f"{problems} problems" if problems else "clean")
     if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2)
-            file.write("\n")
+        write_json(args.json, results)
     return 1 if problems else 0
 
 

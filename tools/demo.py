@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from ddl_d2.engine.memory import keep_freed_memory
 from ddl_d2.engine.setup import load_config
+from ddl_d2.files import write_json
 from ddl_d2.inference.pictures import (
     SUMMARY_NAME,
     InputError,
@@ -35,7 +36,6 @@ from ddl_d2.inference.pictures import (
     plan_outputs,
     predict_pictures,
     printable,
-    write_json,
 )
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.inference.store import file_sha256

@@ -30,6 +30,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from ddl_d2.data.opening import MAX_PIXELS, ImageReadError, Refused, check_pixels, guard, regular_file
 from ddl_d2.data.video_io import count_frames, is_video, iter_video_frames, read_frame
+from ddl_d2.files import replacing
 
 __all__ = [
     "MAX_PIXELS",
@@ -195,14 +196,8 @@ def write_png(path: str | os.PathLike[str], array: np.ndarray, *, compress_level
         )
     target = os.fspath(path)
     os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-    temporary = f"{target}.{os.getpid()}-{threading.get_ident()}.tmp"
-    try:
+    with replacing(target) as temporary:
         Image.fromarray(np.ascontiguousarray(array)).save(temporary, format="PNG", compress_level=compress_level)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 @contextlib.contextmanager

@@ -1,9 +1,7 @@
-"""Writing files so that a crash, at any moment, leaves the old one or the new one, whole."""
+"""Saving what a training has to outlive."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -13,6 +11,8 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ddl_d2.files import replacing
+
 _LEFTOVER = re.compile(r".+\.tmp-\d+")
 
 
@@ -21,25 +21,17 @@ class SaveError(OSError):
 
 
 def write_safely(target: str, write: Callable[[Any], Any]) -> None:
-    """Let `write` fill a file beside `target`, have it on the disk, then rename it to `target`.
+    """Let `write` fill a file that then becomes `target` (`files.replacing`), and have it on the disk.
 
     Raises:
         SaveError: the disk is full, the folder is gone, ...
     """
-    temporary = f"{target}.tmp-{os.getpid()}"
     try:
-        with open(temporary, "wb") as f:
+        with replacing(target, durable=True) as temporary, open(temporary, "wb") as f:
             write(f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, target)
-        _sync_folder(os.path.dirname(target) or ".")
     # torch.save makes a RuntimeError of its own of a file's OSError.
     except (OSError, RuntimeError) as error:
         raise SaveError(f"cannot save {target}: {_reason(error)}. What was saved before is untouched") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
 
 
 def save_tensors(target: str, weights: Mapping[str, Tensor], **metadata: object) -> None:
@@ -66,19 +58,6 @@ def remove_leftovers(folder: str) -> list[str]:
     for name in names:
         os.remove(os.path.join(folder, name))
     return names
-
-
-def _sync_folder(folder: str) -> None:
-    """Have the new name itself on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some network file systems know no such thing; the file is there all the same.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(handle)
 
 
 def _reason(error: BaseException) -> str:

@@ -6,10 +6,11 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
+
+from ddl_d2.files import write_whole
 
 _TITLES = {
     "auc": "ROC AUC, all images",
@@ -42,22 +43,11 @@ _TITLES = {
 def write_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> None:
     """Write metrics as JSON with sorted keys, NaN as null; equal metrics give equal bytes.
 
-    The file appears whole or not at all (a temporary file beside it, then a rename); missing folders are made. Raises
-    OSError if it cannot be written.
+    The file appears whole or not at all; missing folders are made. Raises OSError if it cannot be written.
     """
-    path = Path(path)
     plain = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in metrics.items()}
     text = json.dumps(plain, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, text, durable=True)
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 from ddl_d2.data.datasets.listing import IMAGE_EXTENSIONS, is_picture
 from ddl_d2.data.image_io import ImageReadError, read_image, write_png
+from ddl_d2.files import write_json
 from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
 from ddl_d2.inference.summary import summarise
 
@@ -162,11 +161,3 @@ def predict_pictures(
 def printable(path: str | Path) -> str:
     """A path as text that any terminal, font and JSON reader takes, whatever bytes its name is made of."""
     return str(path).encode("utf-8", "backslashreplace").decode()
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

@@ -22,7 +22,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, TextIO
@@ -31,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddl_d2.data.image_io import ImageReadError, read_map, write_png
+from ddl_d2.files import replacing, write_whole
 from ddl_d2.version import __version__
 
 CSV_COLUMNS = ("image_id", "fake_score", "label", "seconds")
@@ -236,10 +236,12 @@ class PredictionStoreWriter:
             raise StoreError(f"{self.root}: only {with_map} of {len(kept)} images have a forgery map")
         has_maps = bool(kept) and with_map == len(kept)
         meta = {**self._meta, "format_version": FORMAT_VERSION, "num_images": len(kept), "has_maps": has_maps}
-        with _atomic_text(self.root / _META) as file:
-            json.dump(meta, file, indent=2, sort_keys=True, allow_nan=False)
-            file.write("\n")
-        with _atomic_text(self.root / _CSV) as file:
+        text = json.dumps(meta, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        write_whole(self.root / _META, text, durable=True)
+        with (
+            replacing(self.root / _CSV, durable=True) as temporary,
+            open(temporary, "w", encoding="utf-8", newline="") as file,
+        ):
             csv.writer(file, lineterminator="\n").writerows([CSV_COLUMNS, *kept])
         shutil.rmtree(self.root / _PARTS)
 
@@ -344,20 +346,6 @@ def _clear(root: Path) -> None:
             (root / folder).unlink()
         elif (root / folder).exists():
             shutil.rmtree(root / folder)
-
-
-@contextmanager
-def _atomic_text(path: Path) -> Iterator[TextIO]:
-    """A text file that replaces `path` when the block ends well and vanishes otherwise."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_meta(root: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from ddl_d2.data.image_io import ImageReadError, read_map
 from ddl_d2.evaluation.functional import binarize_map
+from ddl_d2.files import replacing
 from ddl_d2.inference.store import PredictionStore, check_image_id
 
 _LIST, _MASKS = "prediction.txt", "mask"
@@ -49,18 +50,13 @@ def export_submission(store: PredictionStore, path: str | os.PathLike[str], *, t
     names = _file_names(store.ids)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            lines = [f"{name},{score:.4f}\n" for name, score in zip(names, store.scores, strict=True)]
-            _add(archive, _LIST, "".join(lines).encode("utf-8"), zipfile.ZIP_DEFLATED)
-            for image_id, name in zip(store.ids, names, strict=True):
-                mask = binarize_map(store.read_map(image_id), threshold)
-                # PNG is compressed already.
-                _add(archive, _mask_member(name), _png_bytes(mask), zipfile.ZIP_STORED)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        lines = [f"{name},{score:.4f}\n" for name, score in zip(names, store.scores, strict=True)]
+        _add(archive, _LIST, "".join(lines).encode("utf-8"), zipfile.ZIP_DEFLATED)
+        for image_id, name in zip(store.ids, names, strict=True):
+            mask = binarize_map(store.read_map(image_id), threshold)
+            # PNG is compressed already.
+            _add(archive, _mask_member(name), _png_bytes(mask), zipfile.ZIP_STORED)
     return len(names)
 
 

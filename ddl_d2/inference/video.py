@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
@@ -22,6 +21,7 @@ import numpy as np
 from ddl_d2.data.image_io import MAX_PIXELS, count_frames, iter_video_frames, write_png
 from ddl_d2.data.video_io import iter_chosen_frames, spread_frames
 from ddl_d2.evaluation import functional
+from ddl_d2.files import replacing
 from ddl_d2.inference.curve import draw_curve
 from ddl_d2.inference.overlay import tint_forged
 from ddl_d2.inference.pictures import printable
@@ -43,7 +43,7 @@ class VideoWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._place = contextlib.ExitStack()
         self._container: Any = None
         self._stream: Any = None
         self._start, self._last = 0.0, -1
@@ -67,20 +67,18 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if self._container is not None:
-                if kind is None:
+        if kind is None:
+            # What goes wrong here is seen by the place, too.
+            with self._place:
+                if self._container is not None:
                     self._container.mux(self._stream.encode())
-                self._container.close()
-                if kind is None:
-                    os.replace(self._temporary, self.path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                self._temporary.unlink()
+        else:
+            self._place.__exit__(kind, error, trace)
 
     def _open(self, width: int, height: int, seconds: float) -> None:
         encoder = next(name for name in _ENCODERS if name in av.codecs_available)
-        self._container = av.open(str(self._temporary), "w", format="mp4")
+        temporary = self._place.enter_context(replacing(self.path))
+        self._container = self._place.enter_context(av.open(str(temporary), "w", format="mp4"))
         self._stream = self._container.add_stream(encoder, rate=25)
         self._stream.width, self._stream.height = max(2, width - width % 2), max(2, height - height % 2)
         self._stream.pix_fmt = "yuv420p"
@@ -141,9 +139,7 @@ def annotate_video(
     Raises:
         ImageReadError: not a readable video.
     """
-    temporary = report.with_name(f".{report.name}.{os.getpid()}.tmp")
-    with _folder_for(report), contextlib.ExitStack() as cleaning:
-        cleaning.callback(temporary.unlink, missing_ok=True)
+    with _folder_for(report), replacing(report) as temporary:
         with open(temporary, "w", encoding="utf-8") as lines:
             lines.write('{"frames": [')
             with VideoWriter(video) if video is not None else contextlib.nullcontext() as writer:
@@ -173,7 +169,6 @@ def annotate_video(
         if curve is not None:
             said = f"{head['verdict'].upper()}   score {score:.3f} ({video_score} of {len(scores)} frames)"
             write_png(curve, draw_curve(times, scores, threshold, title=f"{said}   {printable(path.name)}"))
-        os.replace(temporary, report)
     return head
 
 

@@ -7,7 +7,6 @@ changes its folder's. Delete the folder to start afresh.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -21,6 +20,7 @@ import numpy as np
 
 from ddl_d2.data.datasets.columns import DatasetColumns, columns_of
 from ddl_d2.data.datasets.errors import DatasetReport
+from ddl_d2.files import replacing
 
 FORMAT = 1
 # A change within the clock's coarseness of the listing would leave no trace: such an index is not kept.
@@ -85,19 +85,15 @@ def _store(path: str, key: str, rows: DatasetColumns, report: DatasetReport, sta
         "stamps": stamps,
         "arrays": list(arrays),
     }
-    temporary = f"{path}.{os.getpid()}.tmp"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, path)
     except OSError as error:
         _say_once(
             f"the dataset index cannot be kept in {os.path.dirname(path)} ({error.strerror}); datasets are listed anew "
             "each time. Set DDL_D2_CACHE to a folder that can be written."
         )
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
 
 
 def _say_once(message: str) -> None:

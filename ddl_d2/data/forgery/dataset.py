@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +32,7 @@ from ddl_d2.data.forgery.forge import Forgery, NoSuitableFace, self_blend
 from ddl_d2.data.forgery.options import ForgeryOptions
 from ddl_d2.data.forgery.photos import MAX_PIXELS, ForgerySetError, PhotoFile, find_faces, split_photos
 from ddl_d2.data.image_io import read_image, write_png
+from ddl_d2.files import write_json, write_whole
 
 SPLITS = ("train", "valid")
 STYLES = ("canvas", "faces", "combination")
@@ -171,9 +171,9 @@ def make_set(
             lines.flush()
             done[row["split"], row["index"]] = row
     rows = sorted(done.values(), key=lambda row: (row["split"], row["index"]))
-    _write(root / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    write_whole(root / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     manifest["complete"] = True
-    _write(root / "manifest.json", json.dumps(manifest, indent=2).encode())
+    write_json(root / "manifest.json", manifest)
     return manifest
 
 
@@ -245,8 +245,8 @@ def _make(job: _Job) -> dict[str, Any]:
     quality = int(rng.integers(75, 98))
     stem, folder = f"{job.index:06d}", job.root / job.split
     write_png(folder / "masks" / f"{stem}.png", forgery.mask)  # 1 bit: read back three to six times as fast as 8
-    _write(folder / "real" / f"{stem}.jpg", _jpeg_bytes(forgery.real, quality))
-    _write(folder / "fake" / f"{stem}.jpg", _jpeg_bytes(forgery.image, quality))
+    write_whole(folder / "real" / f"{stem}.jpg", _jpeg_bytes(forgery.real, quality))
+    write_whole(folder / "fake" / f"{stem}.jpg", _jpeg_bytes(forgery.image, quality))
     return {
         "split": job.split,
         "index": job.index,
@@ -287,14 +287,6 @@ def _jpeg_bytes(image: np.ndarray, quality: int) -> bytes:
     if not done:
         raise RuntimeError(f"OpenCV could not encode a picture of shape {image.shape} as JPEG")
     return data.tobytes()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def _manifest(
@@ -349,8 +341,8 @@ def _prepare_root(root: Path, manifest: dict[str, Any], existing: str) -> dict[t
         for split in SPLITS:
             shutil.rmtree(root / split, ignore_errors=True)
     done = _finished(root) if existing == "resume" else {}
-    _write(root / "manifest.json", json.dumps(manifest, indent=2).encode())  # first: it marks the folder as ours
-    _write(root / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in done.values()).encode())
+    write_json(root / "manifest.json", manifest)  # first: it marks the folder as ours
+    write_whole(root / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in done.values()))
     for split in SPLITS:
         for kind in ("real", "fake", "masks"):
             (root / split / kind).mkdir(parents=True, exist_ok=True)

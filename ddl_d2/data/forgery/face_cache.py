@@ -6,11 +6,8 @@ a file that is renamed or copied is found again, another model or setting starts
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ddl_d2.data.forgery.faces import Face, FaceFinder
+from ddl_d2.files import write_whole
 
 _VERSION = 1
 
@@ -93,12 +91,4 @@ def _face(row: Mapping[str, Any]) -> Face:
 
 def _write(path: Path, faces: list[Face]) -> None:
     rows = [{"box": face.box, "score": face.score, "landmarks": face.landmarks.tolist()} for face in faces]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        temporary.write_text(json.dumps({"faces": rows}), encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    write_whole(path, json.dumps({"faces": rows}))
