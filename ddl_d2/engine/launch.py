@@ -6,6 +6,7 @@ Detectron2's launcher ends the others with SIGTERM, which here means "finish the
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -62,6 +63,7 @@ def launch(
         RankError: a rank died, hung or raised an exception; an exception that can be raised here is.
         SystemExit: with 143, after SIGTERM.
     """
+    _say_where_it_crashes()
     timeout = timedelta(seconds=hang_timeout + _MARGIN) if hang_timeout else DEFAULT_TIMEOUT
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _join_torchrun(timeout)
@@ -79,6 +81,12 @@ def launch(
         Ranks(main, args, timeout=timeout, grace=grace + _SETTLE, folder=Path(folder)) as ranks,
     ):
         ranks.wait()
+
+
+def _say_where_it_crashes() -> None:
+    """Have a crash in compiled code (SIGSEGV, SIGABRT ...) print the Python stacks of all threads on stderr."""
+    if not faulthandler.is_enabled():
+        faulthandler.enable()
 
 
 def _join_torchrun(timeout: timedelta) -> None:
@@ -233,6 +241,7 @@ def _blame(rank: _Rank) -> tuple[int, float]:
 
 
 def _run_rank(local_rank: int, launcher: connection.Connection, report: str, work: tuple) -> None:
+    _say_where_it_crashes()
     die_with_parent()
     connect_launcher(launcher)
     # "spawn" is handed down. Data workers start as in a single process: forked, with no copy of the data set.

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from argparse import Namespace
 from datetime import timedelta
@@ -17,6 +19,7 @@ from ddl_d2.engine import launch as module
 from ddl_d2.engine.launch import RankError, Ranks, launch
 from ddl_d2.engine.saving import SaveError
 from ddl_d2.engine.watch import STOP, TRAINS
+from tests.conftest import ROOT
 
 ARGS = Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
 
@@ -207,3 +210,21 @@ def test_one_process_is_this_one():
     seen = []
     launch(seen.append, SimpleNamespace(num_gpus=0, num_machines=1))
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_crash_in_compiled_code_says_where(processes, tmp_path):
+    script = tmp_path / "crashes.py"
+    script.write_text(
+        "import os\n"
+        "from argparse import Namespace\n"
+        "from ddl_d2.engine.launch import launch\n"
+        "def falls_over(args):\n"
+        "    os.abort()\n"
+        "if __name__ == '__main__':\n"
+        f"    launch(falls_over, Namespace(num_gpus={processes}, num_machines=1, machine_rank=0, dist_url='auto'))\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "Fatal Python error: Aborted" in done.stderr
+    assert "falls_over" in done.stderr
