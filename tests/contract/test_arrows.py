@@ -10,7 +10,9 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "ddl_d2"
-# What each room may import, besides itself, `ddl_d2.config` and `ddl_d2.version`.
+# Modules that import nothing of the package, so that any room may import them.
+GROUND = {"config", "version", "files"}
+# What each room may import, besides itself and those.
 ALLOWED = {
     "layers": set(),
     "modeling": {"layers"},
@@ -30,7 +32,7 @@ def _imported_rooms(path: Path) -> set[str]:
             names += [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-    return {name.split(".")[1] for name in names if name.startswith("ddl_d2.")} - {"config", "version", "__version__"}
+    return {name.split(".")[1] for name in names if name.startswith("ddl_d2.")} - GROUND - {"__version__"}
 
 
 @pytest.mark.parametrize("room", sorted(ALLOWED))
@@ -38,6 +40,11 @@ def test_arrows(room):
     for path in sorted((PACKAGE / room).rglob("*.py")):
         beyond = _imported_rooms(path) - ALLOWED[room] - {room}
         assert not beyond, f"{path.relative_to(ROOT)} imports {sorted(beyond)}"
+
+
+@pytest.mark.parametrize("module", sorted(GROUND))
+def test_the_ground_stands_on_nothing(module):
+    assert _imported_rooms(PACKAGE / f"{module}.py") == set()
 
 
 def test_every_room_has_its_arrows():
