@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_LEFTOVER = re.compile(r".+\.tmp-\d+")
 
 
 @contextmanager
@@ -35,6 +38,14 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
             _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
+    """Delete what processes that were killed in `replacing` left in `folder`; -> names."""
+    names = sorted(name for name in os.listdir(folder) if _LEFTOVER.fullmatch(name))
+    for name in names:
+        os.remove(os.path.join(folder, name))
+    return names
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | str, *, durable: bool = False) -> None:

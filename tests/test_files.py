@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from ddl_d2 import files
-from ddl_d2.files import replacing, write_json, write_whole
+from ddl_d2.files import remove_leftovers, replacing, write_json, write_whole
 
 
 def test_the_old_file_stands_until_the_block_ends(tmp_path):
@@ -76,6 +76,12 @@ def test_a_file_system_that_cannot_sync_folders_is_no_failure_but_one_that_canno
     with pytest.raises(OSError, match="Invalid argument"):
         write_whole(tmp_path / "a", b"y", durable=True)
     assert (tmp_path / "a").read_bytes() == b"x"
+
+
+def test_leftovers_are_only_what_this_writes(tmp_path):
+    for name in ("a.pth", "notes.tmp", "a.pth.tmp-x", ".tmp-1", "a.tmp-12.txt", "a.pth.tmp-12"):
+        (tmp_path / name).touch()
+    assert remove_leftovers(tmp_path) == ["a.pth.tmp-12"]
 
 
 def test_text_is_utf8_and_missing_folders_are_made(tmp_path):

@@ -38,6 +38,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import _cli  # noqa: F401 (makes a checkout usable)
 import torch
 from tabulate import tabulate
 from torch import Tensor

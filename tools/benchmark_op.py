@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 
+import _cli  # noqa: F401 (makes a checkout usable)
 import torch
 from tabulate import tabulate
 

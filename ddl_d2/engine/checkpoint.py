@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ddl_d2.engine.precision import compile_parts
 from ddl_d2.engine.resuming import TAG, damage_of, newest_valid, read_lightly
-from ddl_d2.engine.saving import SaveError, metadata_of, remove_leftovers, save_tensors, write_safely
+from ddl_d2.engine.saving import SaveError, metadata_of, save_tensors, write_safely
+from ddl_d2.files import remove_leftovers
 from ddl_d2.modeling.for_testing import wrapped_for_testing
 from ddl_d2.modeling.mesorch_weights import from_published_mesorch
 from ddl_d2.modeling.weights import CheckpointError, from_published_names, load_checkpoint_file

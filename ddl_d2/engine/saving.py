@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,8 +10,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ddl_d2.files import replacing
-
-_LEFTOVER = re.compile(r".+\.tmp-\d+")
 
 
 class SaveError(OSError):
@@ -50,14 +46,6 @@ def metadata_of(path: str) -> dict[str, str]:
             return f.metadata() or {}
     except (OSError, SafetensorError):
         return {}
-
-
-def remove_leftovers(folder: str) -> list[str]:
-    """Delete what interrupted calls of `write_safely` left in `folder`; -> names."""
-    names = sorted(name for name in os.listdir(folder) if _LEFTOVER.fullmatch(name))
-    for name in names:
-        os.remove(os.path.join(folder, name))
-    return names
 
 
 def _reason(error: BaseException) -> str:
