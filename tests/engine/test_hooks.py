@@ -11,7 +11,7 @@ from ddl_d2.engine import hooks
 from ddl_d2.engine.checkpoint import Checkpointer, SaveError
 from ddl_d2.engine.hooks import BestCheckpoint, Evaluation, LastingWriter, RecentCheckpoints, StopWhenAsked
 from ddl_d2.engine.resuming import read_lightly
-from tests.ranks import run_ranks
+from tests.ranks import on_ranks
 
 
 class _Trainer(TrainerBase):
@@ -232,5 +232,5 @@ def _rank(rank):
     assert model.weight.tolist() == [1.0 + rank] * 2  # DistributedDataParallel sees to the parameters
 
 
-def test_all_ranks_evaluate_with_the_statistics_that_are_saved(tmp_path):
-    run_ranks(_rank, 2, tmp_path)
+def test_all_ranks_evaluate_with_the_statistics_that_are_saved():
+    assert on_ranks(_rank, 2) == [None] * 2

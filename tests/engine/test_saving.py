@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ddl_d2.engine import saving
 from ddl_d2.engine.saving import SaveError, metadata_of, save_tensors, write_safely
 from ddl_d2.files import remove_leftovers
 
@@ -78,7 +77,7 @@ def test_a_file_system_without_syncable_folders(tmp_path, monkeypatch):
         if os.path.isdir(f"/proc/self/fd/{handle}"):
             raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(saving.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     write_safely(str(tmp_path / "x"), lambda f: f.write(b"x"))
     assert (tmp_path / "x").read_bytes() == b"x"
 

@@ -17,15 +17,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from detectron2.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ddl_d2.data.workers import die_with_parent
 from ddl_d2.engine.resuming import damage_of, read_lightly
+from ddl_d2.engine.setup import load_config
 from ddl_d2.modeling.weights import CheckpointError
 from tests.conftest import ROOT, TINY, load_tool
 
-CONFIG = str(ROOT / "configs/quickstart/mask2former_efficientnet_lite0.yaml")
+SWIN_UNET = "configs/two_cores/swin_unet_efficientnet_lite0.yaml"
+MASK2FORMER = "configs/quickstart/mask2former_efficientnet_lite0.yaml"
+CONFIG = str(ROOT / MASK2FORMER)
 # Two pictures a step, or one for each of two processes.
 OPTIONS = [
     *TINY,
@@ -45,6 +49,14 @@ def words(data: Path, output: Path, *flags: str, **options: object) -> list[str]
     more = [word for key, value in options.items() for word in (key.replace("__", "."), str(value))]
     common = ["--config-file", CONFIG, "--dist-url", "auto", *flags, *OPTIONS]
     return [*common, "DATASETS.DDL_ROOT", str(data), "OUTPUT_DIR", str(output), *more]
+
+
+def small_config(data: Path, output: Path, *changes: object, config: str = SWIN_UNET) -> CfgNode:
+    """The config of the smallest training on a set of `make_tiny_set`; `changes` are KEY, VALUE, KEY, VALUE, ..."""
+    output.mkdir(parents=True, exist_ok=True)
+    common = ["DATASETS.DDL_ROOT", data, "OUTPUT_DIR", output, "SOLVER.CHECKPOINT_PERIOD", 1000, "SEED", 7]
+    common += ["INPUT.SELF_BLEND.ENABLED", False]
+    return load_config(ROOT / config, [*OPTIONS, *map(str, [*common, *changes])])
 
 
 class Process:

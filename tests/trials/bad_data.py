@@ -32,8 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _forked import SWIN_UNET, on_ranks, small_config
-from _training import OPTIONS, Process, train
+from _training import OPTIONS, SWIN_UNET, Process, small_config, train
 from _trial import Tally
 from detectron2.data import DatasetCatalog
 
@@ -46,6 +45,7 @@ from ddl_d2.engine.trainer import ForgeryTrainer, distributed
 from ddl_d2.evaluation import IncompleteEvaluation
 from ddl_d2.inference.store import PredictionStore, StoreError
 from tests.conftest import ROOT, make_tiny_set
+from tests.ranks import on_ranks
 
 TRAIN, VALID = 10, 3
 SHARE = 0.1  # of 2 x TRAIN rows: two

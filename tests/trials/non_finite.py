@@ -29,8 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from _forked import MASK2FORMER, on_ranks, small_config
-from _training import Process
+from _training import MASK2FORMER, Process, small_config
 from _trial import Tally
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
@@ -40,6 +39,7 @@ from ddl_d2.engine.launch import launch
 from ddl_d2.engine.trainer import ForgeryTrainer
 from ddl_d2.modeling.matcher import NonFiniteError
 from tests.conftest import make_tiny_set
+from tests.ranks import on_ranks
 
 PLACES = ("input", "logits", "loss", "gradient", "statistic")
 # Writers write every second step: at iterations 1, 3, ...
