@@ -1,6 +1,8 @@
 """The op against its reference, on shapes nobody would choose (legend: see ddl_d2/layers/ms_deform_attn.py)."""
 
+import ctypes
 import math
+import mmap
 import sys
 
 import pytest
@@ -13,6 +15,7 @@ from ddl_d2.layers.ms_deform_attn import (
     ms_deform_attn,
     ms_deform_attn_reference,
 )
+from tests.ranks import on_ranks
 
 STATUS = extension_status()
 CAPABILITIES = ["portable", "avx2", "avx512"]
@@ -228,6 +231,39 @@ def test_pixels_that_are_not_sampled_are_not_read(capability):
         locations[..., 0, 0, :] = torch.tensor([0.0, 0.0])
         assert torch.isfinite(ms_deform_attn(*arguments)).all()
         locations[..., 0, 0, :] = torch.tensor([0.1, 0.1])
+
+
+def at_the_end_of_memory(tensor):
+    """The same numbers where the next byte behind them is one that nobody may read."""
+    size = tensor.numel() * tensor.element_size()
+    readable = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, readable + mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + readable), mmap.PAGESIZE, 0) == 0
+    inner = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=readable - size)
+    return inner.view(tensor.shape).copy_(tensor)
+
+
+def reads_to_the_end(rank, name, dtype):
+    torch.ops.ddl_d2._cpu_capability(name)
+    for points in (1, 3, 4, 7, 16, 17):
+        for queries in (1, 5):
+            shapes = [(3, 5), (2, 2)]
+            arguments = list(inputs(shapes, images=1, queries=queries, channels=5, points=points, dtype=dtype))
+            for i in (0, 3, 4):
+                arguments[i] = at_the_end_of_memory(arguments[i])
+            run(ms_deform_attn, arguments)
+    return "done"
+
+
+@needs_extension
+@pytest.mark.skipif(sys.platform != "linux", reason="forks, and protects pages of memory")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", CAPABILITIES)
+def test_nothing_is_read_beyond_the_end(name, dtype, capability):
+    """Inputs that end where memory does; one read beyond, and the process that does it is killed."""
+    capability(name)
+    assert on_ranks(reads_to_the_end, 1, name, dtype) == ["done"]
 
 
 @needs_extension
