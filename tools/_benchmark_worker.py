@@ -33,6 +33,7 @@ from ddl_d2.engine.optim import build_optimizer
 from ddl_d2.engine.precision import compile_parts
 from ddl_d2.engine.setup import load_config
 from ddl_d2.layers.ms_deform_attn import extension_status
+from ddl_d2.modeling.for_testing import fold_norms
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "ddl_i"
 SEED = 0
@@ -100,6 +101,8 @@ class OurModel:
         self._prepare_weights()
         self.model.train(job.training)
         self.optimizer = build_optimizer(self.cfg, self.model) if job.training else None
+        if not job.training:
+            fold_norms(self.model)
         if job.compile:
             compile_parts(self.model)
 

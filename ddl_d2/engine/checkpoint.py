@@ -19,7 +19,7 @@ from ddl_d2.engine.precision import compile_parts
 from ddl_d2.engine.resuming import TAG, damage_of, newest_valid, read_lightly
 from ddl_d2.engine.saving import SaveError, metadata_of, save_tensors, write_safely
 from ddl_d2.files import remove_leftovers
-from ddl_d2.modeling.for_testing import wrapped_for_testing
+from ddl_d2.modeling.for_testing import fold_norms, wrapped_for_testing
 from ddl_d2.modeling.mesorch_weights import from_published_mesorch
 from ddl_d2.modeling.weights import CheckpointError, from_published_names, load_checkpoint_file
 
@@ -67,7 +67,8 @@ def build_untrained_model(cfg) -> nn.Module:
 def build_trained_model(cfg) -> nn.Module:
     """The model of `cfg` with MODEL.WEIGHTS in it, in eval mode; strict unless MODEL.PARTIAL_WEIGHTS.
 
-    It takes the testing rows of `cfg`: with INPUT.FACE_CROP or TEST.TILE, it is the network in an `OnWindows`.
+    It takes the testing rows of `cfg`: with INPUT.FACE_CROP or TEST.TILE, it is the network in an `OnWindows`. It is for
+    predicting only: the batch norms of Detectron2's backbones are folded away (`fold_norms`).
 
     Raises CheckpointError if MODEL.WEIGHTS is empty, unreadable, or does not fit.
     """
@@ -75,9 +76,10 @@ def build_trained_model(cfg) -> nn.Module:
         raise CheckpointError("MODEL.WEIGHTS is empty: give a trained checkpoint, MODEL.WEIGHTS path/to/model.pth")
     model = build_untrained_model(cfg)
     load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=cfg.MODEL.PARTIAL_WEIGHTS)
+    fold_norms(model.eval())
     if cfg.MODEL.COMPILE:
         compile_parts(model)
-    return wrapped_for_testing(cfg, model.eval())
+    return wrapped_for_testing(cfg, model)
 
 
 def local_path(path: str | Path) -> str:

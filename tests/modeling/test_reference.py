@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 
 from ddl_d2.engine.checkpoint import CheckpointError, load_weights
 from ddl_d2.engine.setup import load_config
+from ddl_d2.modeling.for_testing import fold_norms
 from tests.conftest import ROOT
 
 _FULL_SIZE = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.PRETRAINED", "", "MODEL.WEIGHTS", ""]
@@ -30,6 +31,7 @@ def _published(path, reference) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("suffix", [".pkl", ".pth"])
 def test_resnet50_checkpoint_gives_the_published_outputs(shared, reference, tmp_path, suffix):
+    """As it is loaded, and, in the second case, as it predicts."""
     expected = np.load(shared / "reference" / "mask2former_r50.npz")
     weights = _published(shared / "reference" / "mask2former_r50.keys.txt", reference)
     path = tmp_path / f"published{suffix}"
@@ -44,6 +46,8 @@ def test_resnet50_checkpoint_gives_the_published_outputs(shared, reference, tmp_
     assert report.missing == ["image_head.linear.weight", "image_head.linear.bias"]
     assert report.misshapen == []
     assert report.unused == []
+    if suffix == ".pth":
+        fold_norms(model)
 
     image = (reference.reference_image() - model.pixel_mean) / model.pixel_std
     with torch.no_grad():
