@@ -67,8 +67,8 @@ def build_untrained_model(cfg) -> nn.Module:
 def build_trained_model(cfg) -> nn.Module:
     """The model of `cfg` with MODEL.WEIGHTS in it, in eval mode; strict unless MODEL.PARTIAL_WEIGHTS.
 
-    It takes the testing rows of `cfg`: with INPUT.FACE_CROP or TEST.TILE, it is the network in an `OnWindows`. It is for
-    predicting only: the batch norms of Detectron2's backbones are folded away (`fold_norms`).
+    It takes the testing rows of `cfg`: with INPUT.FACE_CROP or TEST.TILE, it is the network in an `OnWindows`. It only
+    predicts: the batch norms of Detectron2's backbones are folded away (`fold_norms`).
 
     Raises CheckpointError if MODEL.WEIGHTS is empty, unreadable, or does not fit.
     """
