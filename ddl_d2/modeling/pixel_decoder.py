@@ -37,7 +37,7 @@ class DeformableEncoderLayer(nn.Module):
         """`x`, `position` B×S×C; `reference_points` B×S×L×2 in [0, 1] -> B×S×C."""
         attended = self.self_attn(x + position, reference_points, x, spatial_shapes, level_start_index, None)
         x = self.norm1(x + attended)
-        return self.norm2(x + self.linear2(F.relu_(self.linear1(x))))
+        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
 
 class DeformableEncoder(nn.Module):

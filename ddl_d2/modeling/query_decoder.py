@@ -107,7 +107,7 @@ class FeedForwardLayer(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x + self.linear2(F.relu_(self.linear1(x))))
+        return self.norm(x + self.linear2(F.relu(self.linear1(x))))
 
 
 class MLP(nn.Module):
