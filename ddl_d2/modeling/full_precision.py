@@ -1,7 +1,7 @@
 """Where bfloat16 is not enough.
 
-Forensic traces are faint: a face's blend changes pixels by a few grey levels, and bfloat16 keeps eight bits. The
-decoders do not mind; the backbone does, its first layers most (figures: docs/benchmarks.md).
+Forensic traces are faint: a face's blend changes pixels by a few grey levels, and bfloat16 keeps eight bits. What the
+backbone's first layers lose changes maps and scores most, what the decoders lose least (figures: docs/benchmarks.md).
 """
 
 from __future__ import annotations
