@@ -102,7 +102,7 @@ class OurModel:
         self.model.train(job.training)
         self.optimizer = build_optimizer(self.cfg, self.model) if job.training else None
         if not job.training:
-            fold_norms(self.model)
+            fold_norms(self.model)  # as `build_trained_model` does
         if job.compile:
             compile_parts(self.model)
 

@@ -1,7 +1,8 @@
 """Where bfloat16 is not enough.
 
-Forensic traces are faint: a face's blend changes pixels by a few grey levels, and bfloat16 keeps eight bits. What the
-backbone's first layers lose changes maps and scores most, what the decoders lose least (figures: docs/benchmarks.md).
+Forensic traces are faint: a face's blend changes pixels by a few grey levels, and bfloat16 keeps eight bits. With
+the backbone in fp32 the image head reads what it reads in fp32, and the score of a picture is the same (figures of this
+and of what lies between: docs/benchmarks.md).
 """
 
 from __future__ import annotations
