@@ -54,11 +54,11 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 trials: $(INSTALLED)
-	@status=0; for trial in $(filter-out tests/trials/overfit_%,$(wildcard tests/trials/[a-z]*.py)); do \
+	@status=0; for trial in $(filter-out trials/overfit_%,$(wildcard trials/[a-z]*.py)); do \
 	    echo "== $$trial"; $(BIN)/python $$trial || status=1; done; exit $$status
 
 overfit: $(INSTALLED)
-	@status=0; for trial in tests/trials/overfit_*.py; do echo "== $$trial"; $(BIN)/python $$trial || status=1; done; exit $$status
+	@status=0; for trial in trials/overfit_*.py; do echo "== $$trial"; $(BIN)/python $$trial || status=1; done; exit $$status
 
 clean:
 	rm -rf $(VENV) build *.egg-info ddl_d2/*.so output

@@ -13,9 +13,10 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
 
-from ddl_d2.data.forgery.faces import DlibFaceFinder, FaceFinderUnavailable
-from ddl_d2.data.image_io import write_png
-from ddl_d2.engine.setup import load_config
+from ddl_d2.data.datasets import load_config
+from ddl_d2.errors import FaceFinderUnavailable
+from ddl_d2.faces.finders import DlibFaceFinder
+from ddl_d2.io.image import write_png
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -53,12 +54,24 @@ TINY = [
 
 
 def load_tool(name: str) -> ModuleType:
-    """tools/`name`.py as a module, with the other files of that folder beside it."""
-    sys.path.insert(0, str(ROOT / "tools"))
+    """tools/`name`.py or benchmarks/`name`.py as a module, with the other files of its folder beside it."""
+    folder = str(ROOT / ("benchmarks" if name.startswith("benchmark_") else "tools"))
+    sys.path.insert(0, folder)
     try:
         return importlib.import_module(name)
     finally:
-        sys.path.remove(str(ROOT / "tools"))
+        sys.path.remove(folder)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def rgb(rng) -> np.ndarray:
+    """Random pixels, 5 x 9 x 3."""
+    return rng.integers(0, 256, (5, 9, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,12 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from _cli import cli_errors
-
-from ddl_d2.data.datasets import DatasetColumns, DatasetError, find_splits, load_dataset
+from ddl_d2.cli.common import cli_errors
+from ddl_d2.data.datasets import DatasetColumns, find_splits, load_dataset
 from ddl_d2.data.datasets.check import check_row
-from ddl_d2.data.image_io import MAX_PIXELS
-from ddl_d2.files import write_json
+from ddl_d2.errors import DatasetError
+from ddl_d2.io.atomic import write_json
+from ddl_d2.io.image import MAX_PIXELS
 
 CHUNK = 64
 WINDOW = 50_000

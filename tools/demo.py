@@ -21,16 +21,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from _cli import cli_errors, count
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from ddl_d2.engine.memory import keep_freed_memory
-from ddl_d2.engine.setup import load_config
-from ddl_d2.files import write_json
-from ddl_d2.inference.pictures import (
+from ddl_d2.cli.common import cli_errors, count
+from ddl_d2.data.datasets import load_config
+from ddl_d2.errors import InputError
+from ddl_d2.inference.images import (
     SUMMARY_NAME,
-    InputError,
     check_heat_map_files,
     expand_inputs,
     plan_outputs,
@@ -38,8 +36,10 @@ from ddl_d2.inference.pictures import (
     printable,
 )
 from ddl_d2.inference.predictor import ForgeryPredictor
-from ddl_d2.inference.store import file_sha256
 from ddl_d2.inference.video import annotate_video
+from ddl_d2.io.atomic import write_json
+from ddl_d2.predictions.store import file_sha256
+from ddl_d2.utils.malloc import keep_freed_memory
 
 
 def build_parser() -> argparse.ArgumentParser:

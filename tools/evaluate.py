@@ -15,14 +15,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from _cli import cli_errors, count, positive, threshold
-
+from ddl_d2.cli.common import cli_errors, count, positive, threshold
 from ddl_d2.data.datasets import VideoOptions, load_dataset
-from ddl_d2.engine.memory import keep_freed_memory
-from ddl_d2.evaluation import EvaluationError, ResultTable, metrics_table, table_from_store, write_metrics
+from ddl_d2.errors import EvaluationError
+from ddl_d2.evaluation import ResultTable, metrics_table, table_from_store, write_metrics
 from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
-from ddl_d2.inference.store import PredictionStore
-from ddl_d2.inference.submission import export_submission
+from ddl_d2.predictions.store import PredictionStore
+from ddl_d2.predictions.submission import export_submission
+from ddl_d2.utils.malloc import keep_freed_memory
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,17 +21,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from _cli import cli_errors
 
-from ddl_d2.data.forgery.appearance import apply_steps
-from ddl_d2.data.forgery.blend import blend
-from ddl_d2.data.forgery.faces import FINDERS, Face, FaceFinder, make_finder
-from ddl_d2.data.forgery.forge import NoSuitableFace, draw_region, region_stages, self_blend
-from ddl_d2.data.forgery.options import ForgeryOptions
-from ddl_d2.data.forgery.photos import MAX_PIXELS, ForgerySetError, builtin_photos, folder_photos
-from ddl_d2.data.forgery.regions import REGIONS
-from ddl_d2.data.forgery.soft_mask import face_square_side
-from ddl_d2.data.image_io import read_image, write_png
+from ddl_d2.cli.common import cli_errors
+from ddl_d2.errors import ForgerySetError
+from ddl_d2.faces.finders import FINDERS, Face, FaceFinder, make_finder
+from ddl_d2.forging.appearance import apply_steps
+from ddl_d2.forging.blend import blend
+from ddl_d2.forging.options import ForgeryOptions
+from ddl_d2.forging.photos import MAX_PIXELS, builtin_photos, folder_photos
+from ddl_d2.forging.regions import REGIONS
+from ddl_d2.forging.self_blend import NoSuitableFace, draw_region, region_stages, self_blend
+from ddl_d2.forging.soft_mask import face_square_side
+from ddl_d2.io.image import read_image, write_png
 
 GAIN = 4
 LABEL = 18

@@ -25,18 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _cli import cli_errors, count, positive, threshold
 from numpy.typing import NDArray
 from tabulate import tabulate
 
+from ddl_d2.cli.common import cli_errors, count, positive, threshold
 from ddl_d2.data.datasets import VideoOptions, load_dataset
-from ddl_d2.engine.memory import keep_freed_memory
+from ddl_d2.errors import FusionError
 from ddl_d2.evaluation import write_metrics
-from ddl_d2.evaluation.functional import binarize_map
 from ddl_d2.fusion import (
     FUSION_MODES,
     AlignedStores,
-    FusionError,
     LabelledPredictions,
     SearchResult,
     align_stores,
@@ -49,10 +47,12 @@ from ddl_d2.fusion import (
     report_weights,
     search_weights,
 )
+from ddl_d2.fusion.fused_store import FuseMaps, write_fused_store
 from ddl_d2.fusion.morphology import check_kernel
 from ddl_d2.fusion.search import MAP_METRICS
-from ddl_d2.inference.fused_store import FuseMaps, write_fused_store
-from ddl_d2.inference.store import PredictionStore, make_meta
+from ddl_d2.predictions.maps import binarize_map
+from ddl_d2.predictions.store import PredictionStore, make_meta
+from ddl_d2.utils.malloc import keep_freed_memory
 
 SCORES = ("first", "second", "mean", "max")
 KERNEL_MODES = ("paper", "released")

@@ -21,13 +21,14 @@ from functools import partial
 from pathlib import Path
 
 import cv2
-from _cli import cli_errors
 from tqdm import tqdm
 
-from ddl_d2.data.forgery.face_cache import CachedFaceFinder
-from ddl_d2.data.forgery.faces import FINDERS, make_finder
-from ddl_d2.data.forgery.photos import MAX_PIXELS, PhotoFile, folder_photos
-from ddl_d2.data.image_io import ImageReadError, read_image
+from ddl_d2.cli.common import cli_errors
+from ddl_d2.errors import ImageReadError
+from ddl_d2.faces.cache import CachedFaceFinder
+from ddl_d2.faces.finders import FINDERS, make_finder
+from ddl_d2.forging.photos import MAX_PIXELS, PhotoFile, folder_photos
+from ddl_d2.io.image import read_image
 
 _finder: CachedFaceFinder | None = None  # of this process
 

@@ -18,12 +18,11 @@ import os
 import sys
 from pathlib import Path
 
-from _cli import cli_errors
-
-from ddl_d2.data.forgery.dataset import STYLES, SetSettings, make_set
-from ddl_d2.data.forgery.face_cache import CachedFaceFinder
-from ddl_d2.data.forgery.faces import DlibFaceFinder, FaceFinder
-from ddl_d2.data.forgery.photos import builtin_photos, folder_photos
+from ddl_d2.cli.common import cli_errors
+from ddl_d2.faces.cache import CachedFaceFinder
+from ddl_d2.faces.finders import DlibFaceFinder, FaceFinder
+from ddl_d2.forging.forged_dataset import STYLES, SetSettings, make_set
+from ddl_d2.forging.photos import builtin_photos, folder_photos
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 import torch
-from _cli import cli_errors
 
+from ddl_d2.cli.common import cli_errors
 from ddl_d2.engine.failures import Failure
-from ddl_d2.engine.precision import PRECISIONS
 from ddl_d2.engine.replay import Replay, replay
+from ddl_d2.utils.precision import PRECISIONS
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,18 +16,18 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
-from _cli import cli_errors
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ddl_d2.config import ConfigError
-from ddl_d2.engine.checkpoint import build_trained_model
-from ddl_d2.engine.launch import RankError, launch
-from ddl_d2.engine.memory import keep_freed_memory
-from ddl_d2.engine.setup import load_config
+from ddl_d2.checkpoint.loading import build_trained_model
+from ddl_d2.cli.common import cli_errors
+from ddl_d2.data.datasets import load_config
+from ddl_d2.engine.launch import launch
 from ddl_d2.engine.trainer import ForgeryTrainer, distributed
+from ddl_d2.errors import ConfigError, RankError
+from ddl_d2.utils.malloc import keep_freed_memory
 
 
 def main(args: Namespace) -> None:

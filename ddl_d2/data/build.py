@@ -14,18 +14,17 @@ from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from torch.utils.data import ConcatDataset, DataLoader
 
-from ddl_d2.config import ConfigError
 from ddl_d2.data.datasets.sources import weights_by_dataset
-from ddl_d2.data.face_crop import FaceCropper
-from ddl_d2.data.forgery.face_cache import CachedFaceFinder
-from ddl_d2.data.forgery.faces import make_finder
-from ddl_d2.data.forging import build_forge
+from ddl_d2.data.forging_augmentations import build_forge
+from ddl_d2.data.loader import Mapper, TrainLoader, one_opencv_thread, seeded
 from ddl_d2.data.mapper import ForgeryDatasetMapper
-from ddl_d2.data.opening import ImageReadError
 from ddl_d2.data.samplers import ClassBalancedSampler, StatefulSampler, TrainingSampler
-from ddl_d2.data.self_blending import build_self_blending_mapper
-from ddl_d2.data.train_stream import Mapper, TrainLoader, one_opencv_thread, seeded
-from ddl_d2.data.workers import guarded
+from ddl_d2.data.self_blending_mapper import build_self_blending_mapper
+from ddl_d2.errors import ConfigError, ImageReadError
+from ddl_d2.faces.cache import CachedFaceFinder
+from ddl_d2.faces.crop import FaceCropper
+from ddl_d2.faces.finders import make_finder
+from ddl_d2.utils.processes import guarded
 
 __all__ = [
     "TrainLoader",

@@ -11,11 +11,10 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 
-from ddl_d2.data.face_crop import FaceWindow, cut, nose_box, nose_points
-from ddl_d2.data.ground_truth import read_forgery_mask
-from ddl_d2.data.image_io import MAX_PIXELS, read_row_image
-from ddl_d2.data.instances import forgery_mask_to_instances
-from ddl_d2.data.transforms import build_augmentations
+from ddl_d2.data.targets import forgery_mask_to_instances, read_forgery_mask
+from ddl_d2.data.transforms.build import build_augmentations
+from ddl_d2.faces.crop import FaceWindow, cut, nose_box, nose_points
+from ddl_d2.io.image import MAX_PIXELS, read_row_image
 
 EMPTY_POLICIES = ("keep", "relabel")
 
@@ -37,7 +36,7 @@ class ForgeryDatasetMapper:
     in testing with a `crop` instead of `image`
 
     - `crops`: one {`image`: as above, `window`: (x0, y0, x1, y1) in pixels of the picture as stored} for each window
-      (what a system makes of them: `modeling/face_crops.py`),
+      (what a system makes of them: `modeling/test_time/faces.py`),
 
     and in training
 

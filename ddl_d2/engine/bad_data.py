@@ -12,8 +12,8 @@ from typing import Any
 from detectron2.engine import HookBase
 from torch import nn
 
-from ddl_d2.data.bad_files import BadFiles
 from ddl_d2.evaluation.errors import IncompleteEvaluation
+from ddl_d2.io.bad_files import BadFiles
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 from torch import Tensor
 
-from ddl_d2.engine.saving import write_safely
-from ddl_d2.modeling.weights import CheckpointError, load_checkpoint_file
+from ddl_d2.checkpoint.saving import write_safely
+from ddl_d2.errors import CheckpointError
+from ddl_d2.io.weights import load_checkpoint_file
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,10 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from torch import nn
 
-from ddl_d2.engine.checkpoint import Checkpointer, CheckpointError, SaveError
-from ddl_d2.engine.resuming import damage_of, read_lightly
-from ddl_d2.engine.watch import STOPPED
+from ddl_d2.checkpoint.checkpointer import Checkpointer
+from ddl_d2.checkpoint.resume import damage_of, read_lightly
+from ddl_d2.engine.watchdog import STOPPED
+from ddl_d2.errors import CheckpointError, SaveError
 from ddl_d2.inference.overlay import draw_prediction
 
 logger = logging.getLogger(__name__)

@@ -31,19 +31,15 @@ import torch.distributed as dist
 from detectron2.engine.launch import DEFAULT_TIMEOUT, _distributed_worker
 from detectron2.utils import comm
 
-from ddl_d2.config import ConfigError
-from ddl_d2.data.workers import die_with_parent
-from ddl_d2.engine.saving import SaveError, write_safely
-from ddl_d2.engine.watch import HUNG, STOP, STOPPED, TRAINS, connect_launcher
+from ddl_d2.checkpoint.saving import write_safely
+from ddl_d2.engine.watchdog import HUNG, STOP, STOPPED, TRAINS, connect_launcher
+from ddl_d2.errors import ConfigError, RankError, SaveError
+from ddl_d2.utils.processes import die_with_parent
 
 _SETTLE = 2.0
 """Seconds in which ranks that fail because another did may say so."""
 _MARGIN = 30.0
 """Seconds more than the hang timeout that ranks wait for each other: the one that hangs is to speak first."""
-
-
-class RankError(RuntimeError):
-    """A rank died, hung or raised something that this process cannot raise again; the message names it."""
 
 
 def launch(
@@ -52,7 +48,7 @@ def launch(
     """Run `main(args)` on every rank: NCCL on GPUs, gloo on CPUs (where `--num-gpus` counts processes).
 
     If one fails, the others are killed. A stop that SIGTERM to this process asks for is passed on to ranks that train
-    (see `engine/watch.py`), which then save; ranks that do not are killed.
+    (see `engine/watchdog.py`), which then save; ranks that do not are killed.
 
     Args:
         hang_timeout: seconds (and some more) that ranks wait for each other; 0: Detectron2's half hour.

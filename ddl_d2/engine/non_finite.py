@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ddl_d2.engine.failures import Failure
-from ddl_d2.modeling.matcher import NonFiniteError
+from ddl_d2.errors import NonFiniteError
 
 # float16's loss scale starts at 65536 and is halved at each step whose gradient overflows. Down here, after thirty in a
 # row, it is not the scale: the gradient itself is not finite.

@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddl_d2.config import ConfigError
-from ddl_d2.engine.checkpoint import build_untrained_model
+from ddl_d2.checkpoint.loading import build_untrained_model
+from ddl_d2.config.load import config_from_text
 from ddl_d2.engine.failures import Failure, set_random_state
-from ddl_d2.engine.precision import autocast
-from ddl_d2.engine.setup import config_from_text
-from ddl_d2.modeling.matcher import NonFiniteError
-from ddl_d2.modeling.weights import CheckpointError
+from ddl_d2.errors import CheckpointError, ConfigError, NonFiniteError
+from ddl_d2.utils.precision import autocast
 
 
 @dataclass

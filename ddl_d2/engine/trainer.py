@@ -18,12 +18,10 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ddl_d2.config import ConfigError
-from ddl_d2.data.bad_files import NO_BAD_FILES, BadFiles
+from ddl_d2.checkpoint.checkpointer import Checkpointer
+from ddl_d2.checkpoint.loading import local_path
 from ddl_d2.data.build import build_test_loader, build_train_loader
-from ddl_d2.engine.agreement import any_rank
 from ddl_d2.engine.bad_data import BadFileReport, OnReadable, TolerantEvaluation, for_each_set
-from ddl_d2.engine.checkpoint import Checkpointer, local_path
 from ddl_d2.engine.failures import random_state
 from ddl_d2.engine.hooks import (
     BestCheckpoint,
@@ -34,15 +32,17 @@ from ddl_d2.engine.hooks import (
     StopWhenAsked,
 )
 from ddl_d2.engine.non_finite import StepGuard
-from ddl_d2.engine.optim import build_lr_scheduler, build_optimizer
-from ddl_d2.engine.precision import autocast, compile_parts
-from ddl_d2.engine.randomness import seed_step
-from ddl_d2.engine.sam import frozen_running_statistics, random_numbers_to_repeat, uphill
-from ddl_d2.engine.watch import Watch
+from ddl_d2.engine.watchdog import Watch
+from ddl_d2.errors import ConfigError, NonFiniteError
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
-from ddl_d2.inference.store import PredictionStoreWriter, make_meta
-from ddl_d2.modeling.for_testing import wrapped_for_testing
-from ddl_d2.modeling.matcher import NonFiniteError
+from ddl_d2.io.bad_files import NO_BAD_FILES, BadFiles
+from ddl_d2.modeling.test_time.build import wrapped_for_testing
+from ddl_d2.predictions.store import PredictionStoreWriter, make_meta
+from ddl_d2.solver.build import build_lr_scheduler, build_optimizer
+from ddl_d2.solver.sam import frozen_running_statistics, random_numbers_to_repeat, uphill
+from ddl_d2.utils.distributed import any_rank
+from ddl_d2.utils.precision import autocast, compile_parts
+from ddl_d2.utils.seed import seed_step
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class TrainingStep(SimpleTrainer):
 
     Args:
         precision: "float32", "bfloat16" or "float16" (the latter with loss scaling).
-        sam_rho: how far uphill sharpness-aware minimisation takes the gradient (see `engine/sam.py`), with twice the
+        sam_rho: how far uphill sharpness-aware minimisation takes the gradient (see `solver/sam.py`), with twice the
             work a step; 0: at the weights themselves. Not with "float16".
         seed: gives the run's seed, from which each step's random numbers follow; None leaves them to chance.
         failures: the folder for what a stopped step leaves (see `engine/failures.py`); None writes nothing.

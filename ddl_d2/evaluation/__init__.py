@@ -1,6 +1,6 @@
 """Metrics: pure functions (`functional`), the table they are computed from, and a thin Detectron2 evaluator over it."""
 
-from ddl_d2.evaluation.errors import EvaluationError, IncompleteEvaluation
+from ddl_d2.evaluation.errors import IncompleteEvaluation
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.evaluation.from_store import table_from_store
 from ddl_d2.evaluation.report import metrics_table, write_metrics
@@ -9,7 +9,6 @@ from ddl_d2.evaluation.results import METRIC_NAMES, VIDEO_METRIC_NAMES, ImageRes
 __all__ = [
     "METRIC_NAMES",
     "VIDEO_METRIC_NAMES",
-    "EvaluationError",
     "ForgeryEvaluator",
     "ImageResult",
     "IncompleteEvaluation",

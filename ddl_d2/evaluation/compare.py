@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from ddl_d2.data.ground_truth import read_forgery_mask
-from ddl_d2.data.image_io import MAX_PIXELS
-from ddl_d2.evaluation.errors import EvaluationError
-from ddl_d2.evaluation.functional import binarize_map, pixel_counts
+from ddl_d2.data.targets import read_forgery_mask
+from ddl_d2.errors import EvaluationError
+from ddl_d2.evaluation.functional import pixel_counts
+from ddl_d2.io.image import MAX_PIXELS
+from ddl_d2.predictions.maps import binarize_map
 
 
 class Comparison(NamedTuple):

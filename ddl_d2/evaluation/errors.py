@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ddl_d2.data.bad_files import BadFile
-from ddl_d2.data.bad_files import listed as listed_files
-
-
-class EvaluationError(ValueError):
-    """What was predicted and what was asked for do not fit: missing images, contradictions, impossible values."""
+from ddl_d2.errors import EvaluationError
+from ddl_d2.io.bad_files import BadFile
+from ddl_d2.io.bad_files import listed as listed_files
 
 
 class IncompleteEvaluation(EvaluationError):

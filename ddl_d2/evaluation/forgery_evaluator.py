@@ -19,24 +19,22 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
-from ddl_d2.data.bad_files import BadFile
-from ddl_d2.data.image_io import MAX_PIXELS, ImageReadError
+from ddl_d2.errors import EvaluationError, ImageReadError
 from ddl_d2.evaluation.compare import compare
-from ddl_d2.evaluation.errors import EvaluationError, IncompleteEvaluation
-from ddl_d2.evaluation.functional import (
-    EMPTY_SCORES,
-    VIDEO_SCORES,
-    quantize_map,
-)
+from ddl_d2.evaluation.errors import IncompleteEvaluation
+from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
 from ddl_d2.evaluation.packing import pack_results, unpack_results
 from ddl_d2.evaluation.report import metrics_table, write_metrics
 from ddl_d2.evaluation.results import ImageResult, ResultTable
+from ddl_d2.io.bad_files import BadFile
+from ddl_d2.io.image import MAX_PIXELS
+from ddl_d2.predictions.maps import quantize_map
 
 _MAP_SLACK = 1e-3  # interpolation leaves [0, 1] by rounding; a map farther out is not a probability
 
 
 class StoreWriter(Protocol):
-    """What the evaluator asks of a prediction store (`ddl_d2.inference.store.PredictionStoreWriter`)."""
+    """What the evaluator asks of a prediction store (`ddl_d2.predictions.store.PredictionStoreWriter`)."""
 
     def add(
         self,

@@ -8,16 +8,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ddl_d2.data.bad_files import BadFile
-from ddl_d2.data.image_io import ImageReadError, read_row_size
+from ddl_d2.errors import EvaluationError, ImageReadError
 from ddl_d2.evaluation.compare import compare
-from ddl_d2.evaluation.errors import EvaluationError, IncompleteEvaluation
-from ddl_d2.evaluation.in_order import in_order
+from ddl_d2.evaluation.errors import IncompleteEvaluation
 from ddl_d2.evaluation.results import ImageResult, ResultTable
+from ddl_d2.io.bad_files import BadFile
+from ddl_d2.io.image import read_row_size
+from ddl_d2.utils.threads import in_order
 
 
 class StoreReader(Protocol):
-    """What is asked of a prediction store (`ddl_d2.inference.store.PredictionStore`)."""
+    """What is asked of a prediction store (`ddl_d2.predictions.store.PredictionStore`)."""
 
     ids: Sequence[str]
     scores: NDArray[np.float64]

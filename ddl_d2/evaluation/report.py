@@ -10,7 +10,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ddl_d2.files import write_whole
+from ddl_d2.io.atomic import write_whole
 
 _TITLES = {
     "auc": "ROC AUC, all images",

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddl_d2.evaluation.errors import EvaluationError, listed
+from ddl_d2.errors import EvaluationError
+from ddl_d2.evaluation.errors import listed
 from ddl_d2.evaluation.functional import (
     accuracy,
     average_precision,

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ddl_d2.evaluation.functional import binarize_map
-from ddl_d2.fusion.errors import FusionError
+from ddl_d2.errors import FusionError
+from ddl_d2.predictions.maps import binarize_map
 
 _TIE = 1e-6  # levels: 0.3 m + 0.7 n must round as 3 m + 7 n over 10 does, though 0.3 and 0.7 are not exact
 

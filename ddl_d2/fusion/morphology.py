@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ddl_d2.fusion.errors import FusionError
+from ddl_d2.errors import FusionError
 
 FUSION_MODES = ("paper", "released", "or", "and")
 """How `fuse_masks` can fuse two masks."""

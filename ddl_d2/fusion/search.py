@@ -18,14 +18,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddl_d2.data.ground_truth import read_forgery_mask
-from ddl_d2.data.image_io import read_row_size
+from ddl_d2.data.targets import read_forgery_mask
+from ddl_d2.errors import FusionError
 from ddl_d2.evaluation.functional import f1_iou_per_image, final_score, pixel_counts, roc_auc
-from ddl_d2.evaluation.in_order import in_order
 from ddl_d2.fusion.ensemble import average_scores, exceeds_on_average
-from ddl_d2.fusion.errors import FusionError
 from ddl_d2.fusion.stores import read_maps
 from ddl_d2.fusion.truth import LabelledPredictions, Row, check_disjoint
+from ddl_d2.io.image import read_row_size
+from ddl_d2.utils.threads import in_order
 
 MAP_METRICS = ("f1", "iou", "final")
 """What the weights of the maps can be searched for; "final" is the challenge's score, here F1 + IoU."""

@@ -10,14 +10,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ddl_d2.errors import FusionError
 from ddl_d2.evaluation.errors import listed
 from ddl_d2.evaluation.from_store import StoreReader
 from ddl_d2.fusion.ensemble import resize_map
-from ddl_d2.fusion.errors import FusionError
 
 
 class SavedPredictions(StoreReader, Protocol):
-    """What is asked of a prediction store (`ddl_d2.inference.store.PredictionStore`)."""
+    """What is asked of a prediction store (`ddl_d2.predictions.store.PredictionStore`)."""
 
     root: Path
     """How messages name it."""

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddl_d2.errors import FusionError
 from ddl_d2.evaluation.errors import listed
-from ddl_d2.fusion.errors import FusionError
 from ddl_d2.fusion.stores import AlignedStores
 
 Row = Mapping[str, Any]

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddl_d2.config import ConfigError
-from ddl_d2.modeling.pictures import to_original
-from ddl_d2.modeling.windows import OnWindows
+from ddl_d2.errors import ConfigError
+from ddl_d2.modeling.postprocessing import to_original
+from ddl_d2.modeling.test_time.windows import OnWindows
 
 
 def predict_with_heat_map(model: nn.Module, row: dict[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from torch import nn
 
+from ddl_d2.checkpoint.loading import build_trained_model
 from ddl_d2.data.build import build_face_crop
 from ddl_d2.data.mapper import Crop, shown
-from ddl_d2.data.transforms import ResizeToFit
-from ddl_d2.engine.checkpoint import build_trained_model
-from ddl_d2.engine.precision import autocast
+from ddl_d2.data.transforms.geometric import ResizeToFit
 from ddl_d2.inference.gradcam import predict_with_heat_map
+from ddl_d2.utils.precision import autocast
 
 
 class ForgeryPredictor:

@@ -18,14 +18,14 @@ import av
 import cv2
 import numpy as np
 
-from ddl_d2.data.image_io import MAX_PIXELS, count_frames, iter_video_frames, write_png
-from ddl_d2.data.video_io import iter_chosen_frames, spread_frames
 from ddl_d2.evaluation import functional
-from ddl_d2.files import replacing
-from ddl_d2.inference.curve import draw_curve
+from ddl_d2.inference.images import printable
 from ddl_d2.inference.overlay import tint_forged
-from ddl_d2.inference.pictures import printable
 from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarise
+from ddl_d2.inference.timeline import draw_curve
+from ddl_d2.io.atomic import replacing
+from ddl_d2.io.image import MAX_PIXELS, count_frames, iter_video_frames, write_png
+from ddl_d2.io.video import iter_chosen_frames, spread_frames
 
 Predictor = Callable[[np.ndarray], Mapping[str, Any]]
 _TIME_BASE = Fraction(1, 1000)

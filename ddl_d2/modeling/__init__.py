@@ -1,3 +1,5 @@
-"""Networks: backbones, decoders, heads, losses, and the systems made of them."""
+"""Networks: backbones, decoders, heads, losses, and the systems made of them. Importing it registers them."""
 
-from ddl_d2.modeling import backbone, heads, meta_arch, pyramid  # noqa: F401  (registers them)
+from ddl_d2.modeling import meta_arch  # noqa: F401
+from ddl_d2.modeling.backbone import timm_backbone, timm_pyramid  # noqa: F401
+from ddl_d2.modeling.mask2former import head  # noqa: F401

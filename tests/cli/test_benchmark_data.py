@@ -1,4 +1,4 @@
-"""tools/benchmark_data.py on tiny pictures: it checks before it measures, and its figures add up."""
+"""benchmarks/benchmark_data.py on tiny pictures: it checks before it measures, and its figures add up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tools/benchmark_eval.py on tiny inputs: all candidates agree, and every figure is there."""
+"""benchmarks/benchmark_eval.py on tiny inputs: all candidates agree, and every figure is there."""
 
 from __future__ import annotations
 

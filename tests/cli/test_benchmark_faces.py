@@ -1,4 +1,4 @@
-"""tools/benchmark_faces.py on tiny pictures: it compares before it measures, and its figures add up."""
+"""benchmarks/benchmark_faces.py on tiny pictures: it compares before it measures, and its figures add up."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ddl_d2.data import build
-from ddl_d2.data.forgery.face_cache import CachedFaceFinder
-from ddl_d2.data.forgery.faces import Face
-from ddl_d2.data.image_io import write_png
+from ddl_d2.faces.cache import CachedFaceFinder
+from ddl_d2.faces.finders import Face
+from ddl_d2.io.image import write_png
 from tests.conftest import ROOT, TINY, load_tool
 
 CONFIG = ROOT / "configs/two_cores/swin_unet_efficientnet_lite0.yaml"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / "tools" / "benchmark_model.py"
+TOOL = ROOT / "benchmarks" / "benchmark_model.py"
 # One thread: OpenMP's would wait for each other by spinning while other tests run.
 SMALL = ["--threads", "1", "--rounds", "1", "--queries", "5"]
 
@@ -66,7 +66,7 @@ def test_every_tensor_has_a_place_in_the_peer(monkeypatch):
     from _mask2former_peer import build_peer
     from detectron2.modeling import build_model
 
-    from ddl_d2.engine.setup import load_config
+    from ddl_d2.data.datasets import load_config
 
     opts = ["MODEL.DETECTION.ENABLED", "False", "MODEL.TIMM.PRETRAINED", "", "MODEL.RESNETS.NORM", "BN",
             "MODEL.DEVICE", "cpu"]  # fmt: skip

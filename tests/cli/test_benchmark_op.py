@@ -7,9 +7,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "tools/benchmark_op.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "benchmarks/benchmark_op.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_a_table_and_every_figure(tmp_path):

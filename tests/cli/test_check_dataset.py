@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ddl_d2.data.datasets import load_dataset
-from ddl_d2.data.image_io import write_png
+from ddl_d2.io.image import write_png
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))

@@ -9,11 +9,9 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from ddl_d2.data.image_io import iter_video_frames, read_image, write_png
-from ddl_d2.engine.setup import ConfigError
-from ddl_d2.inference.pictures import InputError
+from ddl_d2.errors import CheckpointError, ConfigError, InputError
 from ddl_d2.inference.video import VideoWriter
-from ddl_d2.modeling.weights import CheckpointError
+from ddl_d2.io.image import iter_video_frames, read_image, write_png
 from tests.video_files import write_sound, write_video
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from detectron2.config import get_cfg
 
-from ddl_d2.config import add_ddl_config
+from ddl_d2.cli.common import cli_errors
+from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data.datasets import load_dataset
-from ddl_d2.data.image_io import read_image_size, read_mask, write_png
+from ddl_d2.errors import StoreError
 from ddl_d2.evaluation import METRIC_NAMES
-from ddl_d2.inference.store import PredictionStoreWriter, StoreError
-from ddl_d2.inference.submission import validate_submission
+from ddl_d2.io.image import read_image_size, read_mask, write_png
+from ddl_d2.predictions.store import PredictionStoreWriter
+from ddl_d2.predictions.submission import validate_submission
 from tests.video_files import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -237,16 +239,14 @@ def test_submission_and_metrics_together(tool, store, data, tmp_path):
 
 
 def test_only_user_errors_are_shortened(tool, capsys):
-    errors = sys.modules["_cli"].cli_errors
-
-    @errors()
+    @cli_errors()
     def fault() -> None:
         raise ValueError("a fault of the program")
 
     with pytest.raises(ValueError, match="a fault"):
         fault()
 
-    @errors()
+    @cli_errors()
     def wrong_key() -> None:
         add_ddl_config(cfg := get_cfg())
         cfg.merge_from_list(["NO.SUCH.KEY", "1"])

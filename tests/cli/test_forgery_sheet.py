@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import skimage
 
-from ddl_d2.data.forgery.regions import REGIONS
-from ddl_d2.data.image_io import read_image, write_png
+from ddl_d2.forging.regions import REGIONS
+from ddl_d2.io.image import read_image, write_png
 from tests.conftest import load_tool
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddl_d2.inference.store import PredictionStore
+from ddl_d2.predictions.store import PredictionStore
 from tests.conftest import ROOT, load_tool
 from tests.fusion.small_stores import write_pictures, write_store
 

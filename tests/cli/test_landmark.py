@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import skimage
 
-from ddl_d2.data.image_io import read_image, write_png
+from ddl_d2.io.image import read_image, write_png
 from tests.conftest import load_tool
 
 

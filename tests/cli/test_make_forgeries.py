@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ddl_d2.data.forgery.faces import FaceFinderUnavailable
-from ddl_d2.data.forgery.photos import ForgerySetError
-from ddl_d2.data.image_io import read_image, read_mask
+from ddl_d2.errors import FaceFinderUnavailable, ForgerySetError
+from ddl_d2.io.image import read_image, read_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "make_forgeries.py"

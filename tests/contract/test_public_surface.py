@@ -16,7 +16,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
-from ddl_d2.config import add_ddl_config
+from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data.datasets import register_all_ddl
 from ddl_d2.evaluation.results import METRIC_NAMES
 from tests.conftest import ROOT

@@ -13,8 +13,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
 from torch import nn
 
-from ddl_d2.data.image_io import write_png
 from ddl_d2.engine.trainer import ForgeryTrainer
+from ddl_d2.io.image import write_png
 from tests.conftest import ROOT
 
 NAMES = {"Path": Path, "np": np, "torch": torch, "nn": nn, "F": F}

@@ -7,14 +7,15 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 
-from ddl_d2.config import ConfigError, add_ddl_config
+from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data import build
 from ddl_d2.data.build import TrainLoader, build_face_crop, build_test_loader, build_train_loader, seeded
 from ddl_d2.data.datasets import register_datasets
-from ddl_d2.data.forgery.face_cache import CachedFaceFinder
-from ddl_d2.data.forgery.faces import Face
-from ddl_d2.data.image_io import write_png
 from ddl_d2.data.samplers import TrainingSampler
+from ddl_d2.errors import ConfigError
+from ddl_d2.faces.cache import CachedFaceFinder
+from ddl_d2.faces.finders import Face
+from ddl_d2.io.image import write_png
 
 
 @pytest.fixture

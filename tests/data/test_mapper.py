@@ -5,13 +5,14 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 
-from ddl_d2.config import add_ddl_config
-from ddl_d2.data.face_crop import FaceWindow
-from ddl_d2.data.forgery.faces import Face
-from ddl_d2.data.ground_truth import read_forgery_mask, resize_nearest
-from ddl_d2.data.image_io import ImageReadError, write_png
+from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data.mapper import ForgeryDatasetMapper
-from ddl_d2.data.transforms import RandomFlip, ResizeToFit
+from ddl_d2.data.targets import read_forgery_mask, resize_nearest
+from ddl_d2.data.transforms.geometric import RandomFlip, ResizeToFit
+from ddl_d2.errors import ImageReadError
+from ddl_d2.faces.crop import FaceWindow
+from ddl_d2.faces.finders import Face
+from ddl_d2.io.image import write_png
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""How training and evaluation go on over bad files; tests/trials/bad_data.py has whole runs."""
+"""How training and evaluation go on over bad files; trials/bad_data.py has whole runs."""
 
 import json
 import logging
@@ -9,10 +9,10 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from ddl_d2.data.bad_files import BadFile, BadFiles
-from ddl_d2.data.image_io import ImageReadError
 from ddl_d2.engine.bad_data import BadFileReport, OnReadable, TolerantEvaluation, for_each_set
+from ddl_d2.errors import ImageReadError
 from ddl_d2.evaluation import IncompleteEvaluation
+from ddl_d2.io.bad_files import BadFile, BadFiles
 
 
 def bad(row):

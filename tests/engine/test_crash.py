@@ -1,4 +1,4 @@
-"""The trials of surviving a crash, in short; whole: `python tests/trials/crash.py`, and so on."""
+"""The trials of surviving a crash, in short; whole: `python trials/crash.py`, and so on."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the trials look into /proc")
 @pytest.mark.parametrize("trial", ["crash", "resume", "ranks"])
 def test_in_short(trial):
-    command = [sys.executable, f"tests/trials/{trial}.py", "--short"]
+    command = [sys.executable, f"trials/{trial}.py", "--short"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-5000:]

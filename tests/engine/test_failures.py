@@ -6,7 +6,7 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
 from ddl_d2.engine.failures import Failure, from_plain, plain, random_state, set_random_state
-from ddl_d2.modeling.weights import CheckpointError
+from ddl_d2.errors import CheckpointError
 
 
 def make_failure(batch):

@@ -7,10 +7,11 @@ from detectron2.engine import TrainerBase
 from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
 from torch import nn
 
+from ddl_d2.checkpoint.checkpointer import Checkpointer
+from ddl_d2.checkpoint.resume import read_lightly
 from ddl_d2.engine import hooks
-from ddl_d2.engine.checkpoint import Checkpointer, SaveError
 from ddl_d2.engine.hooks import BestCheckpoint, Evaluation, LastingWriter, RecentCheckpoints, StopWhenAsked
-from ddl_d2.engine.resuming import read_lightly
+from ddl_d2.errors import SaveError
 from tests.ranks import on_ranks
 
 

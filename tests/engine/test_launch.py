@@ -1,4 +1,4 @@
-"""What the launcher makes of how its ranks end. For real ones: tests/trials/ranks.py, in short in test_crash.py."""
+"""What the launcher makes of how its ranks end. For real ones: trials/ranks.py, in short in test_crash.py."""
 
 import multiprocessing
 import os
@@ -14,11 +14,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ddl_d2.config import ConfigError
 from ddl_d2.engine import launch as module
-from ddl_d2.engine.launch import RankError, Ranks, launch
-from ddl_d2.engine.saving import SaveError
-from ddl_d2.engine.watch import STOP, TRAINS
+from ddl_d2.engine.launch import Ranks, launch
+from ddl_d2.engine.watchdog import STOP, TRAINS
+from ddl_d2.errors import ConfigError, RankError, SaveError
 from tests.conftest import ROOT
 
 ARGS = Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")

@@ -1,4 +1,4 @@
-"""Numbers that are not finite stop a step before its update; tests/trials/non_finite.py has whole trainings."""
+"""Numbers that are not finite stop a step before its update; trials/non_finite.py has whole trainings."""
 
 import os
 import pickle
@@ -12,7 +12,7 @@ from torch import nn
 from ddl_d2.engine.failures import Failure
 from ddl_d2.engine.non_finite import SMALLEST_LOSS_SCALE, StepGuard
 from ddl_d2.engine.trainer import TrainingStep
-from ddl_d2.modeling.matcher import NonFiniteError
+from ddl_d2.errors import NonFiniteError
 from tests.conftest import ROOT
 
 BATCH = [{"image_id": "fake/a.png"}, {"file_name": "real/b.png"}]
@@ -123,7 +123,7 @@ def test_the_error_survives_the_way_from_another_process():
 
 
 def test_whole_trainings_in_short():
-    command = [sys.executable, "tests/trials/non_finite.py", "--short"]
+    command = [sys.executable, "trials/non_finite.py", "--short"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -5,16 +5,16 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
+from ddl_d2.checkpoint.loading import build_trained_model
 from ddl_d2.data import build
 from ddl_d2.data.datasets import register_datasets
-from ddl_d2.data.forgery.face_cache import CachedFaceFinder
-from ddl_d2.data.forgery.faces import Face
-from ddl_d2.engine.checkpoint import build_trained_model
-from ddl_d2.engine.optim import build_optimizer
 from ddl_d2.engine.trainer import ForgeryTrainer, TrainingStep
-from ddl_d2.inference.store import PredictionStore
-from ddl_d2.modeling.face_crops import OnFaceCrops
-from ddl_d2.modeling.matcher import NonFiniteError
+from ddl_d2.errors import NonFiniteError
+from ddl_d2.faces.cache import CachedFaceFinder
+from ddl_d2.faces.finders import Face
+from ddl_d2.modeling.test_time.faces import OnFaceCrops
+from ddl_d2.predictions.store import PredictionStore
+from ddl_d2.solver.build import build_optimizer
 from tests.conftest import CONFIGS, ROOT
 
 

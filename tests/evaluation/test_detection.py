@@ -14,13 +14,7 @@ from scipy.optimize import brentq
 from sklearn import metrics as oracle
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from ddl_d2.evaluation.functional import (
-    UndefinedMetricWarning,
-    accuracy,
-    average_precision,
-    equal_error_rate,
-    roc_auc,
-)
+from ddl_d2.evaluation.functional import UndefinedMetricWarning, accuracy, average_precision, equal_error_rate, roc_auc
 
 CASES = 500
 

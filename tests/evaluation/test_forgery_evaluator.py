@@ -12,11 +12,12 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from ddl_d2.data.image_io import ImageReadError, write_png
 from ddl_d2.engine.launch import leave_group
-from ddl_d2.evaluation import EvaluationError, ForgeryEvaluator, IncompleteEvaluation
+from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
+from ddl_d2.evaluation import ForgeryEvaluator, IncompleteEvaluation
 from ddl_d2.evaluation.from_store import table_from_store
-from ddl_d2.inference.store import PredictionStore, PredictionStoreWriter, StoreError
+from ddl_d2.io.image import write_png
+from ddl_d2.predictions.store import PredictionStore, PredictionStoreWriter
 
 SIZES = [(8, 12), (16, 8), (8, 8)]
 

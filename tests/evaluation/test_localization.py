@@ -13,14 +13,13 @@ from torchmetrics.functional.classification import binary_f1_score, binary_jacca
 
 from ddl_d2.evaluation.functional import (
     UndefinedMetricWarning,
-    binarize_map,
     double_f1_per_image,
     f1_iou_per_image,
     final_score,
     localization_metrics,
     pixel_counts,
-    quantize_map,
 )
+from ddl_d2.predictions.maps import binarize_map, quantize_map
 
 CASES = 500
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from ddl_d2.data.image_io import write_png
 from ddl_d2.evaluation import ForgeryEvaluator, ImageResult
 from ddl_d2.evaluation import forgery_evaluator as evaluator_module
 from ddl_d2.evaluation.packing import pack_results, unpack_results
+from ddl_d2.io.image import write_png
 
 ROWS = [
     ImageResult("real/a.jpg", 0, 0.25, (0, 1, 0, 15), True, 4, 4),

@@ -9,7 +9,8 @@ import warnings
 import numpy as np
 import pytest
 
-from ddl_d2.evaluation import METRIC_NAMES, EvaluationError, ImageResult, ResultTable, metrics_table, write_metrics
+from ddl_d2.errors import EvaluationError
+from ddl_d2.evaluation import METRIC_NAMES, ImageResult, ResultTable, metrics_table, write_metrics
 
 
 def _row(image_id: str = "a.png", **values) -> ImageResult:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from ddl_d2.data.datasets import VideoOptions, load_dataset
+from ddl_d2.errors import EvaluationError
 from ddl_d2.evaluation import (
     METRIC_NAMES,
     VIDEO_METRIC_NAMES,
-    EvaluationError,
     ForgeryEvaluator,
     ImageResult,
     ResultTable,
@@ -20,7 +20,7 @@ from ddl_d2.evaluation import (
 )
 from ddl_d2.evaluation.functional import scores_of_videos, video_score
 from ddl_d2.evaluation.packing import pack_results, unpack_results
-from ddl_d2.inference.store import PredictionStore, PredictionStoreWriter
+from ddl_d2.predictions.store import PredictionStore, PredictionStoreWriter
 from tests.video_files import write_mask_video, write_video
 
 

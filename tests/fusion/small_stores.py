@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ddl_d2.data.image_io import write_png
-from ddl_d2.inference.store import PredictionStore, PredictionStoreWriter, make_meta
+from ddl_d2.io.image import write_png
+from ddl_d2.predictions.store import PredictionStore, PredictionStoreWriter, make_meta
 
 
 def write_store(root: Path, scores: dict[str, float], maps=None, labels=None, **meta) -> PredictionStore:

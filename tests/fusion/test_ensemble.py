@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from ddl_d2.evaluation.functional import binarize_map, quantize_map
-from ddl_d2.fusion import FusionError, average_maps, average_scores, check_weights
+from ddl_d2.errors import FusionError
+from ddl_d2.fusion import average_maps, average_scores, check_weights
 from ddl_d2.fusion.ensemble import exceeds_on_average, resize_map
+from ddl_d2.predictions.maps import binarize_map, quantize_map
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ddl_d2.fusion import FUSION_MODES, FusionError, fuse_masks
+from ddl_d2.errors import FusionError
+from ddl_d2.fusion import FUSION_MODES, fuse_masks
 from ddl_d2.fusion.morphology import close, dilate, erode
 
 

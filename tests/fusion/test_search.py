@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from ddl_d2.data.datasets import load_dataset
-from ddl_d2.data.image_io import write_png
+from ddl_d2.errors import FusionError
 from ddl_d2.evaluation import table_from_store
 from ddl_d2.fusion import (
-    FusionError,
     align_stores,
     average_maps,
     average_scores,
@@ -24,6 +23,7 @@ from ddl_d2.fusion import (
 )
 from ddl_d2.fusion.ensemble import resize_map
 from ddl_d2.fusion.search import MAX_CANDIDATES, localization, ranking
+from ddl_d2.io.image import write_png
 from tests.fusion.small_stores import write_pictures, write_store
 
 

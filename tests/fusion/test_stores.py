@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ddl_d2.fusion import FusionError, align_stores, read_maps
+from ddl_d2.errors import FusionError
+from ddl_d2.fusion import align_stores, read_maps
 from tests.fusion.small_stores import write_store
 
 

@@ -9,11 +9,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
-from ddl_d2.config import ConfigError
+from ddl_d2.errors import ConfigError
 from ddl_d2.inference.gradcam import class_activation, grad_cam_plus_plus, predict_with_heat_map
 from ddl_d2.inference.overlay import draw_heat_map
 from ddl_d2.inference.predictor import ForgeryPredictor
-from ddl_d2.modeling.face_crops import OnFaceCrops
+from ddl_d2.modeling.test_time.faces import OnFaceCrops
 from tests.conftest import CONFIGS, ROOT
 
 
@@ -162,7 +162,7 @@ def test_a_model_that_only_localizes(tiny_cfg):
 
 
 def _no_resize():
-    from ddl_d2.data.transforms import ResizeToFit
+    from ddl_d2.data.transforms.geometric import ResizeToFit
 
     return ResizeToFit(64, 64)
 

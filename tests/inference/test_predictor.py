@@ -15,16 +15,16 @@ from torch import nn
 from ddl_d2.data import build
 from ddl_d2.data.build import build_test_loader
 from ddl_d2.data.datasets import register_datasets
-from ddl_d2.data.face_crop import FaceWindow
-from ddl_d2.data.forgery.face_cache import CachedFaceFinder
-from ddl_d2.data.forgery.faces import Face
-from ddl_d2.data.image_io import ImageReadError, iter_video_frames, read_image, write_png
-from ddl_d2.data.transforms import ResizeToFit
-from ddl_d2.inference.pictures import InputError, expand_inputs, output_names, plan_outputs, predict_pictures
+from ddl_d2.data.transforms.geometric import ResizeToFit
+from ddl_d2.errors import CheckpointError, ImageReadError, InputError
+from ddl_d2.faces.cache import CachedFaceFinder
+from ddl_d2.faces.crop import FaceWindow
+from ddl_d2.faces.finders import Face
+from ddl_d2.inference.images import expand_inputs, output_names, plan_outputs, predict_pictures
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.inference.video import VideoWriter, annotate_video
-from ddl_d2.modeling.face_crops import OnFaceCrops
-from ddl_d2.modeling.weights import CheckpointError
+from ddl_d2.io.image import iter_video_frames, read_image, write_png
+from ddl_d2.modeling.test_time.faces import OnFaceCrops
 
 
 class RednessModel(nn.Module):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from ddl_d2.data.image_io import ImageReadError, iter_video_frames, read_image
-from ddl_d2.inference.curve import draw_curve
+from ddl_d2.errors import ImageReadError
 from ddl_d2.inference.overlay import FORGED, GREEN
+from ddl_d2.inference.timeline import draw_curve
 from ddl_d2.inference.video import annotate_video
+from ddl_d2.io.image import iter_video_frames, read_image
 from tests.video_files import grey_of, write_video
 
 

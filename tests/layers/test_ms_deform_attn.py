@@ -9,12 +9,7 @@ import pytest
 import torch
 
 from ddl_d2.layers import ms_deform_attn as module
-from ddl_d2.layers.ms_deform_attn import (
-    MSDeformAttn,
-    extension_status,
-    ms_deform_attn,
-    ms_deform_attn_reference,
-)
+from ddl_d2.layers.ms_deform_attn import MSDeformAttn, extension_status, ms_deform_attn, ms_deform_attn_reference
 from tests.ranks import on_ranks
 
 STATUS = extension_status()

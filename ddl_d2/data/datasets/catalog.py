@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ddl_d2.config import ConfigError
+from ddl_d2.config.load import read_config
 from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.ddl_i import SPLITS
-from ddl_d2.data.datasets.errors import DatasetError, DatasetReport
+from ddl_d2.data.datasets.errors import DatasetReport
 from ddl_d2.data.datasets.load import load_dataset, load_deepfakebench, load_folder, load_video_set
 from ddl_d2.data.datasets.sources import load_source, parse_sources
 from ddl_d2.data.datasets.video import VideoOptions
+from ddl_d2.errors import ConfigError, DatasetError
 
 _logger = logging.getLogger(__name__)
 THING_CLASSES = ("forged",)
@@ -30,6 +31,17 @@ VIDEO_NAMES = {
 }
 # Names of sources that the last config registered.
 _source_names: set[str] = set()
+
+
+def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> CfgNode:
+    """Read a config as `read_config` does, and register the data sets that it points at.
+
+    Raises:
+        ConfigError: see `read_config` and `register_datasets`.
+    """
+    cfg = read_config(config_file, opts)
+    register_datasets(cfg)
+    return cfg
 
 
 def register_datasets(cfg: CfgNode) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 
 from ddl_d2.data.datasets.ddl_i import read_text
-from ddl_d2.data.datasets.errors import DatasetError
 from ddl_d2.data.datasets.listing import Lister, is_within
 from ddl_d2.data.datasets.video import Video, VideoOptions, videos_in
+from ddl_d2.errors import DatasetError
 
 LIST_NAME = "List_of_testing_videos.txt"
 FOLDERS = {"Celeb-real": 0, "YouTube-real": 0, "Celeb-synthesis": 1}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ddl_d2.data.image_io import ImageReadError, inspect_mask, is_video, read_row_image, read_row_mask
+from ddl_d2.errors import ImageReadError
+from ddl_d2.io.image import inspect_mask, is_video, read_row_image, read_row_mask
 
 
 def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str]]:

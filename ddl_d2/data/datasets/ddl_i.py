@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from ddl_d2.data.datasets.assemble import assemble
 from ddl_d2.data.datasets.columns import DatasetColumns
-from ddl_d2.data.datasets.errors import DatasetError
 from ddl_d2.data.datasets.folder import list_masks
 from ddl_d2.data.datasets.listing import MASK_FOLDERS, Lister, is_picture, is_within, pair_masks
+from ddl_d2.data.datasets.rows import assemble
+from ddl_d2.errors import DatasetError
 
 SPLITS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 IMAGE_FOLDERS = ("imgs", "images")

@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ddl_d2.data.datasets.errors import DatasetError
 from ddl_d2.data.datasets.json_list import ListedFiles
 from ddl_d2.data.datasets.listing import Lister
 from ddl_d2.data.datasets.video import FrameFile, Video, VideoOptions
+from ddl_d2.errors import DatasetError
 
 _LEVELS = frozenset({"raw", "c0", "c23", "c40"})
 _SPLITS = {"train": ("train",), "valid": ("val", "valid", "validation"), "test": ("test",)}

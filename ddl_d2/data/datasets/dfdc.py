@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddl_d2.data.datasets.ddl_i import read_text
-from ddl_d2.data.datasets.errors import DatasetError
 from ddl_d2.data.datasets.json_list import ListedFiles
 from ddl_d2.data.datasets.listing import Lister
 from ddl_d2.data.datasets.video import Video, VideoOptions, subfolders_and_files
+from ddl_d2.errors import DatasetError
 
 METADATA, LABELS, PREVIEW = "metadata.json", "labels.csv", "dataset.json"
 _SPLITS = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}

@@ -57,10 +57,6 @@ NOTES = frozenset({"other_file", "mask_full", "mask_coded_01", "mask_soft", "mas
 MAX_EXAMPLES = 5
 
 
-class DatasetError(ValueError):
-    """A dataset that cannot be used as asked for; says what was looked for, where, and what was found."""
-
-
 class DatasetReport:
     """Counts of everything odd about a dataset, with a few examples of each (paths relative to the root)."""
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import os
 
-from ddl_d2.data.datasets.errors import DatasetError
 from ddl_d2.data.datasets.listing import Lister
 from ddl_d2.data.datasets.video import Video, VideoOptions, subfolders_and_files, videos_in
+from ddl_d2.errors import DatasetError
 
 FAKES, REALS = "manipulated_sequences", "original_sequences"
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter", "DeepFakeDetection")

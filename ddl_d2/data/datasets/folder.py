@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from ddl_d2.data.datasets.assemble import assemble
 from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.listing import MASK_FOLDERS, Lister, pair_masks
+from ddl_d2.data.datasets.rows import assemble
 
 
 def load_labelled_folder(folder: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:

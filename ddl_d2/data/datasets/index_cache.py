@@ -20,7 +20,7 @@ import numpy as np
 
 from ddl_d2.data.datasets.columns import DatasetColumns, columns_of
 from ddl_d2.data.datasets.errors import DatasetReport
-from ddl_d2.files import replacing
+from ddl_d2.io.atomic import replacing
 
 FORMAT = 1
 # A change within the clock's coarseness of the listing would leave no trace: such an index is not kept.

@@ -8,10 +8,10 @@ import json
 import os
 from collections.abc import Iterator
 
-from ddl_d2.data.datasets.assemble import assemble
 from ddl_d2.data.datasets.columns import DatasetColumns
-from ddl_d2.data.datasets.errors import DatasetError
 from ddl_d2.data.datasets.listing import Lister, is_within
+from ddl_d2.data.datasets.rows import assemble
+from ddl_d2.errors import DatasetError
 
 NEGATIVE = "negative"
 

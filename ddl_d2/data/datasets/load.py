@@ -11,13 +11,14 @@ from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.ddl_i import find_split, find_splits, load_flat, load_labelled_list, split_layout
 from ddl_d2.data.datasets.deepfakebench import read_deepfakebench
 from ddl_d2.data.datasets.dfdc import PREVIEW, is_dfdc, list_dfdc, list_dfdcp
-from ddl_d2.data.datasets.errors import DatasetError, DatasetReport
+from ddl_d2.data.datasets.errors import DatasetReport
 from ddl_d2.data.datasets.faceforensics import is_faceforensics, list_faceforensics
 from ddl_d2.data.datasets.folder import load_labelled_folder, load_tampered_folder, load_unlabelled_folder
 from ddl_d2.data.datasets.index_cache import Built, cached
 from ddl_d2.data.datasets.json_list import load_json_list
 from ddl_d2.data.datasets.listing import Lister
 from ddl_d2.data.datasets.video import Video, VideoOptions, frames_of_lists, frames_of_videos
+from ddl_d2.errors import DatasetError
 
 VIDEO_SETS: dict[str, Callable[[Lister, str | None, VideoOptions], list[Video]]] = {
     "ff": list_faceforensics,

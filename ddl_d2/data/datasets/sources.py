@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ddl_d2.config import ConfigError
 from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.ddl_i import SPLITS
-from ddl_d2.data.datasets.errors import DatasetError, DatasetReport
+from ddl_d2.data.datasets.errors import DatasetReport
 from ddl_d2.data.datasets.load import is_one_dataset, load_dataset, load_folder
+from ddl_d2.errors import ConfigError, DatasetError
 
 _FORM = 'a list of [name, root, weight], such as [["simswap", "/data/simswap", 2.0]]'
 _NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*")

@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ddl_d2.data.datasets.assemble import assemble
 from ddl_d2.data.datasets.columns import FrameColumns
-from ddl_d2.data.datasets.errors import DatasetError
 from ddl_d2.data.datasets.listing import Lister, is_within
-from ddl_d2.data.image_io import ImageReadError, count_frames, is_video
-from ddl_d2.data.video_io import spread_frames
+from ddl_d2.data.datasets.rows import assemble
+from ddl_d2.errors import DatasetError, ImageReadError
+from ddl_d2.io.image import count_frames, is_video
+from ddl_d2.io.video import spread_frames
 
 _UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _COUNTING_THREADS = 8

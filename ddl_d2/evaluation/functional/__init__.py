@@ -9,15 +9,14 @@ from ddl_d2.evaluation.functional.detection import (
 )
 from ddl_d2.evaluation.functional.localization import (
     EMPTY_SCORES,
-    binarize_map,
     double_f1_per_image,
     f1_iou_per_image,
     final_score,
     localization_metrics,
     pixel_counts,
-    quantize_map,
 )
 from ddl_d2.evaluation.functional.video import VIDEO_SCORES, scores_of_videos, video_score
+from ddl_d2.predictions.maps import binarize_map, quantize_map
 
 __all__ = [
     "EMPTY_SCORES",

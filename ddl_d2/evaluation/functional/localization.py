@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,39 +18,6 @@ from ddl_d2.evaluation.functional.detection import UndefinedMetricWarning
 
 EMPTY_SCORES = ("skip", "0", "1")
 """What a fake image with an empty forgery mask scores in M1 (see `localization_metrics`)."""
-
-
-def binarize_map(forgery_map: NDArray, threshold: float = 0.5) -> NDArray[np.bool_]:
-    """Forged pixels of a forgery map: probability > threshold, strictly.
-
-    Args:
-        forgery_map: H x W, float probabilities in [0, 1], or uint8 as stored, where v stands for v / 255. At the
-            default threshold a stored value is forged from 128 on (127.5 is the threshold itself).
-        threshold: in [0, 1).
-
-    Returns: bool H x W. Raises ValueError for another type.
-    """
-    if forgery_map.dtype == np.uint8:
-        return forgery_map > math.floor(threshold * 255)
-    if not np.issubdtype(forgery_map.dtype, np.floating):
-        raise ValueError(f"a forgery map is float in [0, 1] or uint8, not {forgery_map.dtype}")
-    return forgery_map > threshold
-
-
-def quantize_map(forgery_map: NDArray) -> NDArray[np.uint8]:
-    """A float forgery map (H x W in [0, 1]) as uint8, 255 times the probability rounded to nearest, halves down.
-
-    Halves go down so that `binarize_map` gives the same mask at threshold 0.5 before and after: a probability of
-    exactly 0.5 (127.5) is authentic both ways. Values outside [0, 1] are clipped; NaN raises ValueError.
-    """
-    if np.isnan(forgery_map).any():
-        raise ValueError("a forgery map contains NaN")
-    wide: NDArray[Any] = forgery_map.astype(np.float32 if forgery_map.dtype.itemsize <= 4 else np.float64)
-    wide *= 255
-    wide -= 0.5
-    np.ceil(wide, out=wide)
-    np.clip(wide, 0, 255, out=wide)
-    return wide.astype(np.uint8)
 
 
 def pixel_counts(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> tuple[int, int, int, int]:

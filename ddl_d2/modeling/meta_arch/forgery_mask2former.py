@@ -16,13 +16,14 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_se
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from ddl_d2.config import ConfigError
+from ddl_d2.errors import ConfigError
 from ddl_d2.layers.linear import use_fast_linear
-from ddl_d2.modeling.criterion import SetCriterion, Targets
-from ddl_d2.modeling.full_precision import keep_in_fp32
+from ddl_d2.modeling.backbone.full_precision import keep_in_fp32
 from ddl_d2.modeling.heads import ImageHead, score_from_map
-from ddl_d2.modeling.matcher import HungarianMatcher
-from ddl_d2.modeling.pictures import Size, forged_instances, normalized_batch, original_size, to_original
+from ddl_d2.modeling.mask2former.criterion import SetCriterion, Targets
+from ddl_d2.modeling.mask2former.matcher import HungarianMatcher
+from ddl_d2.modeling.postprocessing import Size, forged_instances, original_size, to_original
+from ddl_d2.modeling.preprocessing import normalized_batch
 
 # Scalars of painted masks held at once while queries are summed into a map (fp32: 16 MiB).
 _MAX_PAINTED = 4 * 2**20

@@ -19,15 +19,16 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from ddl_d2.config import ConfigError
+from ddl_d2.errors import ConfigError
 from ddl_d2.layers.grid import grid_max_pool
 from ddl_d2.layers.linear import use_fast_linear
-from ddl_d2.modeling.cross_stream import TwoStreamEncoder
-from ddl_d2.modeling.full_precision import keep_in_fp32
-from ddl_d2.modeling.lfdl_heads import FusionClassifier, PatchFusion, PatchHead, PixelHead
+from ddl_d2.modeling.backbone.full_precision import keep_in_fp32
+from ddl_d2.modeling.lfdl.heads import FusionClassifier, PatchFusion, PatchHead, PixelHead
+from ddl_d2.modeling.lfdl.pseudo_labels import label_locations, nose_cells
+from ddl_d2.modeling.lfdl.two_stream import TwoStreamEncoder
 from ddl_d2.modeling.losses import mean_of_known
-from ddl_d2.modeling.pictures import known_maps, map_output, stretched_batch, stretched_maps
-from ddl_d2.modeling.pseudo_labels import label_locations, nose_cells
+from ddl_d2.modeling.postprocessing import map_output
+from ddl_d2.modeling.preprocessing import known_maps, stretched_batch, stretched_maps
 
 MAPS = ("pixel", "patch")
 _REAL, _FAKE = 0, 1
@@ -50,7 +51,7 @@ class LFDL(nn.Module):
 
     Args:
         backbone: both streams.
-        patch_fusion, patch_head, pixel_head, classifier: see `lfdl_heads`.
+        patch_fusion, patch_head, pixel_head, classifier: see `modeling/lfdl/heads.py`.
         input_size: S. Neither it nor the shape of a picture changes a parameter.
         class_weight, patch_weight, pixel_weight: of the losses, all 1 in the released code.
         map_head: which head gives `forgery_map`, "pixel" or "patch".
@@ -58,7 +59,7 @@ class LFDL(nn.Module):
             teaching with their class only.
         pseudo_warmup: training steps (of Detectron2's `EventStorage`, so that a resumed run goes on counting) before
             that begins; real pictures, and those of known mask, teach locations from the first.
-        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `pictures.map_instances`.
+        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `postprocessing.map_instances`.
 
     Raises:
         ConfigError: an unknown `map_head`.

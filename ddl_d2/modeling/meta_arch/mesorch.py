@@ -1,7 +1,7 @@
 """MITL, the second half of system S2: Mesorch, which looks for forged pixels between the fine and the coarse.
 
 "Mesoscopic Insights: Orchestrating Multi-scale & Hybrid Architecture for Image Manipulation Localization" (AAAI 2025),
-and Mesorch-P, its pruned variant, in the reading of the released code. Published checkpoints: `mesorch_weights.py`.
+and Mesorch-P, its pruned variant, in the reading of the released code. Published checkpoints: `checkpoint/mesorch_names.py`.
 
 Shapes: `B` pictures, `C` channels, `S` the side of the network's input, `M` maps.
 """
@@ -16,16 +16,17 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddl_d2.config import ConfigError
+from ddl_d2.errors import ConfigError
 from ddl_d2.layers.dct import LOW_PASSES, split, stretch_to_unit
 from ddl_d2.layers.linear import use_fast_linear
-from ddl_d2.modeling.frequency_encoders import FrequencyEncoders, build_encoder
-from ddl_d2.modeling.full_precision import keep_in_fp32
+from ddl_d2.modeling.backbone.full_precision import keep_in_fp32
+from ddl_d2.modeling.backbone.mix_transformer import FEATURES
 from ddl_d2.modeling.heads import score_from_map
 from ddl_d2.modeling.losses import mean_of_known, sigmoid_bce
-from ddl_d2.modeling.mesorch_maps import MapGate, MapHead
-from ddl_d2.modeling.mix_transformer import FEATURES
-from ddl_d2.modeling.pictures import known_maps, map_output, stretched_batch, stretched_maps
+from ddl_d2.modeling.mesorch.encoders import FrequencyEncoders, build_encoder
+from ddl_d2.modeling.mesorch.maps import MapGate, MapHead
+from ddl_d2.modeling.postprocessing import map_output
+from ddl_d2.modeling.preprocessing import known_maps, stretched_batch, stretched_maps
 
 _DIVISIBILITY = 32
 
@@ -49,7 +50,7 @@ class Mesorch(nn.Module):
         input_size: S, a multiple of 32.
         frequency_cut, low_pass: `cut` and `low_pass` of `layers.dct.split`.
         image_score: rule of `score_from_map`.
-        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `pictures.map_instances`.
+        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `postprocessing.map_instances`.
 
     Raises:
         ConfigError: a size or a low-pass that is not possible.

@@ -1,7 +1,7 @@
 """System S3's network: an encoder that detects, and Swin-Unet's decoder that localizes.
 
 Made for training without forged samples ("Multi-part local-displacement self-blending", Scientific Reports 2025): its
-forgeries, with soft masks, come from `data/forgery`; this file knows nothing of where a mask comes from.
+forgeries, with soft masks, come from `forging`; this file knows nothing of where a mask comes from.
 
 Shapes: `B` pictures, `C` channels of the deepest map F (stride 32), `N` its h · w places, `H, W` pixels of the padded
 batch.
@@ -19,9 +19,9 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from ddl_d2.config import ConfigError
+from ddl_d2.errors import ConfigError
 from ddl_d2.layers.linear import use_fast_linear
-from ddl_d2.modeling.full_precision import keep_in_fp32
+from ddl_d2.modeling.backbone.full_precision import keep_in_fp32
 from ddl_d2.modeling.heads import valid_average
 from ddl_d2.modeling.losses import (
     feature_similarity,
@@ -31,8 +31,9 @@ from ddl_d2.modeling.losses import (
     pool_valid,
     printed_similarity,
 )
-from ddl_d2.modeling.pictures import groups_of_one_size, known_maps, map_output, normalized_batch, true_map
-from ddl_d2.modeling.unet_decoder import SwinUNetDecoder
+from ddl_d2.modeling.postprocessing import map_output
+from ddl_d2.modeling.preprocessing import groups_of_one_size, known_maps, normalized_batch, true_map
+from ddl_d2.modeling.swin_unet.decoder import SwinUNetDecoder
 
 DIVERSITIES = ("features", "printed", "none")
 _REAL, _FAKE = 0, 1
@@ -53,7 +54,7 @@ class SwinUNet(nn.Module):
         class_weight, map_weight, diversity_weight: α, β, γ.
         diversity: what L_m compares between places: "features" of F (cosines times `tau`, as the text says; then P_m is
             taught by the ground truth directly), the "printed" products of P_m, or "none".
-        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `pictures.map_instances`.
+        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `postprocessing.map_instances`.
 
     Raises:
         ConfigError: an unknown `diversity`.

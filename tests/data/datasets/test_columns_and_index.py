@@ -6,9 +6,9 @@ import pickle
 
 import numpy as np
 import pytest
-from dataset_folders import LAYOUT_A, ROWS_A, rows_of, touch
 
 from ddl_d2.data.datasets import DatasetColumns, load_dataset, load_folder
+from tests.data.datasets.dataset_folders import LAYOUT_A, ROWS_A, rows_of, touch
 
 # Columns.
 

@@ -4,9 +4,10 @@ import json
 import os
 
 import pytest
-from dataset_folders import LAYOUT_A, ROWS_A, rows_of, touch
 
-from ddl_d2.data.datasets import DatasetError, find_splits, load_dataset, load_folder
+from ddl_d2.data.datasets import find_splits, load_dataset, load_folder
+from ddl_d2.errors import DatasetError
+from tests.data.datasets.dataset_folders import LAYOUT_A, ROWS_A, rows_of, touch
 
 # Layouts.
 

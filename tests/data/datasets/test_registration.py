@@ -3,12 +3,13 @@
 import os
 
 import pytest
-from dataset_folders import rows_of, touch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ddl_d2.config import add_ddl_config
-from ddl_d2.data.datasets import DatasetError, load_dataset, register_all_ddl, register_datasets
+from ddl_d2.config.defaults import add_ddl_config
+from ddl_d2.data.datasets import load_dataset, register_all_ddl, register_datasets
+from ddl_d2.errors import DatasetError
+from tests.data.datasets.dataset_folders import rows_of, touch
 
 
 def config(**values):

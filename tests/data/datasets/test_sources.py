@@ -6,15 +6,15 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from dataset_folders import LAYOUT_A, ROWS_A, rows_of, touch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 
-from ddl_d2.config import ConfigError, add_ddl_config
+from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data.build import build_train_loader, training_rows
-from ddl_d2.data.datasets import DatasetError, register_datasets
+from ddl_d2.data.datasets import load_config, register_datasets
 from ddl_d2.data.datasets.sources import Source, parse_sources, weights_by_dataset
-from ddl_d2.engine.setup import load_config
+from ddl_d2.errors import ConfigError, DatasetError
+from tests.data.datasets.dataset_folders import LAYOUT_A, ROWS_A, rows_of, touch
 
 
 @pytest.fixture(autouse=True)

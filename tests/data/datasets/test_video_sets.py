@@ -6,21 +6,15 @@ import json
 import pickle
 
 import pytest
-from dataset_folders import touch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 
-from ddl_d2.config import add_ddl_config
-from ddl_d2.data.datasets import (
-    DatasetError,
-    FrameColumns,
-    VideoOptions,
-    load_dataset,
-    load_video_set,
-    register_datasets,
-)
+from ddl_d2.config.defaults import add_ddl_config
+from ddl_d2.data.datasets import FrameColumns, VideoOptions, load_dataset, load_video_set, register_datasets
 from ddl_d2.data.datasets.check import check_row
-from ddl_d2.data.ground_truth import read_forgery_mask
+from ddl_d2.data.targets import read_forgery_mask
+from ddl_d2.errors import DatasetError
+from tests.data.datasets.dataset_folders import touch
 from tests.video_files import write_mask_video, write_video
 
 TWO = VideoOptions(frames_per_video=2)

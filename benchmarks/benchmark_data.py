@@ -1,0 +1,443 @@
+#!/usr/bin/env python3
+"""Time this project's mapper against the usual Detectron2 mapper that does the same with the same random draws.
+
+    python benchmarks/benchmark_data.py                                # pictures made for the purpose, 1024 x 1024
+    python benchmarks/benchmark_data.py --dataset datasets/ddl_i --split train --count 32
+    python benchmarks/benchmark_data.py --mask-bits 8 --allocator default --rounds 15 --json data.json
+
+The usual mapper: `detection_utils.read_image` (Pillow), `T.ResizeTransform`, `T.CropTransform`, `T.HFlipTransform` and
+Point-Rend's `ColorAugSSDTransform`, the mask by `apply_segmentation` (nearest neighbour), `BitMasks`. It is handed its
+draws, while ours draws as it is timed; but each crop that ours has drawn it checks for its classes by `np.unique`, as
+`T.RandomCrop_CategoryAreaConstraint` does (which would draw ten for every real picture, where ours draws one).
+
+Before anything is timed, both are compared: equal shapes, pictures equal to two grey levels before the colours (which
+round twice in the usual way), masks equal when the usual mapper, too, resizes them by area. Prints processor
+milliseconds per picture on one thread, in turns in one process, the stages of both, and the pictures per second of the
+training loader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cv2
+import numpy as np
+import torch
+from _usual_mapper import Row, draw_plan, forgery_mask, stage_of, usual_mapper
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from PIL import Image
+from tabulate import tabulate
+
+from ddl_d2.cli.common import cli_errors
+from ddl_d2.data import mapper as our_code
+from ddl_d2.data.build import TrainLoader, seeded
+from ddl_d2.data.datasets import load_config, load_dataset
+from ddl_d2.data.mapper import ForgeryDatasetMapper
+from ddl_d2.data.samplers import TrainingSampler
+from ddl_d2.data.targets import forgery_mask_to_instances
+from ddl_d2.data.transforms.photometric import PhotometricDistortion
+from ddl_d2.io.atomic import write_json
+from ddl_d2.io.image import read_image, write_png
+from ddl_d2.utils.malloc import keep_freed_memory
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs" / "Base-Mask2Former.yaml"
+TASKS = ("train, fake", "train, real", "test")
+TARGET = 2.5
+ROUNDING = 2  # grey levels: PyTorch and Pillow round once for each axis
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", type=Path, metavar="ROOT", help="a data set; default: pictures made for this")
+    parser.add_argument("--split", help="part of the data set, such as train; default: all of it")
+    parser.add_argument("--config-file", type=Path, default=CONFIG, help="its INPUT keys are used (%(default)s)")
+    parser.add_argument("--count", type=int, default=16, help="pictures of each label (%(default)s)")
+    parser.add_argument("--size", type=int, default=1024, help="side of the pictures made, in pixels (%(default)s)")
+    parser.add_argument("--mask-bits", type=int, choices=(1, 8), default=1, help="of the masks made (%(default)s)")
+    parser.add_argument(
+        "--allocator",
+        choices=("kept", "default"),
+        default="kept",
+        help="freed memory is kept for both mappers, as tools/train_net.py does, or glibc's habits left alone, which "
+        "cost the usual mapper more (%(default)s)",
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="turns of every candidate (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
+    return parser
+
+
+# Pictures.
+
+
+def made_pictures(folder: Path, count: int, size: int, mask_bits: int) -> list[Row]:
+    """`count` real and `count` fake rows: JPEGs of quality 90 from scikit-image's photographs, elliptic masks."""
+    from skimage import data
+
+    photographs = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
+    rng = np.random.default_rng(0)
+    rows = []
+    for index in range(count):
+        picture = _mosaic(photographs, size, rng)
+        mask = _ellipse(size, rng)
+        for label, name in enumerate(("real", "fake")):
+            path = folder / name / f"{index}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shown = np.where(mask[:, :, None], 255 - picture, picture) if label else picture
+            Image.fromarray(shown).save(path, quality=90)
+            rows.append({"file_name": str(path), "image_id": f"{name}/{path.name}", "is_fake": label})
+        mask_path = folder / "masks" / f"{index}.png"
+        write_png(mask_path, mask if mask_bits == 1 else mask * np.uint8(255))
+        rows[-1] = {**rows[-1], "mask_file_name": str(mask_path)}
+    return rows
+
+
+def _mosaic(photographs: Sequence[np.ndarray], size: int, rng: np.random.Generator) -> np.ndarray:
+    """size x size x 3 from four photographs side by side, each a little enlarged: detail as in a photograph."""
+    half = -(-size // 2)
+    tiles = []
+    for number in rng.permutation(len(photographs)):
+        photograph = Image.fromarray(photographs[number])
+        scale = half / min(photograph.size) * rng.uniform(1, 1.2)
+        width, height = (max(half, round(side * scale)) for side in photograph.size)
+        enlarged = np.asarray(photograph.resize((width, height), Image.Resampling.BICUBIC))
+        tiles.append(enlarged[:half, :half, :: int(rng.choice([-1, 1]))])
+    return np.ascontiguousarray(np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:])])[:size, :size])
+
+
+def _ellipse(size: int, rng: np.random.Generator) -> np.ndarray:
+    """bool size x size: a region of a tenth to a third of the picture."""
+    mask = np.zeros((size, size), np.uint8)
+    centre, axes = rng.uniform(0.4, 0.6, 2) * size, rng.uniform(0.18, 0.32, 2) * size
+    cv2.ellipse(mask, (tuple(centre), tuple(2 * axes), rng.uniform(0, 180)), 1, -1)
+    return mask.astype(bool)
+
+
+def dataset_pictures(root: Path, split: str | None, count: int) -> list[Row]:
+    """The first `count` real and fake pictures of a data set; fakes without a mask are left out."""
+    rows, _ = load_dataset(root, split, fake_without_mask="skip")
+    chosen: dict[int, list[Row]] = {0: [], 1: []}
+    for row in rows:
+        if len(chosen.get(row.get("is_fake", -1), range(count))) < count:
+            chosen[row["is_fake"]].append(row)
+    if not (chosen[0] and chosen[1]):
+        raise OSError(f"{root}: real and fake pictures (with masks) are needed to train on")
+    return chosen[0] + chosen[1]
+
+
+# Our mapper, step by step.
+
+
+class Stages:
+    """Seconds of processor time by the name of the stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        self.seconds[name] += time.process_time() - start
+
+
+def our_stages(mapper: ForgeryDatasetMapper, row: Row, seed: int, stage: Callable[[str], Any]) -> dict:
+    """The steps of `ForgeryDatasetMapper`, one by one, to be timed. Drawing a crop counts to the masks."""
+    result = dict(row)
+    with stage("decode"):
+        image = read_image(row["file_name"])
+    given = T.AugInput(image)
+    if mapper.is_train:
+        with stage("mask decode"):
+            given.sem_seg = forgery_mask(row, image).view(np.uint8)
+    with seeded(0, seed):
+        for augmentation in mapper.augmentations.augs:
+            colour = isinstance(augmentation, PhotometricDistortion)
+            with stage("colour" if colour else "mask transforms, instances"):
+                transform = augmentation.get_transform(*_arguments(augmentation, given))
+            with stage(stage_of(transform)):
+                given.image = transform.apply_image(given.image)
+            if given.sem_seg is not None:
+                with stage("mask transforms, instances"):
+                    given.sem_seg = transform.apply_segmentation(given.sem_seg)
+    with stage("tensor"):
+        result["image"] = our_code._to_tensor(given.image)
+    if given.sem_seg is not None:
+        with stage("mask transforms, instances"):
+            mask = np.array(given.sem_seg, dtype=bool, order="C")
+            result["forgery_mask"] = torch.from_numpy(mask)
+            result["instances"] = forgery_mask_to_instances(mask)
+    return result
+
+
+def _arguments(augmentation: T.Augmentation, given: T.AugInput) -> list[Any]:
+    names = augmentation.input_args or ("image",)
+    return [getattr(given, name) for name in names]
+
+
+# Comparing before timing.
+
+
+def compare(mapper: ForgeryDatasetMapper, row: Row, seed: int) -> dict[str, float]:
+    """How far the two mappers lie apart on one picture."""
+    plan = draw_plan(mapper, row, seed)
+    with seeded(0, seed):
+        mine = mapper(row)
+    theirs = usual_mapper(row, plan.usual, mapper.is_train, lambda _: mock.MagicMock())
+    found = {"shapes_differ": float(mine["image"].shape != theirs["image"].shape)}
+    if found["shapes_differ"]:
+        return found
+    plain = [_without_colour(row, transforms) for transforms in plan]
+    found["max_before_colour"], found["mean_before_colour"] = _difference(*plain)
+    found["max_after_colour"], found["mean_after_colour"] = _difference(mine["image"].numpy(), theirs["image"].numpy())
+    if mapper.is_train:
+        by_area = _mask_by_area(row, plan.usual)
+        found["mask_pixels_differ"] = float((mine["forgery_mask"].numpy() != by_area).mean())
+        found["mask_pixels_differ_from_nearest"] = float(
+            (mine["forgery_mask"] != theirs["forgery_mask"]).float().mean()
+        )
+    return found
+
+
+def _without_colour(row: Row, transforms: Sequence[T.Transform]) -> np.ndarray:
+    image = read_image(row["file_name"])
+    for transform in transforms:
+        if stage_of(transform) in ("resize", "crop, flip"):
+            image = transform.apply_image(image)
+    return image
+
+
+def _mask_by_area(row: Row, transforms: Sequence[T.Transform]) -> np.ndarray:
+    """The mask by Detectron2's transforms, but resized as a picture of 0 and 255 and cut at one half."""
+    mask = forgery_mask(row, read_image(row["file_name"])).astype(np.uint8)
+    for transform in transforms:
+        if isinstance(transform, T.ResizeTransform):
+            mask = (transform.apply_image(mask * np.uint8(255)) >= 128).astype(np.uint8)
+        else:
+            mask = transform.apply_segmentation(mask)
+    return mask == 1
+
+
+def _difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    distance = np.abs(first.astype(np.int16) - second)
+    return float(distance.max()), float(distance.mean())
+
+
+def compare_all(mappers: Mapping[str, ForgeryDatasetMapper], rows: Mapping[str, list[Row]], rounds: int) -> dict:
+    """The largest of each figure of `compare` (of a mean, the mean) over all tasks, and the verdict."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for task, mapper in mappers.items():
+        for number in range(min(rounds, 3)):
+            for index, row in enumerate(rows[task]):
+                for name, value in compare(mapper, row, _seed(number, index)).items():
+                    found[name].append(value)
+    checks: dict[str, Any] = {
+        name: statistics.fmean(values) if name.startswith("mean") or "nearest" in name else max(values)
+        for name, values in found.items()
+    }
+    checks["compared"] = len(found["shapes_differ"])
+    checks["shapes_equal"] = not checks.pop("shapes_differ")
+    checks["pictures_equal"] = checks["shapes_equal"] and checks["max_before_colour"] <= ROUNDING
+    checks["masks_equal"] = checks["shapes_equal"] and checks["mask_pixels_differ"] == 0
+    return checks
+
+
+# Timing.
+
+
+def _seed(number: int, index: int) -> int:
+    return 1000 * number + index
+
+
+def measure(mappers: Mapping[str, ForgeryDatasetMapper], rows: Mapping[str, list[Row]], rounds: int) -> dict:
+    """{(task, candidate): milliseconds per picture of each round}; round 0 warms up and does not count.
+
+    In a round each candidate goes once through all pictures, as in a loader: picture by picture, the one would pay for
+    the memory that the other has just given back to the system.
+    """
+    times: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for number in range(rounds + 1):
+        for task, mapper in mappers.items():
+            seeds = [_seed(number, index) for index in range(len(rows[task]))]
+            plans = [draw_plan(mapper, row, seed) for row, seed in zip(rows[task], seeds, strict=True)]
+            start = time.process_time()
+            for row, plan in zip(rows[task], plans, strict=True):
+                usual_mapper(row, plan.usual, mapper.is_train, _unwatched)
+            middle = time.process_time()
+            for row, seed in zip(rows[task], seeds, strict=True):
+                with seeded(0, seed):
+                    mapper(row)
+            end = time.process_time()
+            for name, seconds in (("usual", middle - start), ("ddl_d2", end - middle)):
+                if number:
+                    times[task, name].append(1000 * seconds / len(rows[task]))
+    return dict(times)
+
+
+@contextmanager
+def _unwatched(_: str) -> Iterator[None]:
+    yield
+
+
+def measure_stages(mappers: Mapping[str, ForgeryDatasetMapper], rows: Mapping[str, list[Row]], rounds: int) -> dict:
+    """{task: {candidate: {stage: milliseconds per picture}}}, the medians over the rounds."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for number in range(rounds + 1):
+        for task, mapper in mappers.items():
+            watches = {"usual": Stages(), "ddl_d2": Stages()}
+            plans = [draw_plan(mapper, row, _seed(number, index)) for index, row in enumerate(rows[task])]
+            for row, plan in zip(rows[task], plans, strict=True):
+                usual_mapper(row, plan.usual, mapper.is_train, watches["usual"])
+            for index, row in enumerate(rows[task]):
+                our_stages(mapper, row, _seed(number, index), watches["ddl_d2"])
+            for name, watch in watches.items():
+                for stage, seconds in watch.seconds.items():
+                    kept = found.setdefault(task, {}).setdefault(name, {}).setdefault(stage, [])
+                    kept.extend([1000 * seconds / len(rows[task])] if number else [])
+    return {
+        task: {name: {stage: statistics.median(v) for stage, v in stages.items()} for name, stages in names.items()}
+        for task, names in found.items()
+    }
+
+
+def measure_loader(mapper: ForgeryDatasetMapper, rows: list[Row], rounds: int, batch: int = 8) -> float:
+    """Pictures per second of processor time of the whole training loader, in this process."""
+    sampler = TrainingSampler(len(rows), seed=0)
+    batches = iter(TrainLoader(rows, mapper=mapper, sampler=sampler, total_batch_size=batch))
+    next(batches)
+    seconds = []
+    for _ in range(rounds):
+        start = time.process_time()
+        next(batches)
+        seconds.append(time.process_time() - start)
+    return batch / statistics.median(seconds)
+
+
+def report(checks: dict, times: dict, stages: dict, loader: float) -> dict:
+    """All figures, as they go to the JSON file."""
+    tasks = {}
+    for task in TASKS:
+        ratios = [usual / ours for usual, ours in zip(times[task, "usual"], times[task, "ddl_d2"], strict=True)]
+        tasks[task] = {
+            "ms": {name: statistics.median(times[task, name]) for name in ("usual", "ddl_d2")},
+            "ms_minimum": {name: min(times[task, name]) for name in ("usual", "ddl_d2")},
+            "ratio": statistics.median(ratios),
+            "stages_ms": stages[task],
+        }
+    both = [tasks["train, fake"]["ms"], tasks["train, real"]["ms"]]
+    training = {name: sum(ms[name] for ms in both) / 2 for name in ("usual", "ddl_d2")}
+    return {
+        "machine": f"{platform.machine()}, torch {torch.__version__}, 1 thread",
+        "load_average": os.getloadavg()[0],
+        "checks": checks,
+        "tasks": tasks,
+        "ratios": {
+            "train": training["usual"] / training["ddl_d2"],
+            **{task: tasks[task]["ratio"] for task in TASKS},
+        },
+        "target_ratio": TARGET,
+        "pictures_per_second_per_core": {
+            "train": 1000 / training["ddl_d2"],
+            "train, usual": 1000 / training["usual"],
+            "test": 1000 / tasks["test"]["ms"]["ddl_d2"],
+            "test, usual": 1000 / tasks["test"]["ms"]["usual"],
+            "train loader": loader,
+        },
+    }
+
+
+def tables(figures: dict) -> str:
+    """What is printed."""
+    rows = []
+    for task, found in figures["tasks"].items():
+        for name in ("usual", "ddl_d2"):
+            ms = found["ms"][name]
+            text = f"{ms:.2f} ({found['ms_minimum'][name]:.2f})"
+            rows.append([task, name, text, f"{1000 / ms:.0f}", f"{found['ratio']:.2f}x" if name == "ddl_d2" else ""])
+    heads = ["task", "mapper", "ms/picture", "pictures/s/core", "faster"]
+    stages = [
+        [task, stage, *(f"{found['stages_ms'][name].get(stage, 0):.2f}" for name in ("usual", "ddl_d2"))]
+        for task, found in figures["tasks"].items()
+        for stage in dict.fromkeys([*found["stages_ms"]["usual"], *found["stages_ms"]["ddl_d2"]])
+    ]
+    speed = figures["pictures_per_second_per_core"]
+    return "\n".join(
+        [
+            tabulate(rows, headers=heads, disable_numparse=True),
+            "",
+            tabulate(stages, headers=["task", "stage", "usual ms", "ddl_d2 ms"], disable_numparse=True),
+            "",
+            f"train loader (half real, half fake): {speed['train loader']:.0f} pictures/s/core",
+            f"training, fakes and reals together: {figures['ratios']['train']:.2f} times the usual mapper; "
+            f"testing: {figures['ratios']['test']:.2f} (target {TARGET})",
+        ]
+    )
+
+
+def run(cfg: CfgNode, pictures: list[Row], rounds: int) -> dict:
+    """Compare, then measure."""
+    rows = {
+        "train, fake": [row for row in pictures if row["is_fake"] == 1],
+        "train, real": [row for row in pictures if row["is_fake"] == 0],
+        "test": pictures,
+    }
+    train, test = ForgeryDatasetMapper(cfg, True), ForgeryDatasetMapper(cfg, False)
+    mappers = dict(zip(TASKS, (train, train, test), strict=True))
+    checks = compare_all(mappers, rows, rounds)
+    print(
+        f"{checks['compared']} pictures compared: shapes equal {checks['shapes_equal']}; before the colours at most "
+        f"{checks.get('max_before_colour', -1):.0f} apart (mean {checks.get('mean_before_colour', -1):.5f}), after "
+        f"them {checks.get('max_after_colour', -1):.0f} (mean {checks.get('mean_after_colour', -1):.3f}); masks equal "
+        f"{checks['masks_equal']}, from nearest-neighbour ones {checks.get('mask_pixels_differ_from_nearest', -1):.3%} "
+        "of the pixels differ"
+    )
+    if not (checks["pictures_equal"] and checks["shapes_equal"]):
+        raise SystemExit("error: the two mappers do not give the same pictures, so their times mean nothing")
+    times = measure(mappers, rows, rounds)
+    stages = measure_stages(mappers, rows, min(rounds, 5))
+    return report(checks, times, stages, measure_loader(train, pictures, rounds))
+
+
+@cli_errors()
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if min(args.rounds, args.count) < 1 or args.size < 64:
+        parser.error("--rounds and --count must be at least 1, --size at least 64")
+    random.seed(0)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    if args.allocator == "kept":
+        keep_freed_memory()
+    cfg = load_config(args.config_file)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.dataset is None:
+            pictures = made_pictures(Path(folder), args.count, args.size, args.mask_bits)
+        else:
+            pictures = dataset_pictures(args.dataset, args.split, args.count)
+        print(f"{platform.machine()}, 1 thread, torch {torch.__version__}, load average {os.getloadavg()[0]:.1f}")
+        figures = run(cfg, pictures, args.rounds)
+    figures["allocator"] = args.allocator
+    print(tables(figures))
+    if args.json is not None:
+        write_json(args.json, figures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,411 @@
+#!/usr/bin/env python3
+"""Time ForgeryMask2Former against Hugging Face transformers' Mask2Former: same weights, pictures and output.
+
+    python benchmarks/benchmark_model.py                                   # inference and training on a CPU, 512 x 512
+    python benchmarks/benchmark_model.py --mode inference --size 512x512 512x1024 --dtype float32 bfloat16
+    python benchmarks/benchmark_model.py --mode training --backbone resnet50 --size 256x256 --profile
+    python benchmarks/benchmark_model.py --device cuda --dtype bfloat16 --peer-dtype float32 bfloat16
+    python benchmarks/benchmark_model.py --mode inference --memory --size 3648x5472 --no-peer
+    python benchmarks/benchmark_model.py --quiet 600 --json result.json
+
+Inference is from pixels to the forgery map at the same size; the peer's map is painted as the published code does.
+Training is forward, backward, gradient clipping and AdamW, one target mask per picture. Before anything is timed, both
+must give the same logits and masks, and in training about the same first loss (the loss looks at random points).
+
+Every candidate is a process of its own, since the C library reads its allocator's settings at the start. They take
+turns, one computing at a time, so that a busy machine slows all alike. The peer runs with glibc's default allocator
+and "tuned", that is keeping freed memory, as ddl_d2's own tools do (see ddl_d2/utils/malloc.py). Printed are medians
+in milliseconds, the minimum in brackets, and the peer's time divided by ours, of medians and, in brackets, of minima.
+OpenMP's threads wait for each other by spinning: if other programs want the same cores, times grow tenfold. Then use
+--quiet, or OMP_WAIT_POLICY=PASSIVE, with which all candidates are about 15 to 30 % slower, but steady.
+
+Exit code 1: the two models do not compute the same, or a process died.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from ddl_d2.io.atomic import write_json
+
+WORKER = Path(__file__).with_name("_worker.py")
+ALLOCATORS = {
+    "default": {},
+    "tuned": {
+        "MALLOC_TOP_PAD_": "268435456",
+        "MALLOC_MMAP_THRESHOLD_": "1073741824",
+        "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    },
+}
+WARM_UP_ROUNDS = 2
+DTYPES = ("float32", "bfloat16")
+# Allowed differences, as shares of the range of the peer's values (see `differences`). In fp32 a query may differ more
+# whose attention mask has a pixel so close to the threshold that rounding decides; the other queries, and the map, see
+# a little of that. In bf16 it happens to all queries.
+FLOAT32_LIMITS = {"most": 1e-4, "maximum": 1e-2}
+FLOAT32_MAP_LIMITS = {"maximum": 1e-2}
+BFLOAT16_LIMITS = {"mean": 0.1}
+# Share of the loss.
+LOSS_TOLERANCE = 0.05
+# Per cent of all cores, in use by others.
+BUSY = 10.0
+
+
+class BenchmarkError(Exception):
+    """A process died, or the models are not equal."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--backbone", nargs="+", choices=["resnet50", "swin_tiny"], default=["resnet50", "swin_tiny"])
+    add("--mode", nargs="+", choices=["inference", "training"], default=["inference", "training"])
+    add("--size", nargs="+", type=parse_size, default=[(512, 512)], metavar="HxW", help="multiples of 32, from 64")
+    add("--batch", type=int, help="pictures (default: 1 in inference, 2 in training)")
+    add("--queries", type=int, default=100, help="queries of the decoder (default 100)")
+    add("--dtype", nargs="+", choices=DTYPES, default=["float32"], help="ours; bfloat16 is by autocast")
+    add("--device", choices=["cpu", "cuda"], default="cpu")
+    add("--own-allocator", nargs="+", choices=["kept", "default"], default=["kept"],
+        help="ours: keeping freed memory as the tools do, or glibc's default")  # fmt: skip
+    add("--fp32-stride", type=int, default=32,
+        help="in bfloat16, the backbone's layers kept in fp32: TEST.FP32_STRIDE (default 32, all)")  # fmt: skip
+    add("--compile", action="store_true", help="ours under torch.compile")
+    add("--peer", action=argparse.BooleanOptionalAction, help="transformers (default: if it is installed)")
+    add("--peer-dtype", nargs="+", choices=DTYPES, default=["float32"], help="the peer's")
+    add("--allocator", nargs="+", choices=list(ALLOCATORS),
+        help="the peer's (default: both on a CPU, default on a GPU)")  # fmt: skip
+    add("--rounds", type=int, default=7, help="turns of every candidate that count (default 7)")
+    add("--threads", type=int, help="CPU threads (default: PyTorch's)")
+    add("--quiet", type=float, default=0.0, metavar="SECONDS",
+        help="before each turn wait till others leave the cores alone, SECONDS at most for a table")  # fmt: skip
+    add("--profile", action="store_true", help="also the milliseconds of our stages")
+    add("--memory", action="store_true", help="peak memory of one run instead of times")
+    add("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    return parser
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    numbers = text.split("x")
+    if len(numbers) != 2 or not all(number.isdigit() and int(number) > 0 for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text}: expected HEIGHTxWIDTH, e.g. 512x1024")
+    height, width = map(int, numbers)
+    if height % 32 or width % 32 or min(height, width) < 64:
+        raise argparse.ArgumentTypeError(f"{text}: both must be multiples of 32 (so that no model pads), from 64")
+    return height, width
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    for name in ("rounds", "queries", "batch", "threads"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch sees no GPU (python -c 'import torch; print(torch.cuda.is_available())')")
+    if arguments.profile and arguments.compile:
+        parser.error("--profile cannot look into what --compile makes: choose one")
+    if arguments.quiet and importlib.util.find_spec("psutil") is None:
+        parser.error("--quiet needs psutil: pip install -e '.[bench]'")
+    if arguments.peer is not False and importlib.util.find_spec("transformers") is None:
+        message = "transformers is not installed; for the peer: pip install -e '.[bench]'"
+        if arguments.peer:
+            parser.error(message)
+        print(f"note: {message}", file=sys.stderr)
+        arguments.peer = False
+    arguments.peer = arguments.peer is not False
+    if arguments.allocator is None:
+        arguments.allocator = list(ALLOCATORS) if arguments.device == "cpu" else ["default"]
+    return arguments
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """`model` ddl_d2 or transformers; `allocator` kept, default or tuned."""
+
+    model: str
+    dtype: str
+    allocator: str
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.dtype}" + ("" if self.allocator == "kept" else f", {self.allocator} malloc")
+
+    @property
+    def ours(self) -> bool:
+        return self.model == "ddl_d2"
+
+
+def list_candidates(arguments: argparse.Namespace) -> list[Candidate]:
+    """Ours first: the first writes the weights for all."""
+    found = [Candidate("ddl_d2", *pair) for pair in itertools.product(arguments.dtype, arguments.own_allocator)]
+    if arguments.peer:
+        pairs = itertools.product(arguments.peer_dtype, arguments.allocator)
+        found += [Candidate("transformers", *pair) for pair in pairs]
+    return found
+
+
+class Process:
+    """One candidate's process, and what it is asked."""
+
+    def __init__(self, candidate: Candidate, threads: int | None):
+        self.candidate = candidate
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        environment |= ALLOCATORS.get(candidate.allocator, {})
+        if threads:
+            environment["OMP_NUM_THREADS"] = str(threads)
+        self.process = subprocess.Popen(
+            [sys.executable, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def ask(self, do: str, **what) -> dict:
+        try:
+            print(json.dumps({"do": do, **what}), file=self.process.stdin, flush=True)
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            code = self.process.wait()
+            raise BenchmarkError(f"the process of {self.candidate} died at '{do}' with exit code {code} (see above)")
+        return json.loads(answer)
+
+    def build(self, job: dict, compile: bool = False) -> dict:
+        candidate = self.candidate
+        return self.ask("build", **job, candidate=candidate.model, dtype=candidate.dtype,
+                        compile=compile and candidate.ours, keep_memory=candidate.allocator == "kept")  # fmt: skip
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(arguments: argparse.Namespace, mode: str, backbone: str, size: tuple[int, int]) -> dict:
+    """All figures of one table."""
+    batch = arguments.batch or (2 if mode == "training" else 1)
+    result = {
+        "mode": mode, "backbone": backbone, "height": size[0], "width": size[1], "batch": batch,
+        "queries": arguments.queries, "load_average": os.getloadavg()[0],
+    }  # fmt: skip
+    job = {key: result[key] for key in ("mode", "backbone", "height", "width", "batch", "queries")}
+    job |= {"device": arguments.device, "threads": arguments.threads, "fp32_stride": arguments.fp32_stride}
+    processes = [Process(candidate, arguments.threads) for candidate in list_candidates(arguments)]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            job["weights"] = f"{folder}/weights.pth"
+            if arguments.memory:
+                write_weights(processes[0].candidate, job)
+            for process in processes:
+                result["machine"] = process.build(job, compile=arguments.compile)
+            if arguments.memory:
+                return result | {"memory": [{"candidate": str(p.candidate), **p.ask("memory")} for p in processes]}
+            result["equality"] = check_equality(processes, Path(folder))
+        result["candidates"] = take_turns(processes, arguments.rounds, arguments.quiet)
+        if mode == "training":
+            check_losses(result["candidates"])
+        if arguments.profile:
+            own = [p for p in processes if p.candidate.ours]
+            result["profile"] = {str(p.candidate): p.ask("profile", rounds=arguments.rounds)["stages"] for p in own}
+    finally:
+        for process in processes:
+            process.close()
+    return result
+
+
+def write_weights(candidate: Candidate, job: dict) -> None:
+    """In a process that is not measured: to make them, it runs the backbone, and may keep that memory."""
+    process = Process(candidate, job["threads"])
+    try:
+        process.build(job)
+    finally:
+        process.close()
+
+
+def take_turns(processes: list[Process], rounds: int, patience: float) -> list[dict]:
+    """Time all candidates, one round after the other; wait `patience` seconds in all for a quiet machine."""
+    rows = [{"candidate": str(p.candidate), "ours": p.candidate.ours, "dtype": p.candidate.dtype,
+             "allocator": p.candidate.allocator, "ms": [], "first_loss": None} for p in processes]  # fmt: skip
+    for number in range(WARM_UP_ROUNDS + rounds):
+        for process, row in zip(processes, rows, strict=True):
+            patience = wait_for_quiet(patience)
+            answer = process.ask("step")
+            if number == 0:
+                row["first_loss"] = answer["loss"]
+            if number >= WARM_UP_ROUNDS:
+                row["ms"].append(answer["ms"])
+    for row in rows:
+        row |= {"median": statistics.median(row["ms"]), "minimum": min(row["ms"])}
+    for row in rows:
+        if not row["ours"]:
+            row["ratio"] = {own["candidate"]: row["median"] / own["median"] for own in rows if own["ours"]}
+            row["ratio_of_minima"] = {own["candidate"]: row["minimum"] / own["minimum"] for own in rows if own["ours"]}
+    return rows
+
+
+def wait_for_quiet(patience: float) -> float:
+    """Wait while others compute, `patience` seconds at most; -> the seconds of patience left."""
+    while patience > 0:
+        import psutil
+
+        if psutil.cpu_percent(interval=0.2) < BUSY:
+            return patience
+        patience -= 0.2
+    return 0.0
+
+
+def check_equality(processes: list[Process], folder: Path) -> dict[str, dict]:
+    """{our candidate: {output: differences from the first peer}}; BenchmarkError if they are too large."""
+    peers = [p for p in processes if not p.candidate.ours]
+    if not peers:
+        return {}
+    # An fp32 peer if there is one: its values are the more exact.
+    peer = next((p for p in peers if p.candidate.dtype == "float32"), peers[0])
+    peer.ask("predict", path=str(folder / "peer.pth"))
+    theirs = torch.load(folder / "peer.pth", weights_only=True)
+    found = {}
+    for process in (p for p in processes if p.candidate.ours):
+        process.ask("predict", path=str(folder / "ours.pth"))
+        ours = torch.load(folder / "ours.pth", weights_only=True)
+        found[str(process.candidate)] = {name: differences(ours[name], theirs[name]) for name in theirs}
+        exact = {process.candidate.dtype, peer.candidate.dtype} == {"float32"}
+        for name, difference in found[str(process.candidate)].items():
+            limits = FLOAT32_MAP_LIMITS if name == "maps" else FLOAT32_LIMITS
+            limits = limits if exact else BFLOAT16_LIMITS
+            refuse_unequal(f"{name} of {process.candidate} and {peer.candidate}", difference, limits)
+    return found
+
+
+def differences(ours: Tensor, theirs: Tensor) -> dict[str, float]:
+    """How far two outputs B×Q×... (or maps B×H×W) are apart, as a share of the range of `theirs`.
+
+    `maximum` and `mean` of all values; `most`: below it are the largest differences of 95 % of the queries.
+    """
+    if ours.shape != theirs.shape:
+        raise BenchmarkError(f"outputs of different shape: {tuple(ours.shape)} and {tuple(theirs.shape)}")
+    spread = float(theirs.max() - theirs.min())
+    distance = (ours - theirs).abs() / spread
+    by_query = distance.flatten(2).amax(2).flatten()
+    most = by_query.quantile(0.95, interpolation="higher")
+    return {"maximum": float(distance.max()), "mean": float(distance.mean()), "most": float(most), "range": spread}
+
+
+def refuse_unequal(what: str, difference: dict[str, float], limits: dict[str, float]) -> None:
+    if not all(difference[name] <= limit for name, limit in limits.items()):  # NaN, too
+        shown = ", ".join(
+            f"{name} {value:.2g} (allowed {limits[name]})" for name, value in difference.items() if name in limits
+        )
+        raise BenchmarkError(f"not the same function: {what} differ, as shares of the range: {shown}")
+
+
+def check_losses(rows: list[dict]) -> None:
+    """BenchmarkError if a loss is not about that of the last candidate."""
+    reference = rows[-1]["first_loss"]
+    for row in rows:
+        if not abs(row["first_loss"] - reference) <= LOSS_TOLERANCE * abs(reference):
+            shown = ", ".join(f"{row['candidate']} {row['first_loss']:.3f}" for row in rows)
+            raise BenchmarkError(f"not the same loss at the first step: {shown}")
+
+
+def report(result: dict) -> str:
+    title = "{mode}, {backbone}, {height}x{width}, batch {batch}, {queries} queries".format(**result)
+    lines = [f"\n{title} (load average {result['load_average']:.1f})"]
+    for name, outputs in result.get("equality", {}).items():
+        shown = "; ".join(f"{key} {d['maximum']:.1e} (mean {d['mean']:.1e})" for key, d in outputs.items())
+        lines.append(f"{name} - transformers, largest difference as a share of the range: {shown}")
+    if "memory" in result:
+        lines.append(memory_table(result["memory"]))
+    if "candidates" in result:
+        lines.append(times_table(result["candidates"], result["mode"] == "training"))
+    if "profile" in result:
+        stages = next(iter(result["profile"].values()))
+        rows = [[stage, *(f"{ms[stage]:.1f}" for ms in result["profile"].values())] for stage in stages]
+        lines += ["", tabulate(rows, headers=["stage, ms", *result["profile"]], disable_numparse=True)]
+    return "\n".join(lines)
+
+
+def times_table(candidates: list[dict], training: bool) -> str:
+    own = [row["candidate"] for row in candidates if row["ours"]]
+    table = []
+    for row in candidates:
+        cells = [row["candidate"], f"{row['median']:.1f} ({row['minimum']:.1f})"]
+        cells += [f"{row['first_loss']:.3f}"] if training else []
+        for name in own if not row["ours"] else ():
+            cells.append(f"{row['ratio'][name]:.2f}x ({row['ratio_of_minima'][name]:.2f}x)")
+        table.append(cells)
+    headers = ["candidate", "ms", *(["first loss"] if training else [])]
+    headers += [f"time / {name}" for name in own] if len(own) < len(candidates) else []
+    return tabulate(table, headers=headers, disable_numparse=True)
+
+
+def memory_table(rows: list[dict]) -> str:
+    table = []
+    for row in rows:
+        before, peak = row["mib"]["before"], row["mib"]["peak"]
+        table.append([row["candidate"], f"{before:.0f}", f"{peak:.0f}", f"{peak - before:.0f}", f"{row['ms']:.0f}"])
+    headers = ["candidate", "MiB before", "at the peak", "more", "ms of this first run"]
+    return tabulate(table, headers=headers, disable_numparse=True)
+
+
+def machine(threads: int, gpu: str | None, op: str) -> dict:
+    return {
+        "processor": processor_name(),
+        "gpu": gpu,
+        "threads": threads,
+        "op": op,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers") if importlib.util.find_spec("transformers") else None,
+        "git_commit": git_commit(),
+    }
+
+
+def processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def git_commit() -> str | None:
+    command = ["git", "-C", str(WORKER.parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None  # no git, or not a checkout
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    results, about = [], None
+    for cell in itertools.product(arguments.mode, arguments.backbone, arguments.size):
+        try:
+            result = measure(arguments, *cell)
+        except BenchmarkError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        if about is None:
+            about = machine(**result["machine"])
+            print(", ".join(f"{name} {value}" for name, value in about.items() if value is not None))
+        results.append(result)
+        print(report(result), flush=True)
+        if arguments.json:  # after each table: the next may take an hour
+            everything = {"machine": about, "arguments": vars(arguments), "results": results}
+            write_json(arguments.json, everything, default=str)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Checkpoints: saving, resuming, loading, and names of published weights."""

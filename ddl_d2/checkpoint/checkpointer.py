@@ -1,0 +1,148 @@
+"""Loading and saving weights: safe to read, refused when they do not fit, never half written."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
+from torch import nn
+
+from ddl_d2.checkpoint.loading import load_state, local_path
+from ddl_d2.checkpoint.resume import TAG, damage_of, newest_valid, read_lightly
+from ddl_d2.checkpoint.saving import metadata_of, save_tensors, write_safely
+from ddl_d2.errors import CheckpointError
+from ddl_d2.io.atomic import remove_leftovers
+from ddl_d2.io.weights import load_checkpoint_file
+
+__all__ = ["Checkpointer"]
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer with a safe reader, a strict fit, an atomic writer and a resume that passes by damage.
+
+    `allow_partial` as in `load_weights`; a resumed run is always strict. `tag_last`: whether a saved file becomes the
+    one to resume from.
+
+    Attributes:
+        resumed_from: the file from which `resume_or_load` resumed; "" if it did not.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        allow_partial: bool = False,
+        tag_last: bool = True,
+        **checkpointables: Any,
+    ):
+        super().__init__(model, save_dir, **checkpointables)
+        self.allow_partial = allow_partial
+        self.tag_last = tag_last
+        self.resumed_from = ""
+
+    def has_checkpoint(self) -> bool:
+        return bool(self.get_checkpoint_file())
+
+    def get_checkpoint_file(self) -> str:
+        """The newest valid checkpoint of `save_dir` ("" if it has none); raises as `newest_valid`."""
+        if not os.path.isdir(self.save_dir):
+            return ""
+        return str(newest_valid(self.save_dir, self.checkpointables.keys()) or "")
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Resume from the newest valid checkpoint of `save_dir`, if asked to and there is one; else load weights."""
+        self.resumed_from = self._agree_on_file() if resume else ""
+        if not self.resumed_from:
+            if resume:
+                self.logger.info("No checkpoint in %s to resume from", self.save_dir)
+            return self.load(path, checkpointables=[])
+        rest = self.load(self.resumed_from)
+        self.logger.info("Resumed from %s, iteration %s", self.resumed_from, rest.get("iteration"))
+        if self.save_to_disk:
+            self.tag_last_checkpoint(os.path.basename(self.resumed_from))
+            for name in ("model_final", "model_best"):
+                self._complete(name)
+        return rest
+
+    def _agree_on_file(self) -> str:
+        """The main process looks and decides for all; it also clears away what an interrupted save left."""
+        found, problem = "", ""
+        if comm.is_main_process() and os.path.isdir(self.save_dir):
+            for name in remove_leftovers(self.save_dir):
+                self.logger.warning("Removed %s, left by a save that was interrupted", name)
+            try:
+                found = self.get_checkpoint_file()
+            except CheckpointError as error:
+                problem = str(error)
+        found, problem = comm.all_gather((found, problem))[0]
+        if problem:
+            raise CheckpointError(problem)
+        return found
+
+    def _complete(self, name: str) -> None:
+        """Export the weights of `name`.pth anew if a crash kept them from following the file."""
+        source = os.path.join(self.save_dir, f"{name}.pth")
+        target = os.path.join(self.save_dir, f"{name}.safetensors")
+        if not os.path.isfile(source) or damage_of(source):
+            return
+        content = read_lightly(source)
+        iteration = content.get("iteration", "")
+        if metadata_of(target).get("iteration") != str(iteration):
+            save_tensors(target, content["model"], iteration=iteration)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        return load_checkpoint_file(local_path(filename))
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> None:
+        strict = bool(self.resumed_from) or not self.allow_partial
+        source = checkpoint.get("__source__", "the checkpoint")
+        load_state(self.model, checkpoint.pop("model"), source, allow_partial=not strict)
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load `path`, once, on every rank (an empty path means: keep the initialisation)."""
+        if not path:
+            self.logger.info("No checkpoint given: the model keeps its initialisation")
+            return {}
+        checkpoint = self._load_file(path)
+        checkpoint["__source__"] = path
+        self._load_model(checkpoint)
+        wanted = self.checkpointables if checkpointables is None else checkpointables
+        for key in wanted:
+            if key in checkpoint:
+                self.checkpointables[key].load_state_dict(checkpoint.pop(key))
+        self.logger.info("Loaded %s", path)
+        return checkpoint
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `{save_dir}/{name}.pth` and the tag of the last checkpoint; readers see the old file or the new one.
+
+        Raises:
+            SaveError: it could not be written. Nothing that was there before is changed.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict()}
+        data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
+        data |= kwargs
+        target = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", target)
+        write_safely(target, lambda f: torch.save(data, f))
+        if self.tag_last:
+            self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_weights(self, name: str, *, iteration: int) -> None:
+        """Write `{save_dir}/{name}.safetensors`, the model's weights alone. Raises SaveError."""
+        if self.save_dir and self.save_to_disk:
+            target = os.path.join(self.save_dir, f"{name}.safetensors")
+            save_tensors(target, self.model.state_dict(), iteration=iteration)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        tag = os.path.join(self.save_dir, TAG)
+        write_safely(tag, lambda f: f.write(last_filename_basename.encode()))

@@ -1,0 +1,115 @@
+"""Loading weights into a model: refused when they do not fit."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detectron2.modeling import build_model
+from detectron2.utils.file_io import PathManager
+from torch import Tensor, nn
+
+from ddl_d2.checkpoint.mask2former_names import from_published_names
+from ddl_d2.checkpoint.mesorch_names import from_published_mesorch
+from ddl_d2.errors import CheckpointError
+from ddl_d2.io.weights import load_checkpoint_file
+from ddl_d2.modeling.test_time.build import wrapped_for_testing
+from ddl_d2.modeling.test_time.folding import fold_norms
+from ddl_d2.utils.precision import compile_parts
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class LoadReport:
+    """What a checkpoint did not give to a model, and what it holds besides."""
+
+    missing: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{len(keys)} {what}: {', '.join(keys[:8])}{' ...' if len(keys) > 8 else ''}"
+            for what, keys in (("missing", self.missing), ("of another shape", self.misshapen), ("unused", self.unused))
+            if keys
+        ]
+        return "; ".join(parts) or "every parameter fits"
+
+
+def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = False) -> LoadReport:
+    """Load the weights in `path` (.pth, .safetensors, .pkl; published Mask2Former files too) into `model`.
+
+    Args:
+        allow_partial: accept missing and misshapen parameters (they keep their initialisation, and are listed in the
+            log), as a fresh training that starts from published weights does. Otherwise CheckpointError lists them.
+    """
+    return load_state(model, load_checkpoint_file(local_path(path))["model"], str(path), allow_partial)
+
+
+def build_untrained_model(cfg) -> nn.Module:
+    """The model of `cfg` for weights that are loaded later: what its encoders would be initialised from is not read."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    for encoder in (cfg.MODEL.TIMM, cfg.MODEL.MESORCH.LOCAL, cfg.MODEL.MESORCH.GLOBAL):
+        encoder.PRETRAINED = ""
+    return build_model(cfg)
+
+
+def build_trained_model(cfg) -> nn.Module:
+    """The model of `cfg` with MODEL.WEIGHTS in it, in eval mode; strict unless MODEL.PARTIAL_WEIGHTS.
+
+    It takes the testing rows of `cfg`: with INPUT.FACE_CROP or TEST.TILE, it is the network in an `OnWindows`. It only
+    predicts: the batch norms of Detectron2's backbones are folded away (`fold_norms`).
+
+    Raises CheckpointError if MODEL.WEIGHTS is empty, unreadable, or does not fit.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise CheckpointError("MODEL.WEIGHTS is empty: give a trained checkpoint, MODEL.WEIGHTS path/to/model.pth")
+    model = build_untrained_model(cfg)
+    load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=cfg.MODEL.PARTIAL_WEIGHTS)
+    fold_norms(model.eval())
+    if cfg.MODEL.COMPILE:
+        compile_parts(model)
+    return wrapped_for_testing(cfg, model)
+
+
+def local_path(path: str | Path) -> str:
+    """`path`, or where a `detectron2://` or `https://` address was downloaded to."""
+    if "://" not in str(path):
+        return str(path)
+    try:
+        return PathManager.get_local_path(str(path))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be downloaded ({error}); give a local file") from error
+
+
+def load_state(model: nn.Module, weights: dict[str, Tensor], source: str, allow_partial: bool) -> LoadReport:
+    own = model.state_dict()
+    weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    weights = from_published_mesorch(from_published_names(weights))
+    report = LoadReport(
+        # A counter that older checkpoints lack and that no computation reads.
+        missing=[key for key in own if key not in weights and not key.endswith("num_batches_tracked")],
+        misshapen=[
+            f"{key} (file {tuple(weights[key].shape)}, model {tuple(own[key].shape)})"
+            for key in own
+            if key in weights and weights[key].shape != own[key].shape
+        ],
+        unused=[key for key in weights if key not in own],
+    )
+    fitting = {key: weights[key] for key in own if key in weights and weights[key].shape == own[key].shape}
+    if not fitting:
+        raise CheckpointError(f"{source}: not one of its {len(weights)} tensors belongs to this model ({report})")
+    if (report.missing or report.misshapen) and not allow_partial:
+        raise CheckpointError(
+            f"{source} does not fit the model: {report}. Check --config-file, or accept a partial load with "
+            "MODEL.PARTIAL_WEIGHTS True"
+        )
+    model.load_state_dict(fitting, strict=False)
+    if report.missing or report.misshapen:
+        logger.warning("%s loaded in part; newly initialised parameters remain: %s", source, report)
+    elif report.unused:
+        logger.info("%s: %s", source, report)
+    return report

@@ -1,0 +1,1 @@
+"""The `ddl-d2` command, and the functions behind tools/*.py."""

@@ -1,0 +1,1 @@
+"""Every config key with its default, and reading and checking of configs."""

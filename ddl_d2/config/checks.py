@@ -1,0 +1,66 @@
+"""Combinations of config values that would only fail later, refused at once."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from ddl_d2.errors import ConfigError
+from ddl_d2.utils.precision import PRECISIONS
+
+TILE_SCORES = ("max", "mean", "topk", "map")
+_SMALLEST_TILE = 32
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Refuse combinations that would only fail later, naming the key."""
+    choices = {
+        "INPUT.INSTANCES": ("union", "connected_components"),
+        "INPUT.CROP.EMPTY_POLICY": ("keep", "relabel"),
+        "DATASETS.FAKE_WITHOUT_MASK": ("skip", "full", "score", "error"),
+        "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "ClassBalancedSampler"),
+        "SOLVER.OPTIMIZER": ("ADAMW", "ADAM", "SGD"),
+        "SOLVER.AMP.PRECISION": ("bfloat16", "float16"),
+        "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR", "WarmupCosineLR"),
+        "TEST.PRECISION": PRECISIONS,
+        "TEST.VIDEO_SCORE": ("mean", "topk", "max"),
+        "TEST.EMPTY_SCORE": ("skip", "0", "1"),
+        "TEST.IMAGE_SCORE": ("mean", "max", "topk"),
+        "INPUT.FORMAT": ("RGB",),
+        "MODEL.SWIN_UNET.DIVERSITY": ("features", "printed", "none"),
+        "MODEL.MESORCH.LOW_PASS": ("published", "square"),
+    }
+    for key, allowed in choices.items():
+        node = cfg
+        for part in key.split("."):
+            node = node[part]
+        if node not in allowed:
+            raise ConfigError(f"{key} is '{node}': it must be one of {', '.join(allowed)}")
+    if cfg.TEST.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
+        raise ConfigError("TEST.PRECISION float16 needs a GPU: use bfloat16 or float32")
+    if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
+        raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU: use bfloat16, or SOLVER.AMP.ENABLED False")
+    _check_sam(cfg.SOLVER)
+    tile = cfg.TEST.TILE
+    if tile.SIZE:
+        check_tiles(size=tile.SIZE, overlap=tile.OVERLAP, score=tile.SCORE, batch_size=tile.BATCH_SIZE)
+
+
+def _check_sam(solver: CfgNode) -> None:
+    if not solver.SAM.ENABLED:
+        return
+    if solver.SAM.RHO <= 0:
+        raise ConfigError(f"SOLVER.SAM.RHO is {solver.SAM.RHO}: it must be positive (or SOLVER.SAM.ENABLED False)")
+    if solver.AMP.ENABLED and solver.AMP.PRECISION == "float16":
+        raise ConfigError("SOLVER.SAM.ENABLED does not go with SOLVER.AMP.PRECISION float16: use bfloat16")
+
+
+def check_tiles(*, size: int, overlap: float, score: str, batch_size: int) -> None:
+    """Raise ConfigError for an impossible size, overlap or batch size, or an unknown score of `OnTiles`."""
+    if size < _SMALLEST_TILE:
+        raise ConfigError(f"TEST.TILE.SIZE is {size}: it must be 0 (no tiles) or at least {_SMALLEST_TILE}")
+    if batch_size < 1:
+        raise ConfigError(f"TEST.TILE.BATCH_SIZE is {batch_size}: it must be at least 1")
+    if not 0 <= overlap <= 0.5:
+        raise ConfigError(f"TEST.TILE.OVERLAP is {overlap:g}: it is a share of a tile's side, from 0 to 0.5")
+    if score not in TILE_SCORES:
+        raise ConfigError(f"TEST.TILE.SCORE is '{score}': it must be one of {', '.join(TILE_SCORES)}")

@@ -1,0 +1,221 @@
+"""The endless stream of training batches: the same samples, bit for bit, with any number of workers and after any
+interruption.
+
+Each sample is augmented under a seed made from the run's seed and the sample's position in the global stream. What
+stands in for a file that cannot be read is drawn under such a seed, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.data import build_detection_train_loader
+from detectron2.utils import comm
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from ddl_d2.data.samplers import StatefulSampler
+from ddl_d2.errors import ImageReadError
+from ddl_d2.io.bad_files import BadFile, BadFiles, TooManyBadFiles, listed
+from ddl_d2.utils.processes import guarded
+
+# A row to a model input; or to a pair of them, where the mapper has `rows_per_sample` 2.
+Mapper = Callable[[Mapping[str, Any]], dict[str, Any] | list[dict[str, Any]]]
+
+MAX_DRAWS = 100
+"""How many rows are tried for one sample."""
+
+# Under which key a training row carries the bad files met on the way to it, from a worker to the loader.
+_REPORT = "bad_files"
+
+
+class TrainStream(IterableDataset):
+    """The mapped samples of one rank, from the sampler's position on; each worker makes every n-th batch of it.
+
+    Where the picture or mask of a row cannot be read, another row of its class takes its place, and the sample carries
+    what was bad. Where none of `MAX_DRAWS` rows could be read it carries nothing else.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, Any]] | Dataset,
+        *,
+        mapper: Mapper,
+        sampler: StatefulSampler,
+        batch_size: int,
+        labels: np.ndarray | None = None,
+    ) -> None:
+        """
+        Args:
+            rows: dataset dicts.
+            mapper: dataset dict -> model input. It runs with numpy and `random` seeded for the sample.
+            sampler: which row stands at which position.
+            batch_size: pictures of this rank; samples that are batched together come from one worker.
+            labels: the class of every row; None: all are of one class.
+        """
+        self.rows = rows
+        self.mapper = mapper
+        self.sampler = sampler
+        self.labels = labels
+        self.samples_per_batch = batch_size // rows_per_sample(mapper)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        if worker is not None:
+            one_opencv_thread()
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        sampler = self.sampler
+        start = sampler.position + sampler.rank
+        for batch in itertools.count(number, workers):
+            for sample in range(batch * self.samples_per_batch, (batch + 1) * self.samples_per_batch):
+                yield from self._sample(start + sample * sampler.world_size)
+
+    def _sample(self, position: int) -> list[dict[str, Any]]:
+        """The model inputs at a position of the global stream."""
+        seed, index = self.sampler.seed, self.sampler.index_at(position)
+        bad: list[BadFile] = []
+        for draw in range(MAX_DRAWS):
+            row = self.rows[index]  # type: ignore[index]
+            try:
+                with seeded(seed, position):
+                    mapped = self.mapper(row)
+            except ImageReadError as error:
+                bad.append(BadFile.of(index, row, error))
+                index = self._another(index, np.random.default_rng([seed % 2**63, position, draw]))
+                continue
+            sample = mapped if isinstance(mapped, list) else [mapped]
+            if bad:
+                sample[0][_REPORT] = bad
+            return sample
+        return [{_REPORT: bad} for _ in range(rows_per_sample(self.mapper))]
+
+    def _another(self, index: int, generator: np.random.Generator) -> int:
+        """A row of the class of `index`, each as likely."""
+        if self.labels is None:
+            return int(generator.integers(self.sampler.size))
+        return int(generator.choice(np.flatnonzero(self.labels == self.labels[index])))
+
+
+class TrainLoader:
+    """An endless stream of batches (lists of mapper rows) that knows where it is, and what it could not read.
+
+    `state_dict` counts the batches handed out, not those that workers have prepared ahead.
+
+    Attributes:
+        bad_files: what was bad in the batches handed out. A single process stops where that is more than it may be. Of
+            several none may stop alone: there the training loop calls `bad_files.agree` and `check`.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, Any]] | Dataset,
+        *,
+        mapper: Mapper,
+        sampler: StatefulSampler,
+        total_batch_size: int,
+        num_workers: int = 0,
+        labels: np.ndarray | None = None,
+        max_bad_share: float = 0.0,
+        worker_timeout: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            rows: dataset dicts.
+            mapper: dataset dict -> model input.
+            sampler: decides which rows come in which order.
+            total_batch_size: pictures per step over all ranks; a multiple of the number of ranks.
+            num_workers: processes of this rank; 0 maps in this process.
+            labels: the class of every row, which is kept where another stands in for it; None: any row may.
+            max_bad_share: the share of `rows` that may be unreadable, in [0, 1].
+            worker_timeout: seconds to wait for a batch of the workers before RuntimeError is raised; 0 waits forever.
+
+        Raises:
+            ValueError: a batch that the ranks cannot share evenly, or that would tear a pair apart; not a share.
+        """
+        world, pair = comm.get_world_size(), rows_per_sample(mapper)
+        if total_batch_size < 1 or total_batch_size % (world * pair):
+            of_pairs = f" with {pair} pictures a sample" if pair > 1 else ""
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH {total_batch_size} is not a positive multiple of {world} processes{of_pairs}"
+            )
+        self.samples_per_step = total_batch_size // pair
+        self.sampler = sampler
+        self.total_batch_size = total_batch_size
+        self.bad_files = BadFiles(num_rows=sampler.size, max_share=max_bad_share)
+        if num_workers:
+            one_opencv_thread()
+        stream = TrainStream(rows, mapper=mapper, sampler=sampler, batch_size=total_batch_size // world, labels=labels)
+        # No grouping by aspect ratio: it would tie the order of samples to the number of workers.
+        loader = build_detection_train_loader(
+            stream,
+            mapper=None,
+            total_batch_size=total_batch_size,
+            aspect_ratio_grouping=False,
+            num_workers=num_workers,
+        )
+        self._loader = guarded(loader, worker_timeout)
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        """Batches from the current position on. Starting a second iteration continues where the first stopped.
+
+        Raises:
+            TooManyBadFiles: see the class; on several ranks only where nothing can stand in for what is bad.
+        """
+        for batch in self._loader:
+            self.sampler.position += self.samples_per_step
+            for row in batch:
+                self._take_report(row)
+            if comm.get_world_size() == 1:
+                self.bad_files.agree()
+                self.bad_files.check()
+            yield batch
+
+    def _take_report(self, row: dict[str, Any]) -> None:
+        bad = row.pop(_REPORT, [])
+        self.bad_files.add(bad)
+        if not row:
+            raise TooManyBadFiles(
+                f"none of {MAX_DRAWS} rows drawn for one training sample can be read: {listed(bad)}", bad
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.sampler.state_dict() | {"bad_files": self.bad_files.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state; takes effect at the next `iter()`. Raises as the sampler's."""
+        self.sampler.load_state_dict(state)
+        # Checkpoints of earlier versions do not list them.
+        self.bad_files.load_state_dict(state.get("bad_files", []))
+
+
+def rows_per_sample(mapper: Mapper) -> int:
+    """How many model inputs a mapper makes of one dataset dict."""
+    return getattr(mapper, "rows_per_sample", 1)
+
+
+def one_opencv_thread() -> None:
+    """No thread pool in OpenCV: a worker is one thread (torch sees to itself).
+
+    Called before the workers are forked: a child that inherits a used pool hangs as soon as it touches it.
+    """
+    if cv2.getNumThreads() > 1:
+        cv2.setNumThreads(1)
+
+
+@contextlib.contextmanager
+def seeded(seed: int, position: int) -> Iterator[None]:
+    """Seed `np.random` and `random` from the pair, and put their states back afterwards."""
+    entropy = np.random.SeedSequence([seed % 2**63, position]).generate_state(8)
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    np.random.seed(entropy[:4])
+    random.seed(entropy[4:].tobytes())
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

@@ -1,0 +1,199 @@
+"""Training on pictures forged on the way: a real picture in, itself and a forgery of it out.
+
+Source: multi-part local-displacement self-blending (Sci. Rep. 2025); Shiohara and Yamasaki, Self-Blended Images (CVPR
+2022). The forging itself is `forging`; here it meets the mapper and the loader's workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+
+from ddl_d2.data.forging_augmentations import build_forge, random_generator
+from ddl_d2.data.mapper import Crop, ForgeryDatasetMapper
+from ddl_d2.data.transforms.photometric import PhotometricTransform
+from ddl_d2.errors import ConfigError
+from ddl_d2.faces.crop import crop_around
+from ddl_d2.faces.finders import Face, FaceFinder
+from ddl_d2.forging.appearance import PostOptions, apply_steps, draw_post_steps
+from ddl_d2.forging.options import ForgeryOptions
+from ddl_d2.forging.self_blend import Forgery, NoSuitableFace, self_blend
+
+logger = logging.getLogger(__name__)
+
+
+class SelfBlender:
+    """Finds the faces of a real picture and forges it; how is drawn from `np.random`, which the loader seeds.
+
+    Args:
+        finder: finds faces; give one that remembers (`CachedFaceFinder`), it is the slowest step by far.
+        options: what forgeries are drawn from.
+    """
+
+    def __init__(self, finder: FaceFinder, options: ForgeryOptions) -> None:
+        self.finder, self.options = finder, options
+        self._told: set[str] = set()
+
+    def find(self, image: np.ndarray) -> list[Face]:
+        """The faces that have landmarks."""
+        return [face for face in self.finder(image) if face.landmarks is not None]
+
+    def __call__(self, image: np.ndarray, name: str, faces: list[Face] | None = None) -> Forgery | None:
+        """The forged picture; None (said once for each picture) where no face is fit to be forged.
+
+        `faces` are looked for if they are not given; `name` is what to call the picture in a message.
+        """
+        try:
+            found = self.find(image) if faces is None else faces
+            return self_blend(image, found, random_generator(), self.options)
+        except NoSuitableFace as error:
+            if name not in self._told:
+                self._told.add(name)
+                logger.warning("%s cannot be self-blended and stays real: %s", name, error)
+            return None
+
+
+class ReplaceWithSelfBlended:
+    """The mapper's `forge` function that turns a share of the real training pictures into forged ones."""
+
+    def __init__(self, blender: SelfBlender, probability: float) -> None:
+        """`probability` in [0, 1]: how likely a real picture is forged."""
+        self.blender, self.probability = blender, probability
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, row: Mapping[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        is_fake = int(row["is_fake"])
+        if is_fake or np.random.uniform() >= self.probability:
+            return image, mask, is_fake
+        forgery = self.blender(image, row["file_name"])
+        return (image, mask, 0) if forgery is None else (forgery.image, forgery.mask, 1)
+
+
+class SelfBlendingMapper:
+    """A real picture -> [real, self-blended], both after the same augmentation, so that nothing else tells them apart.
+
+    The rows are a `ForgeryDatasetMapper`'s training rows, with `image_id` ending in "#self-blended" for the forgery,
+    and with `soft_mask`, float32 H×W in [0, 1]: how much of a pixel is forged content (zeros for the real picture).
+    `forgery_mask` and `instances` are where it is above one half. A picture that cannot be forged gives itself twice.
+    """
+
+    rows_per_sample = 2
+
+    def __init__(
+        self,
+        mapper: ForgeryDatasetMapper,
+        blender: SelfBlender,
+        *,
+        crop_margin: tuple[float, float] | None = None,
+        post: PostOptions | None = None,
+    ) -> None:
+        """
+        Args:
+            mapper: reads, augments and packs; one for training, without a `forge` of its own.
+            blender: forges.
+            crop_margin: the pair is cut to one of the faces, with a margin drawn from here for every side (shares of
+                the face's box); None keeps the whole picture.
+            post: changes of appearance that both pictures undergo alike; None for none.
+        """
+        self.mapper, self.blender, self.crop_margin, self.post = mapper, blender, crop_margin, post
+
+    def __call__(self, dataset_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Map one dataset dict of a real picture. Raises as the mapper."""
+        row, image = self.mapper.read({**dataset_dict, "is_fake": 0})
+        faces = self.blender.find(image)
+        if self.crop_margin and faces:
+            face = faces[np.random.randint(len(faces))]
+            image, face = crop_around(image, face, margins=np.random.uniform(*self.crop_margin, size=4))
+            faces = [face]
+        forgery = self.blender(image, row["file_name"], faces)
+        if forgery is None:
+            nothing = np.zeros(image.shape[:2], dtype=bool)
+            image, nothing, _ = self.mapper.augment(image, nothing)
+            return [self._row(row, image, nothing, np.zeros(nothing.shape, np.float32), 0) for _ in range(2)]
+        steps = draw_post_steps(random_generator(), self.post) if self.post else []
+        forged, mask, transforms = self.mapper.augment(apply_steps(forgery.image, steps), forgery.mask)
+        soft = _moved(forgery.soft, transforms)
+        real = transforms.apply_image(apply_steps(forgery.real, steps))
+        return [
+            self._row(row, real, np.zeros_like(mask), np.zeros_like(soft), 0),
+            self._row(row | {"image_id": f"{row['image_id']}#self-blended"}, forged, mask, soft, 1),
+        ]
+
+    def _row(
+        self, row: Mapping[str, Any], image: np.ndarray, mask: np.ndarray, soft: np.ndarray, is_fake: int
+    ) -> dict[str, Any]:
+        packed = dict(row)
+        self.mapper.add_targets(packed, image, mask, is_fake=is_fake, known=True)
+        packed["soft_mask"] = torch.from_numpy(soft)
+        packed["mask_resized"] = False
+        return packed
+
+
+def build_self_blending_mapper(
+    cfg: CfgNode, finder: FaceFinder, *, crop: Crop | None = None
+) -> ForgeryDatasetMapper | SelfBlendingMapper:
+    """The training mapper of a config with INPUT.SELF_BLEND.ENABLED; `crop` where pictures are not made into pairs.
+
+    Raises:
+        ConfigError: a value of INPUT.SELF_BLEND is out of its limits, or pairs with forgeries of INPUT.AUGMENT.
+    """
+    blend = cfg.INPUT.SELF_BLEND
+    if blend.PAIRS and build_forge(cfg) is not None:
+        raise ConfigError(
+            "INPUT.AUGMENT.COPY_MOVE_PROB and INPAINT_PROB would forge the real picture of a pair: "
+            "set them to 0, or INPUT.SELF_BLEND.PAIRS False"
+        )
+    blender = SelfBlender(finder, forgery_options(blend))
+    if blend.PAIRS:
+        margin = tuple(blend.FACE_CROP_MARGIN) if blend.FACE_CROP else None
+        post = post_options(blend.POST) if blend.POST.ENABLED else None
+        return SelfBlendingMapper(ForgeryDatasetMapper(cfg, True), blender, crop_margin=margin, post=post)
+    forge = build_forge(cfg, first=ReplaceWithSelfBlended(blender, blend.PROB))
+    return ForgeryDatasetMapper(cfg, True, crop=crop, forge=forge)
+
+
+def forgery_options(blend: CfgNode) -> ForgeryOptions:
+    """INPUT.SELF_BLEND -> what forgeries are drawn from.
+
+    Raises:
+        ConfigError: a value out of its limits; names the key.
+    """
+    values = _values(blend, ForgeryOptions)
+    if not blend.MULTI_PART:
+        values["whole_face_prob"] = 1.0
+    if not blend.DISPLACEMENT:
+        values["drag_count"] = (0, 0)
+    try:
+        return ForgeryOptions(**values)
+    except ValueError as error:
+        raise ConfigError(f"INPUT.SELF_BLEND: {error}") from error
+
+
+def post_options(post: CfgNode) -> PostOptions:
+    """INPUT.SELF_BLEND.POST -> what both pictures of a pair undergo. Raises ConfigError as `forgery_options`."""
+    try:
+        return PostOptions(**_values(post, PostOptions))
+    except ValueError as error:
+        raise ConfigError(f"INPUT.SELF_BLEND.POST: {error}") from error
+
+
+def _values(node: CfgNode, options: type) -> dict[str, Any]:
+    values = {field.name: node[field.name.upper()] for field in dataclasses.fields(options)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _moved(soft: np.ndarray, transforms: T.TransformList) -> np.ndarray:
+    """A soft mask after the transforms that move pixels; stored in 255 steps on the way."""
+    values = np.repeat(np.rint(soft * 255).astype(np.uint8)[..., None], 3, axis=2)
+    for transform in transforms.transforms:
+        if not isinstance(transform, (PhotometricTransform, T.NoOpTransform)):
+            values = transform.apply_image(values)
+    return values[..., 0].astype(np.float32) / 255

@@ -1,0 +1,118 @@
+"""What a dataset dict says is forged: its forgery mask, and the mask as Detectron2 instance targets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from detectron2.structures import BitMasks, Instances
+from detectron2.utils.logger import log_first_n
+
+from ddl_d2.io.image import MAX_PIXELS, read_row_mask
+
+MODES = ("union", "connected_components")
+
+
+def forgery_mask_to_instances(
+    mask: np.ndarray,
+    *,
+    mode: str = "union",
+    num_classes: int = 1,
+    min_area: int = 16,
+    max_instances: int = 100,
+) -> Instances:
+    """Targets of one picture.
+
+    Args:
+        mask: bool H x W, True = forged.
+        mode: "union" or "connected_components" (of the forged pixels).
+        num_classes: 1 (forged) or 2 (authentic, forged).
+        min_area: connected components of fewer pixels are dropped; the union is never dropped for its size.
+        max_instances: only so many connected components, the largest, are kept: a speckled mask has thousands.
+
+    Returns:
+        Instances of size H x W with `gt_classes` (int64, N) and `gt_masks` (BitMasks, N x H x W), N >= 0.
+
+    Raises:
+        ValueError: an unknown mode or number of classes, or a mask that is not bool H x W.
+    """
+    if mode not in MODES:
+        raise ValueError(f"instances mode {mode!r} is not one of {', '.join(MODES)}")
+    if num_classes not in (1, 2):
+        raise ValueError(f"num_classes must be 1 (forged) or 2 (authentic, forged), not {num_classes}")
+    if mask.ndim != 2 or mask.dtype != np.bool_:
+        raise ValueError(f"a forgery mask is bool H x W, not {mask.dtype} {tuple(mask.shape)}")
+
+    forged = _components(mask, min_area, max_instances) if mode == "connected_components" else [mask]
+    forged = [part for part in forged if part.any()]
+    authentic = [~mask] if num_classes == 2 and not mask.all() else []
+    classes = [0] * len(authentic) + [num_classes - 1] * len(forged)
+
+    height, width = mask.shape
+    masks = np.stack(authentic + forged) if classes else np.zeros((0, height, width), dtype=bool)
+    instances = Instances((height, width))
+    instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+    instances.gt_masks = BitMasks(torch.from_numpy(masks))
+    return instances
+
+
+def _components(mask: np.ndarray, min_area: int, max_instances: int) -> list[np.ndarray]:
+    """8-connected blobs of at least `min_area` pixels, in raster order of their first pixel."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[1:count, cv2.CC_STAT_AREA]
+    kept = np.flatnonzero(areas >= max(min_area, 1))
+    if len(kept) > max_instances:
+        largest = np.argsort(-areas[kept], kind="stable")[:max_instances]
+        kept = np.sort(kept[largest])
+    return [labels == index + 1 for index in kept]
+
+
+class ForgeryMask(NamedTuple):
+    """`mask` bool H x W, True = forged; `resized` if the file had another size than the picture."""
+
+    mask: np.ndarray
+    resized: bool
+
+
+def read_forgery_mask(
+    row: Mapping[str, Any], height: int, width: int, *, max_pixels: int = MAX_PIXELS
+) -> ForgeryMask | None:
+    """The ground truth of a picture of `height` x `width` pixels, or None if it is not known.
+
+    Real: empty, and no file is read. Fake with `mask_file_name`: that file, or frame `frame_index` of it if it is a
+    video; if its size differs from the picture's it is resized (nearest) with one warning per process. Fake with
+    `fully_forged`: forged everywhere. Fake without either, and a picture without a label: None.
+
+    Raises:
+        ImageReadError: the mask file cannot be read.
+    """
+    label = row.get("is_fake")
+    if label == 0:
+        return ForgeryMask(np.zeros((height, width), dtype=bool), False)
+    if label is None:
+        return None
+    path = row.get("mask_file_name")
+    if not path:
+        return ForgeryMask(np.ones((height, width), dtype=bool), False) if row.get("fully_forged") else None
+    mask = read_row_mask(row, max_pixels=max_pixels)
+    if mask.shape == (height, width):
+        return ForgeryMask(mask, False)
+    log_first_n(
+        logging.WARNING,
+        f"{path}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {width} x {height}. "
+        "It is resized; others are resized without a word: tools/check_dataset.py --deep lists them all.",
+        key="caller",
+        name=__name__,
+    )
+    return ForgeryMask(resize_nearest(mask, height, width), True)
+
+
+def resize_nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`mask` (H x W) at another size: each new pixel takes the old one under its centre."""
+    rows = (2 * np.arange(height) + 1) * mask.shape[0] // (2 * height)
+    columns = (2 * np.arange(width) + 1) * mask.shape[1] // (2 * width)
+    return mask[rows[:, None], columns]

@@ -1,0 +1,1 @@
+"""Augmentations of training images and their forgery masks, as Detectron2 `Augmentation`s."""

@@ -1,0 +1,93 @@
+"""From INPUT keys to the augmentations of training and testing."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+
+from ddl_d2.data.transforms.degradations import JpegRecompress, RandomBlur, RandomGrey, RandomNoise
+from ddl_d2.data.transforms.geometric import (
+    RandomCropKeepingForgery,
+    RandomFlip,
+    RandomQuarterTurns,
+    RandomShiftScaleRotate,
+    ResizeAndCrop,
+    ResizeToFit,
+)
+from ddl_d2.data.transforms.photometric import PhotometricDistortion, RandomColour, SometimesAugmentation
+from ddl_d2.errors import ConfigError
+
+
+def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
+    """The augmentations that `cfg.INPUT` asks for, in order; for testing, only fitting.
+
+    First what moves pixels: fit and scale, crop, flips, quarter turns, shift-scale-rotate. Then what happens to a
+    picture on its way through a camera and a network: colours, noise, blur, JPEG.
+
+    Raises:
+        ConfigError: a value of INPUT.AUGMENT is out of its limits.
+        ValueError: INPUT.CROP.TYPE is not "absolute".
+    """
+    inputs = cfg.INPUT
+    if not is_train:
+        return [ResizeToFit(inputs.MIN_SIZE_TEST, inputs.MAX_SIZE_TEST)]
+    low, high = inputs.SCALE_RANGE
+    resize = ResizeToFit(inputs.MIN_SIZE_TRAIN, inputs.MAX_SIZE_TRAIN, (low, high))
+    steps: list[T.Augmentation] = [resize]
+    if inputs.CROP.ENABLED:
+        if inputs.CROP.TYPE != "absolute":
+            raise ValueError(f'INPUT.CROP.TYPE must be "absolute" (sizes in pixels), not {inputs.CROP.TYPE!r}')
+        height, width = inputs.CROP.SIZE
+        crop = RandomCropKeepingForgery((height, width), inputs.CROP.SINGLE_CATEGORY_MAX_AREA, inputs.CROP.RETRIES)
+        steps = [ResizeAndCrop(resize, crop)]
+    if inputs.RANDOM_FLIP != "none":
+        vertical = inputs.RANDOM_FLIP == "vertical"
+        steps.append(RandomFlip(horizontal=not vertical, vertical=vertical))
+    moving, colours, degrading = _augment_steps(inputs.AUGMENT)
+    steps += moving
+    if inputs.COLOR_AUG_SSD:
+        steps.append(PhotometricDistortion())
+    steps += colours + degrading
+    if inputs.JPEG_PROB > 0:
+        steps.append(JpegRecompress(inputs.JPEG_PROB, tuple(inputs.JPEG_QUALITY)))
+    return steps
+
+
+def _augment_steps(augment: CfgNode) -> list[list[T.Augmentation]]:
+    """INPUT.AUGMENT's: those that move pixels, those of colour, those that degrade; without those of probability 0."""
+    for key, value in augment.items():
+        if key.endswith("_PROB") and not 0 <= value <= 1:
+            raise ConfigError(f"INPUT.AUGMENT.{key} is {value}: a probability lies within 0 and 1")
+    try:
+        groups: list[list[SometimesAugmentation | RandomFlip]] = [
+            [
+                RandomFlip(augment.VERTICAL_FLIP_PROB, horizontal=False, vertical=True),
+                RandomQuarterTurns(augment.QUARTER_TURNS_PROB),
+                RandomShiftScaleRotate(
+                    augment.AFFINE_PROB, shift=augment.SHIFT, scale=augment.SCALE, rotate=augment.ROTATE
+                ),
+            ],
+            [
+                RandomGrey(augment.GREY_PROB),
+                RandomColour(
+                    augment.COLOUR_PROB,
+                    kinds=augment.COLOUR_KINDS,
+                    brightness=augment.BRIGHTNESS,
+                    contrast=augment.CONTRAST,
+                    pca=augment.PCA,
+                    hsv=augment.HSV,
+                ),
+            ],
+            [
+                RandomNoise(augment.NOISE_PROB, augment.NOISE_VARIANCE),
+                RandomBlur(
+                    augment.BLUR_PROB,
+                    kinds=augment.BLUR_KINDS,
+                    kernel=augment.BLUR_KERNEL,
+                    motion=augment.MOTION_KERNEL,
+                ),
+            ],
+        ]
+    except ValueError as error:
+        raise ConfigError(f"INPUT.AUGMENT: {error}") from error
+    return [[step for step in group if step.prob > 0] for group in groups]

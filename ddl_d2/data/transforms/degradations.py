@@ -1,0 +1,116 @@
+"""Augmentations that take something from a picture: its colour, sharpness or exactness.
+
+Pictures are uint8 RGB H x W x 3. Every draw comes from `np.random`, which the loader seeds for each sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from fvcore.transforms.transform import Transform
+
+from ddl_d2.data.transforms.photometric import AppearanceSteps, PhotometricTransform, SometimesAugmentation
+
+
+class RandomGrey(SometimesAugmentation):
+    """The picture without its colours: the grey value of each pixel in all three channels."""
+
+    def draw(self, image: np.ndarray) -> Transform:
+        del image
+        return AppearanceSteps([{"name": "saturation", "factor": 0.0}])
+
+
+class RandomNoise(SometimesAugmentation):
+    """Gaussian noise, different in every pixel and channel."""
+
+    def __init__(self, prob: float, variance: Sequence[float] = (10.0, 60.0)) -> None:
+        """`variance`: drawn evenly from this range, in squared grey levels. Raises ValueError: no such range."""
+        super().__init__(prob)
+        low, high = variance
+        if not 0 <= low <= high:
+            raise ValueError(f"a variance of noise is a range (smallest, largest) from 0 up, not {list(variance)}")
+        self.variance = (low, high)
+
+    def draw(self, image: np.ndarray) -> Transform:
+        del image
+        sigma = float(np.sqrt(np.random.uniform(*self.variance)))
+        return AppearanceSteps([{"name": "noise", "sigma": sigma, "seed": int(np.random.randint(2**31))}])
+
+
+class RandomBlur(SometimesAugmentation):
+    """One of several blurs, each as likely.
+
+    - "gaussian": by a kernel of k x k pixels, k odd, with the sigma that OpenCV gives it: 0.15 k + 0.35,
+    - "motion": along a line of k pixels in a random direction.
+    """
+
+    KINDS = ("gaussian", "motion")
+
+    def __init__(
+        self,
+        prob: float,
+        *,
+        kinds: Sequence[str] = KINDS,
+        kernel: Sequence[int] = (3, 11),
+        motion: Sequence[int] = (3, 7),
+    ) -> None:
+        """
+        Args:
+            prob: how likely the picture is blurred.
+            kinds: some of `KINDS`.
+            kernel, motion: odd numbers (smallest, largest), pixels: what k of each kind is drawn from.
+
+        Raises:
+            ValueError: an unknown kind or none, or no such range.
+        """
+        super().__init__(prob)
+        unknown = [kind for kind in kinds if kind not in self.KINDS]
+        if unknown or not kinds:
+            raise ValueError(f"blurs are some of {', '.join(self.KINDS)}, not {list(kinds)}")
+        for low, high in (kernel, motion):
+            if not 1 <= low <= high or low % 2 == 0 or high % 2 == 0:
+                raise ValueError(f"a kernel's size is a range of odd numbers (smallest, largest), not {[low, high]}")
+        self.kinds = tuple(kinds)
+        self.kernels = {"gaussian": tuple(kernel), "motion": tuple(motion)}
+
+    def draw(self, image: np.ndarray) -> Transform:
+        del image
+        kind = self.kinds[np.random.randint(len(self.kinds))]
+        low, high = self.kernels[kind]
+        size = 2 * int(np.random.randint(low // 2, high // 2 + 1)) + 1
+        if kind == "gaussian":
+            return AppearanceSteps([{"name": "blur", "sigma": 0.15 * size + 0.35}])
+        return AppearanceSteps([{"name": "motion_blur", "length": size, "angle": float(np.random.uniform(0, 180))}])
+
+
+class JpegRecompress(SometimesAugmentation):
+    """Compress the picture as JPEG and decode it again, with probability `prob` and a quality drawn from a range."""
+
+    def __init__(self, prob: float, quality_range: tuple[int, int]) -> None:
+        """`quality_range` is inclusive, within 1..100."""
+        super().__init__(prob)
+        self.quality_range = quality_range
+
+    def draw(self, image: np.ndarray) -> Transform:
+        del image
+        low, high = self.quality_range
+        return JpegTransform(int(np.random.randint(low, high + 1)))
+
+
+class JpegTransform(PhotometricTransform):
+    """One JPEG round trip of the picture at `quality` (4:2:0 chroma)."""
+
+    def __init__(self, quality: int) -> None:
+        super().__init__()
+        self.quality = quality
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """uint8 H x W x 3 RGB to the same."""
+        bgr = cv2.cvtColor(img, cv2.COLOR_RGB2BGR)
+        done, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
+        if not done:
+            raise ValueError(f"a picture of shape {img.shape} cannot be written as JPEG (65,500 pixels a side at most)")
+        decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)

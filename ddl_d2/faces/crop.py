@@ -1,0 +1,174 @@
+"""Cropping a picture to its faces: which part of it each face gets.
+
+Detectors of face forgery see face crops; how much is left around the face decides what traces of the blend are in it.
+
+A window is (x0, y0, x1, y1) in whole pixels of the picture, x1 and y1 just outside. Two rules make one of a face:
+
+- "box": the face's box, with a margin in shares of its width and height;
+- "landmarks": the published crop of LFDL (system S2; the margins of its released code): the box of the eyes, the tip of
+  the nose and the corners of the mouth, of width w and height h, with 1.5 · h more on the left and right and 1.5 · w
+  more above and below.
+
+A window that takes most of the picture is the whole picture, and so is that of a picture without a face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ddl_d2.faces.finders import NUM_LANDMARKS, Face, FaceFinder
+
+Box = tuple[float, float, float, float]
+Window = tuple[int, int, int, int]
+
+RULES = ("box", "landmarks")
+CHOICES = ("all", "largest", "random")
+_LANDMARK_MARGIN = 1.5
+_NOSE_MARGIN = 5.0
+
+
+class FaceWindow(NamedTuple):
+    """A window, and the face it was made for (in pixels of the whole picture; None where none was found)."""
+
+    window: Window
+    face: Face | None
+
+
+class FaceCropper:
+    """The windows of a picture's faces: the mapper's `crop` function.
+
+    Args:
+        finder: finds faces; give one that remembers (`CachedFaceFinder`), it is the slowest step by far.
+        choice: "all" faces, from left to right, or one of them: the "largest" (by the area of its box, the first of
+            equals) or a "random" one, drawn from `np.random`, which the loader seeds for each sample.
+        rule: "box" or "landmarks", see the module.
+        margin: with "box", on every side, as a share of the face's box; at least 0.
+        whole_above: a window of a larger share of the picture's area than this becomes the whole picture; 1 for never.
+
+    Raises:
+        ValueError: an unknown choice or rule, or a number out of its limits.
+    """
+
+    def __init__(
+        self,
+        finder: FaceFinder,
+        *,
+        choice: str = "all",
+        rule: str = "box",
+        margin: float = 0.25,
+        whole_above: float = 0.7,
+    ) -> None:
+        if choice not in CHOICES:
+            raise ValueError(f"the choice of a face {choice!r} is not one of {', '.join(CHOICES)}")
+        if rule not in RULES:
+            raise ValueError(f"the rule of face crops {rule!r} is not one of {', '.join(RULES)}")
+        if margin < 0 or not 0 < whole_above <= 1:
+            raise ValueError(f"the margin {margin:g} must be at least 0, and the share {whole_above:g} in (0, 1]")
+        self.finder = finder
+        self.choice, self.rule, self.margin, self.whole_above = choice, rule, margin, whole_above
+
+    def __call__(self, image: np.ndarray) -> list[FaceWindow]:
+        """The windows of a picture (uint8 H×W×3 RGB): at least one, each once; exactly one unless "all" are wanted."""
+        height, width = image.shape[:2]
+        faces = self._chosen(self.finder(image))
+        if not faces:
+            return [FaceWindow((0, 0, width, height), None)]
+        found: dict[Window, FaceWindow] = {}
+        for face in faces:
+            window = self.window(face, (height, width))
+            found.setdefault(window, FaceWindow(window, face))
+        return list(found.values())
+
+    def window(self, face: Face, shape: tuple[int, int]) -> Window:
+        """The window of one face in a picture of `shape` (H, W)."""
+        if self.rule == "landmarks":
+            x0, y0, x1, y1 = landmark_window(face.landmarks, shape)
+        else:
+            x0, y0, x1, y1 = face_window(face.box, shape, margins=(self.margin,) * 4)
+        height, width = shape
+        whole = (x1 - x0) * (y1 - y0) > self.whole_above * height * width
+        return (0, 0, width, height) if whole else (x0, y0, x1, y1)
+
+    def _chosen(self, faces: list[Face]) -> list[Face]:
+        if not faces or self.choice == "all":
+            return faces
+        if self.choice == "random":
+            return [faces[np.random.randint(len(faces))]]
+        return [max(faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))]
+
+
+def face_window(box: Box, shape: tuple[int, int], *, margins: Sequence[float] | np.ndarray) -> Window:
+    """The part of a picture to keep around a face, inside the picture and not empty.
+
+    Args:
+        box: (x0, y0, x1, y1) of the face, pixels; may lie partly outside.
+        shape: (H, W) of the picture.
+        margins: kept on the left, top, right and bottom, as shares of the box's width or height.
+    """
+    x0, y0, x1, y1 = box
+    wide, high = x1 - x0, y1 - y0
+    left, top, right, bottom = margins
+    return _inside((x0 - left * wide, y0 - top * high, x1 + right * wide, y1 + bottom * high), shape)
+
+
+def landmark_window(landmarks: np.ndarray, shape: tuple[int, int]) -> Window:
+    """The window of the rule "landmarks", inside a picture of `shape` (H, W) and not empty.
+
+    `landmarks` are 68×2 or 5×2 of (x, y), pixels. Their box counts as at least one pixel wide and high.
+    """
+    points = five_points(landmarks)
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    beside, above = (_LANDMARK_MARGIN * max(float(side), 1.0) for side in (y1 - y0, x1 - x0))
+    return _inside((float(x0) - beside, float(y0) - above, float(x1) + beside, float(y1) + above), shape)
+
+
+def five_points(landmarks: np.ndarray) -> np.ndarray:
+    """5×2 of (x, y): centres of the eyes, tip of the nose, corners of the mouth; from 68×2, or 5×2 as they are."""
+    if len(landmarks) != NUM_LANDMARKS:
+        return landmarks
+    eyes = landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)
+    return np.stack([*eyes, landmarks[30], landmarks[48], landmarks[54]])
+
+
+def nose_points(landmarks: np.ndarray) -> np.ndarray:
+    """N×2 of (x, y): the nose's nine of 68 landmarks, or of five its tip."""
+    return landmarks[27:36] if len(landmarks) == NUM_LANDMARKS else landmarks[2:3]
+
+
+def nose_box(points: np.ndarray, shape: tuple[int, int]) -> Box | None:
+    """(x0, y0, x1, y1): the box of the nose's points (N×2) and 5 pixels around it, clipped to a picture of `shape`.
+
+    None where all of it lies outside. Source: the facial box of Locate and Verify (Shuai et al., ACM MM 2023).
+    """
+    height, width = shape
+    limit = np.array([width, height], dtype=np.float64)
+    x0, y0 = (float(v) for v in np.clip(points.min(axis=0) - _NOSE_MARGIN, 0, limit))
+    x1, y1 = (float(v) for v in np.clip(points.max(axis=0) + _NOSE_MARGIN, 0, limit))
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def cut(pixels: np.ndarray, window: Window) -> np.ndarray:
+    """A picture or mask (H×W...) cut to a window; contiguous."""
+    x0, y0, x1, y1 = window
+    return np.ascontiguousarray(pixels[y0:y1, x0:x1])
+
+
+def crop_around(image: np.ndarray, face: Face, *, margins: Sequence[float] | np.ndarray) -> tuple[np.ndarray, Face]:
+    """A picture (uint8 H×W×3) cut to the landmarks of one of its faces, and that face in it; see `face_window`."""
+    (left, top), (right, bottom) = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
+    box = (float(left), float(top), float(right), float(bottom))
+    window = face_window(box, image.shape[:2], margins=margins)
+    return cut(image, window), face.moved(np.array([[1.0, 0.0, -window[0]], [0.0, 1.0, -window[1]]]))
+
+
+def _inside(box: Box, shape: tuple[int, int]) -> Window:
+    """A box in whole pixels, clipped to a picture of `shape` (H, W), never empty."""
+    height, width = shape
+    x0 = min(max(round(box[0]), 0), width - 1)
+    y0 = min(max(round(box[1]), 0), height - 1)
+    x1 = min(max(round(box[2]), x0 + 1), width)
+    y1 = min(max(round(box[3]), y0 + 1), height)
+    return x0, y0, x1, y1

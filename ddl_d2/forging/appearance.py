@@ -1,0 +1,239 @@
+"""Changing how a picture looks, not what it shows: colour, sharpness, resolution, compression, noise.
+
+Each change is a function of a picture (uint8 H×W×3 RGB, returned alike) and explicit numbers. A *step* is the name of
+a change with its numbers, plain enough for JSON; `apply_steps` replays a list of them, noise included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from scipy.special import ndtri
+
+from ddl_d2.forging.options import ForgeryOptions
+
+Step = dict[str, Any]
+
+# Grey value of an RGB pixel (ITU-R BT.601), once for each channel.
+_GREY = np.tile([0.299, 0.587, 0.114], (3, 1))
+
+
+def _to_uint8(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def shift_rgb(image: np.ndarray, *, offsets: Sequence[float]) -> np.ndarray:
+    """Add one offset (grey levels, rounded) to each channel."""
+    red, green, blue = (float(np.rint(offset)) for offset in offsets)
+    return cv2.add(image, (red, green, blue, 0.0))
+
+
+def saturation(image: np.ndarray, *, factor: float) -> np.ndarray:
+    """Scale the distance of every pixel from its grey value; 0 is grey, 1 changes nothing."""
+    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * _GREY)
+
+
+def hue(image: np.ndarray, *, degrees: float) -> np.ndarray:
+    """Turn colours about the grey axis; the grey value of a pixel (mean of its channels) stays."""
+    cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    cross = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / np.sqrt(3.0)
+    return cv2.transform(image, cosine * np.eye(3) + (1 - cosine) / 3.0 + sine * cross)
+
+
+def contrast(image: np.ndarray, *, gain: float, bias: float) -> np.ndarray:
+    """Multiply the distance from the mean grey level by `gain`, then add `bias` (grey levels)."""
+    mean = float(np.mean(cv2.mean(image)[:3]))
+    return cv2.LUT(image, _to_uint8((np.arange(256) - mean) * gain + mean + bias))
+
+
+def gamma(image: np.ndarray, *, exponent: float) -> np.ndarray:
+    """Raise values in [0, 1] to `exponent`; above 1 darkens."""
+    table = _to_uint8(255 * (np.arange(256) / 255.0) ** exponent)
+    return cv2.LUT(image, table)
+
+
+def blur(image: np.ndarray, *, sigma: float) -> np.ndarray:
+    """Gaussian blur with `sigma` in pixels."""
+    return cv2.GaussianBlur(image, (0, 0), sigma)
+
+
+def motion_blur(image: np.ndarray, *, length: int, angle: float) -> np.ndarray:
+    """Average along a line of `length` pixels (odd) through each pixel, at `angle` degrees from the horizontal."""
+    kernel = np.zeros((length, length), np.uint8)
+    half, turn = length // 2, np.deg2rad(angle)
+    x, y = round(half * float(np.cos(turn))), round(half * float(np.sin(turn)))
+    cv2.line(kernel, (half - x, half - y), (half + x, half + y), 1)
+    return cv2.filter2D(image, -1, kernel / np.float32(kernel.sum()))
+
+
+def sharpen(image: np.ndarray, *, amount: float, sigma: float) -> np.ndarray:
+    """Unsharp mask: add `amount` times the difference from the blurred picture."""
+    return cv2.addWeighted(image, 1 + amount, cv2.GaussianBlur(image, (0, 0), sigma), -amount, 0)
+
+
+def edge_sharpen(image: np.ndarray, *, alpha: float, lightness: float) -> np.ndarray:
+    """Sharpen by a 3×3 edge kernel: (1 - alpha) · identity + alpha · (-1 around 8 + lightness).
+
+    The kernel sums to 1 - alpha (1 - lightness): `lightness` under 1 darkens. It is the sharpening SBI uses.
+    """
+    kernel = np.full((3, 3), -alpha, np.float32)
+    kernel[1, 1] = 1 - alpha + alpha * (8 + lightness)
+    return cv2.filter2D(image, -1, kernel)
+
+
+def rescale(image: np.ndarray, *, factor: float) -> np.ndarray:
+    """Shrink by `factor` in (0, 1) and enlarge again: the trace of a lower resolution."""
+    height, width = image.shape[:2]
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def jpeg(image: np.ndarray, *, quality: int) -> np.ndarray:
+    """Compress as JPEG (4:2:0) at `quality` 1-100 and decompress."""
+    done, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
+    if not done:
+        raise RuntimeError(f"OpenCV could not encode a {image.shape} picture as JPEG")
+    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+
+
+def noise(image: np.ndarray, *, sigma: float, seed: int, grain: float = 0.0) -> np.ndarray:
+    """Gaussian noise of `sigma` grey levels, the same for one `seed`; `grain` > 0 blurs it (pixels)."""
+    if grain <= 0:
+        return _white_noise(image, sigma, seed)
+    values = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
+    values = cv2.GaussianBlur(values, (0, 0), grain)
+    values /= max(float(values.std()), 1e-6)
+    return _to_uint8(image.astype(np.float32) + sigma * values)
+
+
+def _white_noise(image: np.ndarray, sigma: float, seed: int) -> np.ndarray:
+    """Noise of independent values, each rounded: grey levels are whole numbers, so nothing is lost by it.
+
+    16 random bits choose a normal quantile, which is five times as fast as normal numbers; the largest is 4.3 sigma.
+    """
+    levels = np.rint(sigma * _normal_quantiles()).astype(np.int16)
+    bits = np.random.default_rng(seed).integers(1 << 16, size=image.shape, dtype=np.uint16)
+    return cv2.add(image, levels.take(bits, mode="wrap"), dtype=cv2.CV_8U)  # no index to wrap, nor to check
+
+
+@cache
+def _normal_quantiles() -> np.ndarray:
+    """65,536 numbers, each as likely, with the distribution of a normal one."""
+    return ndtri((np.arange(1 << 16) + 0.5) / (1 << 16))
+
+
+def light(image: np.ndarray, *, angle: float, low: float, high: float) -> np.ndarray:
+    """Light from one side: a gain that grows linearly from `low` to `high` along `angle` (radians)."""
+    height, width = image.shape[:2]
+    x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :]
+    y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
+    ramp = x * np.cos(angle) + y * np.sin(angle)
+    ramp = (ramp - ramp.min()) / max(float(np.ptp(ramp)), 1e-6)
+    return _to_uint8(image.astype(np.float32) * (low + (high - low) * ramp)[..., None])
+
+
+CHANGES = {
+    change.__name__: change
+    for change in (
+        *(shift_rgb, saturation, hue, contrast, gamma, light),
+        *(blur, motion_blur, sharpen, edge_sharpen, rescale, jpeg, noise),
+    )
+}
+
+
+def apply_steps(image: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
+    """Apply `steps`, each {"name": a key of `CHANGES`, ...its numbers}, in order.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    for step in steps:
+        name = step["name"]
+        if name not in CHANGES:
+            raise ValueError(f"unknown change {name!r}; known: {', '.join(CHANGES)}")
+        image = CHANGES[name](image, **{key: value for key, value in step.items() if key != "name"})
+    return image
+
+
+@dataclass(frozen=True)
+class PostOptions:
+    """What `draw_post_steps` draws from: each kind of change has a probability and a range.
+
+    Defaults are SBI's: RGB shift, colour and tone with .3, JPEG 40-100 with .5; sharpening and down-scaling are the
+    local-displacement paper's.
+    """
+
+    rgb_shift_prob: float = 0.3
+    rgb_shift: tuple[float, float] = (-20.0, 20.0)
+    colour_prob: float = 0.3
+    hue: tuple[float, float] = (-10.0, 10.0)
+    saturation: tuple[float, float] = (0.7, 1.3)
+    tone_prob: float = 0.3
+    brightness: tuple[float, float] = (-0.3, 0.3)
+    contrast: tuple[float, float] = (-0.3, 0.3)
+    sharpen_prob: float = 0.1
+    sharpen: tuple[float, float] = (0.2, 0.8)
+    downscale_prob: float = 0.1
+    downscale: tuple[float, float] = (1.2, 2.5)
+    jpeg_prob: float = 0.5
+    jpeg_quality: tuple[int, int] = (40, 100)
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name.endswith("_prob"):
+                if not 0 <= value <= 1:
+                    raise ValueError(f"{option.name} must lie within 0 and 1, not {value!r}")
+            elif len(value) != 2 or value[0] > value[1]:
+                raise ValueError(f"{option.name} is a range (smallest, largest), not {value!r}")
+        if self.downscale[0] < 1:
+            raise ValueError(f"downscale must be at least 1, not {self.downscale!r}")
+        if not 1 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100:
+            raise ValueError(f"jpeg_quality must lie within 1 and 100, not {self.jpeg_quality!r}")
+
+
+def draw_post_steps(rng: np.random.Generator, options: PostOptions | None = None) -> list[Step]:
+    """Changes for a real picture and its forgery alike, so that none of them gives the forgery away.
+
+    Draw once per pair and hand the same steps to `apply_steps` for both pictures. Masks stay as they are.
+    """
+    options = options or PostOptions()
+    steps = draw_colour_steps(rng, options)
+    if rng.random() < options.sharpen_prob:
+        steps.append({"name": "sharpen", "amount": drawn(rng, options.sharpen), "sigma": 1.0})
+    if rng.random() < options.downscale_prob:
+        steps.append({"name": "rescale", "factor": round(1 / drawn(rng, options.downscale), 4)})
+    if rng.random() < options.jpeg_prob:
+        low, high = options.jpeg_quality
+        steps.append({"name": "jpeg", "quality": int(rng.integers(low, high + 1))})
+    return steps
+
+
+def draw_colour_steps(rng: np.random.Generator, options: PostOptions | ForgeryOptions) -> list[Step]:
+    """RGB shift, hue with saturation, brightness with contrast, each with its probability of `options`."""
+    steps: list[Step] = []
+    if rng.random() < options.rgb_shift_prob:
+        steps.append({"name": "shift_rgb", "offsets": [drawn(rng, options.rgb_shift) for _ in range(3)]})
+    if rng.random() < options.colour_prob:
+        steps.append({"name": "hue", "degrees": drawn(rng, options.hue)})
+        steps.append({"name": "saturation", "factor": drawn(rng, options.saturation)})
+    if rng.random() < options.tone_prob:
+        steps.append(_tone_step(rng, options.brightness, options.contrast))
+    return steps
+
+
+def drawn(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    """A number drawn evenly from a range, rounded so that the record of it is the whole truth."""
+    return round(float(rng.uniform(*limits)), 4)
+
+
+def _tone_step(rng: np.random.Generator, brightness: tuple[float, float], contrast: tuple[float, float]) -> Step:
+    """A step of brightness (share of 255) and contrast (change of the gain 1) drawn from their ranges."""
+    gain, bias = round(1 + drawn(rng, contrast), 4), round(255 * drawn(rng, brightness), 4)
+    return {"name": "contrast", "gain": gain, "bias": bias}

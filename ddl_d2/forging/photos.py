@@ -1,0 +1,102 @@
+"""The real photographs that a forged set starts from: listing them, and finding their faces."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddl_d2.errors import ForgerySetError, ImageReadError
+from ddl_d2.faces.finders import Face, FaceFinder
+from ddl_d2.io.image import read_image
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+MAX_PIXELS = 64_000_000
+
+# Portraits that come inside packages ddl_d2 needs anyway: (name, package, path in it).
+_BUILTIN = (
+    ("astronaut", "skimage", "data/astronaut.png"),
+    ("grace_hopper", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+)
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """A photograph on disk: `name` for records, `path`, and its `faces` once looked for."""
+
+    name: str
+    path: Path
+    faces: tuple[Face, ...] = ()
+
+
+def builtin_photos() -> list[PhotoFile]:
+    """Two portraits in the public domain that scikit-image and matplotlib carry (NASA; US Navy).
+
+    Raises:
+        ForgerySetError: an installed package came without its picture.
+    """
+    photos = []
+    for name, package, inside in _BUILTIN:
+        spec = importlib.util.find_spec(package)
+        places = list(spec.submodule_search_locations or ()) if spec else []
+        path = Path(places[0]) / inside if places else Path(inside)
+        if not path.is_file():
+            raise ForgerySetError(f"{package} is not installed with its picture {inside}; give --real-dir instead")
+        photos.append(PhotoFile(name, path))
+    return photos
+
+
+def folder_photos(folder: Path) -> list[PhotoFile]:
+    """The pictures below `folder`, sorted by path; their names are paths relative to it.
+
+    Raises:
+        ForgerySetError: no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise ForgerySetError(f"{folder} is not a folder")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+    if not paths:
+        raise ForgerySetError(f"no picture ({' '.join(PHOTO_SUFFIXES)}) in {folder}")
+    return [PhotoFile(path.relative_to(folder).as_posix(), path) for path in paths]
+
+
+def find_faces(
+    photos: Iterable[PhotoFile], finder: FaceFinder, *, min_width: float = 40.0
+) -> tuple[list[PhotoFile], dict[str, str]]:
+    """Look for the faces of each photograph.
+
+    Args:
+        min_width: narrower faces (pixels between the ends of the jaw line) are dropped.
+
+    Returns:
+        The photographs with at least one face, and name -> reason for the others.
+    """
+    found, skipped = [], {}
+    for photo in photos:
+        try:
+            faces = finder(read_image(photo.path, max_pixels=MAX_PIXELS))
+        except ImageReadError as error:
+            skipped[photo.name] = f"unreadable: {error.reason}"
+            continue
+        wide = tuple(face for face in faces if face.width >= min_width)
+        if wide:
+            found.append(PhotoFile(photo.name, photo.path, wide))
+        else:
+            skipped[photo.name] = f"no face at least {min_width:g} pixels wide"
+    return found, skipped
+
+
+def split_photos(
+    photos: Sequence[PhotoFile], valid_share: float, *, fewest: int = 1
+) -> tuple[dict[str, list[PhotoFile]], bool]:
+    """Divide photographs (in the order given) between train and valid, each of which needs the `fewest`, 1 or 2.
+
+    Returns:
+        {"train": [...], "valid": [...]}, and whether the two are disjoint: with fewer than four photographs both
+        splits must use all of them.
+    """
+    if len(photos) < 4 or valid_share == 0:
+        return {"train": list(photos), "valid": list(photos)}, valid_share == 0
+    held_out = min(max(fewest, round(len(photos) * valid_share)), len(photos) - fewest)
+    return {"train": list(photos[held_out:]), "valid": list(photos[:held_out])}, True

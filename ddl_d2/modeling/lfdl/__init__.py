@@ -1,0 +1,1 @@
+"""The parts of LFDL, the detector of system S2."""

@@ -1,0 +1,150 @@
+"""The training loss of the query decoder: a set loss with deep supervision (Mask2Former, section 3.3; DETR).
+
+Shapes: `B` pictures, `N` prediction sets, `Q` queries, `C` channels, `K` classes, `T` targets of a picture, `M` matched
+masks of the batch in one set, `P` points, `H, W` pixels of the mask features.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from detectron2.projects.point_rend.point_features import get_uncertain_point_coords_with_randomness, point_sample
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from ddl_d2.layers.linear import linear
+from ddl_d2.modeling.losses import dice, sigmoid_bce, uncertainty
+from ddl_d2.modeling.mask2former.matcher import HungarianMatcher, Targets, sample_masks
+from ddl_d2.modeling.mask2former.query_decoder import QueryPredictions
+
+
+class SetCriterion(nn.Module):
+    """Class cross-entropy, point BCE and point dice of the matched queries, summed over the prediction sets.
+
+    Only matched queries get masks: the others' masks carry no gradient, so painting them would be waste.
+
+    Args:
+        num_classes: `K`; no_object_weight: weight of class K in the cross-entropy.
+        class_weight, mask_weight, dice_weight: of the three terms.
+        num_points, oversample_ratio, importance_sample_ratio: point sampling of the mask terms (PointRend).
+        deep_supervision: all sets, or the last alone.
+    """
+
+    empty_weight: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        matcher: HungarianMatcher,
+        class_weight: float,
+        mask_weight: float,
+        dice_weight: float,
+        no_object_weight: float,
+        num_points: int,
+        oversample_ratio: float,
+        importance_sample_ratio: float,
+        deep_supervision: bool,
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.class_weight = class_weight
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        self.num_points = num_points
+        self.oversample_ratio = oversample_ratio
+        self.importance_sample_ratio = importance_sample_ratio
+        self.deep_supervision = deep_supervision
+        empty_weight = torch.ones(num_classes + 1)
+        empty_weight[-1] = no_object_weight
+        # Not part of a checkpoint: the config says it.
+        self.register_buffer("empty_weight", empty_weight, persistent=False)
+
+    def forward(self, predictions: QueryPredictions, targets: list[Targets]) -> dict[str, Tensor]:
+        """-> weighted `loss_ce`, `loss_mask`, `loss_dice` of the last set, and `..._{i}` of set i before it."""
+        first = 0 if self.deep_supervision else len(predictions.logits) - 1
+        logits = torch.stack(predictions.logits[first:]).float()
+        embeddings = torch.stack(predictions.mask_embeddings[first:])
+        features = predictions.mask_features
+        matches = self.matcher(logits, embeddings, features, targets)
+        loss_ce = self._class_loss(logits, targets, matches)
+        loss_mask, loss_dice = self._mask_losses(embeddings, features, targets, matches)
+
+        losses = {}
+        for i in range(len(logits)):
+            suffix = "" if i == len(logits) - 1 else f"_{i}"
+            losses[f"loss_ce{suffix}"] = self.class_weight * loss_ce[i]
+            losses[f"loss_mask{suffix}"] = self.mask_weight * loss_mask[i]
+            losses[f"loss_dice{suffix}"] = self.dice_weight * loss_dice[i]
+        return losses
+
+    def _class_loss(self, logits: Tensor, targets: list[Targets], matches: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """N×B×Q×(K+1) -> N: cross-entropy weighted by class, over the supervised pictures' queries."""
+        num_sets, batch, num_queries, _ = logits.shape
+        wanted = torch.full((num_sets, batch, num_queries), self.num_classes, device=logits.device)
+        for b, (target, (query, index)) in enumerate(zip(targets, matches, strict=True)):
+            wanted[:, b].scatter_(1, query, target.classes[index])
+        supervised = torch.tensor([t.supervised for t in targets], device=logits.device)
+        weight = self.empty_weight[wanted] * supervised[:, None]
+        loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), reduction="none").view_as(weight)
+        return (loss * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1e-6)
+
+    def _mask_losses(
+        self, embeddings: Tensor, features: Tensor, targets: list[Targets], matches: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """-> BCE and dice, each N, both divided by the number of target masks in the global batch (at least 1)."""
+        num_sets, count = embeddings.shape[0], sum(query.shape[1] for query, _ in matches)
+        num_masks = _global_mean(count, features.device)
+        if count == 0:
+            # Nothing is forged in this batch: zero, but still attached to every parameter that makes masks.
+            zero = (embeddings.sum() + features.sum()) * 0.0
+            return zero.expand(num_sets), zero.expand(num_sets)
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            masks = _paint(embeddings, features, matches)
+            with torch.no_grad():
+                points = get_uncertain_point_coords_with_randomness(
+                    masks, uncertainty, self.num_points, self.oversample_ratio, self.importance_sample_ratio
+                )
+                wanted = _sample_targets(targets, matches, points.unflatten(0, (num_sets, count))).flatten(0, 1)
+            logits = point_sample(masks, points, align_corners=False)[:, 0]
+            by_set = (num_sets, count)
+            bce = sigmoid_bce(logits, wanted).view(by_set).sum(dim=1) / num_masks
+            return bce, dice(logits, wanted).view(by_set).sum(dim=1) / num_masks
+
+
+def _paint(embeddings: Tensor, features: Tensor, matches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Mask logits (N·M)×1×H×W of the matched embeddings, set by set, one matrix product a picture."""
+    painted = []
+    for b, (query, _) in enumerate(matches):
+        if query.shape[1]:
+            chosen = embeddings[:, b].gather(1, query[..., None].expand(-1, -1, embeddings.shape[-1]))
+            masks = linear(chosen.flatten(0, 1).float(), features[b].flatten(1).t().float())
+            painted.append(masks.view(*query.shape, *features.shape[-2:]))
+    return torch.cat(painted, dim=1).flatten(0, 1)[:, None]
+
+
+def _sample_targets(targets: list[Targets], matches: list[tuple[Tensor, Tensor]], points: Tensor) -> Tensor:
+    """Target values N×M×P at points N×M×P×2, without a copy of a target mask per set."""
+    wanted, first = [], 0
+    for target, (_, index) in zip(targets, matches, strict=True):
+        own = points[:, first : first + index.shape[1]]
+        first += index.shape[1]
+        if len(target.masks) == 1:
+            wanted.append(sample_masks(target.masks, own.flatten(0, 2)[None]).view(own.shape[:3]))
+        elif len(target.masks) > 1:
+            values = own.new_empty(own.shape[:3])
+            for mask in range(len(target.masks)):
+                chosen = index == mask
+                at = own[chosen]
+                values[chosen] = sample_masks(target.masks[mask : mask + 1], at.flatten(0, 1)[None]).view(at.shape[:2])
+            wanted.append(values)
+    return torch.cat(wanted, dim=1)
+
+
+def _global_mean(count: int, device: torch.device) -> Tensor:
+    """Mean over ranks of the number of target masks, at least 1."""
+    total = torch.tensor(float(count), device=device)
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(total)
+    return (total / comm.get_world_size()).clamp(min=1)

@@ -1,0 +1,180 @@
+"""Multi-scale deformable attention pixel decoder (Cheng et al., Mask2Former, arXiv 2112.01527, section 3.2).
+
+Shapes: `B` pictures, `C` channels of the decoder, `L` levels that attend (coarse to fine: strides 32, 16, 8),
+`S` positions of all levels together, `H, W` pixels of the finest map (stride 4). Parameter names are those of the
+published checkpoints.
+"""
+
+from __future__ import annotations
+
+import fvcore.nn.weight_init as weight_init
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from torch import Tensor, nn
+
+from ddl_d2.errors import ConfigError
+from ddl_d2.layers.ms_deform_attn import MSDeformAttn
+from ddl_d2.layers.position_encoding import sine_position_encoding
+
+
+class DeformableEncoderLayer(nn.Module):
+    """Deformable self-attention and a two-layer perceptron, each with a residual and a LayerNorm after it."""
+
+    def __init__(self, *, dim: int, dim_feedforward: int, num_levels: int, num_heads: int, num_points: int):
+        super().__init__()
+        self.self_attn = MSDeformAttn(dim, num_levels=num_levels, num_heads=num_heads, num_points=num_points)
+        self.norm1 = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, dim_feedforward)
+        self.linear2 = nn.Linear(dim_feedforward, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(
+        self, x: Tensor, position: Tensor, reference_points: Tensor, spatial_shapes: Tensor, level_start_index: Tensor
+    ) -> Tensor:
+        """`x`, `position` B×S×C; `reference_points` B×S×L×2 in [0, 1] -> B×S×C."""
+        attended = self.self_attn(x + position, reference_points, x, spatial_shapes, level_start_index, None)
+        x = self.norm1(x + attended)
+        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+
+
+class DeformableEncoder(nn.Module):
+    """A stack of `DeformableEncoderLayer`s."""
+
+    def __init__(self, *, num_layers: int, **layer):
+        super().__init__()
+        self.layers = nn.ModuleList(DeformableEncoderLayer(**layer) for _ in range(num_layers))
+
+
+class DeformableTransformer(nn.Module):
+    """Flattens the levels, adds position and level embeddings, and runs the encoder over all of them jointly."""
+
+    def __init__(self, *, dim: int, num_levels: int, **encoder):
+        super().__init__()
+        self.encoder = DeformableEncoder(dim=dim, num_levels=num_levels, **encoder)
+        self.level_embed = nn.Parameter(torch.empty(num_levels, dim).normal_())
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """L maps B×C×h×w, coarse to fine -> L maps of the same shapes."""
+        device, batch, dim = maps[0].device, maps[0].shape[0], maps[0].shape[1]
+        sizes = [(m.shape[2], m.shape[3]) for m in maps]
+        flat = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
+        position = torch.cat(
+            [
+                sine_position_encoding(h, w, dim, device=device).flatten(1).t() + self.level_embed[level]
+                for level, (h, w) in enumerate(sizes)
+            ]
+        ).expand(batch, -1, -1)
+        reference = torch.cat([_cell_centres(h, w, device) for h, w in sizes])
+        reference = reference[None, :, None, :].expand(batch, -1, len(sizes), -1)
+        # On the CPU, whatever the maps are on: the op reads them there without waiting for a GPU.
+        spatial_shapes = torch.tensor(sizes, dtype=torch.int64)
+        counts = [h * w for h, w in sizes]
+        starts = torch.tensor([sum(counts[:i]) for i in range(len(counts))], dtype=torch.int64)
+
+        for layer in self.encoder.layers:
+            flat = layer(flat, position, reference, spatial_shapes, starts)
+        levels = flat.split(counts, dim=1)
+        return [x.transpose(1, 2).reshape(batch, dim, h, w) for x, (h, w) in zip(levels, sizes, strict=True)]
+
+
+def _cell_centres(height: int, width: int, device: torch.device) -> Tensor:
+    """Centres (x, y) of a map's cells in [0, 1], row by row: (H·W)×2."""
+    y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
+    x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
+    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack((grid_x, grid_y), dim=-1).flatten(0, 1)
+
+
+class MSDeformAttnPixelDecoder(nn.Module):
+    """Backbone features -> mask features at the finest stride, and the attended maps for the query decoder.
+
+    Args:
+        input_shape: the backbone's outputs by name.
+        in_features: all names that are read; `deformable_in_features` those that attend, the others are fused top-down
+            by FPN steps (lateral 1×1, add, 3×3).
+        conv_dim: channels inside; mask_dim: channels of the mask features.
+        norm: normalisation of the FPN's convolutions, in Detectron2's words.
+        num_layers, num_heads, num_points, dim_feedforward: the deformable encoder.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: dict[str, ShapeSpec],
+        in_features: list[str],
+        deformable_in_features: list[str],
+        conv_dim: int,
+        mask_dim: int,
+        norm: str,
+        num_layers: int,
+        num_heads: int,
+        num_points: int,
+        dim_feedforward: int,
+    ):
+        super().__init__()
+        by_stride = sorted(in_features, key=lambda name: input_shape[name].stride)
+        coarse_to_fine = [name for name in reversed(by_stride) if name in deformable_in_features]
+        fpn = [name for name in reversed(by_stride) if name not in deformable_in_features]
+        if not coarse_to_fine:
+            raise ConfigError(
+                f"none of IN_FEATURES {in_features} is in DEFORMABLE_IN_FEATURES {deformable_in_features}"
+            )
+        self.deformable_features, self.fpn_features = coarse_to_fine, fpn
+
+        self.input_proj = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(input_shape[name].channels, conv_dim, 1), nn.GroupNorm(32, conv_dim))
+            for name in coarse_to_fine
+        )
+        for projection in self.input_proj:
+            nn.init.xavier_uniform_(projection[0].weight, gain=1)
+            nn.init.zeros_(projection[0].bias)
+        self.transformer = DeformableTransformer(
+            dim=conv_dim,
+            num_levels=len(coarse_to_fine),
+            num_layers=num_layers,
+            num_heads=num_heads,
+            num_points=num_points,
+            dim_feedforward=dim_feedforward,
+        )
+        for i, name in enumerate(reversed(fpn), start=1):
+            self._add_fpn_step(i, input_shape[name].channels, conv_dim, norm)
+        self.mask_features = Conv2d(conv_dim, mask_dim, 1)
+        weight_init.c2_xavier_fill(self.mask_features)
+
+    def _add_fpn_step(self, index: int, in_channels: int, conv_dim: int, norm: str) -> None:
+        # Published names: adapter_1/layer_1 belong to the finest map, 2 to the next.
+        bias = norm == ""
+        lateral = Conv2d(in_channels, conv_dim, 1, bias=bias, norm=get_norm(norm, conv_dim))
+        output = Conv2d(conv_dim, conv_dim, 3, padding=1, bias=bias, norm=get_norm(norm, conv_dim), activation=F.relu)
+        weight_init.c2_xavier_fill(lateral)
+        weight_init.c2_xavier_fill(output)
+        self.add_module(f"adapter_{index}", lateral)
+        self.add_module(f"layer_{index}", output)
+
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """{name: B×c×h×w} -> (mask features B×mask_dim×H×W, L maps B×C×h×w coarse to fine).
+
+        Under float16 autocast this part runs in fp32, as published: its range is too small for the encoder's sums.
+        bfloat16 has fp32's range and is let through; locations and attention weights stay fp32 inside the op.
+        """
+        device = next(iter(features.values())).device.type
+        if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+            with torch.autocast(device, enabled=False):
+                return self._decode({name: feature.float() for name, feature in features.items()})
+        return self._decode(features)
+
+    def _decode(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        projected = [
+            projection(features[name])
+            for projection, name in zip(self.input_proj, self.deformable_features, strict=True)
+        ]
+        levels = self.transformer(projected)
+        finest = levels[-1]
+        for index, name in zip(range(len(self.fpn_features), 0, -1), self.fpn_features, strict=True):
+            lateral = self.get_submodule(f"adapter_{index}")(features[name])
+            top_down = F.interpolate(finest, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
+            finest = self.get_submodule(f"layer_{index}")(lateral + top_down)
+        return self.mask_features(finest), levels

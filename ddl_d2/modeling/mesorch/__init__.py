@@ -1,0 +1,1 @@
+"""The parts of Mesorch (MITL), the localizer of system S2."""

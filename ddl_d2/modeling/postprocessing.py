@@ -1,0 +1,93 @@
+"""Between single pictures and the padded batch, for every system: into the network, and out of it.
+
+Shapes: `B` pictures, `H, W` pixels. A size is (height, width); a picture has three: `original` (on disk), `unpadded`
+(as the network got it) and `padded` (in its batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import Instances
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+def original_size(row: dict, unpadded: Size) -> Size:
+    """The size that a row's outputs have."""
+    return row.get("height", unpadded[0]), row.get("width", unpadded[1])
+
+
+def to_original(padded_map: Tensor, unpadded: Size, original: Size) -> Tensor:
+    """A map at the network's input size -> without its padding, at the picture's own size."""
+    if unpadded == original:
+        return padded_map[: unpadded[0], : unpadded[1]].contiguous()
+    return sem_seg_postprocess(padded_map[None], unpadded, *original)[0]
+
+
+def map_output(
+    row: dict, probabilities: Tensor, unpadded: Size, fake_score: float | None = None, **regions: Any
+) -> dict[str, Any]:
+    """What a system without instances of its own predicts for a row, at its original size.
+
+    Args:
+        probabilities: the map at the network's input size, which may be padded beyond `unpadded`; float in [0, 1].
+        fake_score: None leaves it to the caller.
+        regions: `threshold`, `mode` and `limit` of `map_instances`.
+    """
+    forgery_map = to_original(probabilities, unpadded, original_size(row, unpadded)).clamp_(0, 1)
+    output: dict[str, Any] = {"forgery_map": forgery_map, "instances": map_instances(forgery_map, **regions)}
+    return output if fake_score is None else output | {"fake_score": fake_score}
+
+
+def forged_instances(
+    found: Iterable[tuple[Tensor, Tensor]], *, most: int, size: Size, device: torch.device
+) -> Instances:
+    """Regions, (bool mask H×W, score) each, `most` at most, as Detectron2 instances of class 0; there may be none.
+
+    Each is copied as it comes: besides the result there is never more than one mask, of 20 MB if the picture has 20 MP.
+    """
+    masks = torch.empty((most, *size), dtype=torch.bool, device=device)
+    scores: list[Tensor] = []
+    for mask, score in found:
+        masks[len(scores)] = mask
+        scores.append(score)
+    result = Instances(size)
+    result.pred_masks = masks[: len(scores)]
+    result.scores = torch.stack(scores) if scores else torch.zeros(0, device=device)
+    result.pred_classes = torch.zeros(len(scores), dtype=torch.int64, device=device)
+    return result
+
+
+def map_instances(forgery_map: Tensor, *, threshold: float, mode: str, limit: int) -> Instances:
+    """The regions where a map H×W in [0, 1] exceeds `threshold`, as instances scored by the map's mean inside.
+
+    Args:
+        mode: "union" (one instance, if any pixel is forged) or "connected_components" (one per 8-connected region).
+        limit: the most instances; the largest regions are kept, largest first.
+    """
+    forged = forgery_map > threshold
+    labels, kept = (forged, [1] if forged.any() else []) if mode == "union" else _components(forged, limit)
+    kept = kept[:limit]
+    regions = (labels == label for label in kept)
+    found = ((region, _mean_inside(forgery_map, region)) for region in regions)
+    size = (forgery_map.shape[0], forgery_map.shape[1])
+    return forged_instances(found, most=len(kept), size=size, device=forgery_map.device)
+
+
+def _components(forged: Tensor, limit: int) -> tuple[Tensor, list[int]]:
+    """Labels of the 8-connected regions, int32 H×W, and those of the largest `limit`, the largest first."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(forged.cpu().numpy().view(np.uint8), connectivity=8)
+    order = np.argsort(-stats[1:count, cv2.CC_STAT_AREA], kind="stable")[:limit] + 1
+    return torch.from_numpy(labels).to(forged.device), order.tolist()
+
+
+def _mean_inside(values: Tensor, region: Tensor) -> Tensor:
+    """Mean of H×W values over a region that is not empty, without the 16 bytes a pixel that indexing by it takes."""
+    return (values * region).sum() / region.sum()

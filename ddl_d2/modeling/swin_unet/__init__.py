@@ -1,0 +1,1 @@
+"""The parts of system S3's network."""

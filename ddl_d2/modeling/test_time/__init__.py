@@ -1,0 +1,1 @@
+"""What is done to a network at test time: tiles, face crops, folded batch norms."""

@@ -1,0 +1,148 @@
+"""Any system on the face crops of a picture instead of the whole: crops in, one prediction of the picture out.
+
+Made for rows with `crops` (the testing rows of `ForgeryDatasetMapper` with a `crop` function; INPUT.FACE_CROP). The
+networks see ordinary rows and know nothing of it.
+
+Shapes: `H, W` pixels of the whole picture, `h, w` those of a window, `N` instances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from ddl_d2.errors import ConfigError
+from ddl_d2.modeling.test_time.windows import OnWindows, Size, Window, inside, window_row
+
+FACE_SCORES = ("confident", "mean", "max")
+
+
+class OnFaceCrops(OnWindows):
+    """A system that predicts each face crop of a picture, and puts the predictions together.
+
+    In eval mode a row with `crops` (each `image` uint8 3×h'×w' and `window`), `height` and `width` gives what every
+    system gives, at the size of the picture: `fake_score` from those of its crops, `forgery_map` with the crops' maps
+    pasted (the highest where they overlap, 0 outside), `instances` with the crops' masks pasted (no more than
+    `max_instances`, those of the highest scores), and besides `faces`: {`window`, `fake_score`} of each crop.
+
+    Probabilities are pasted. The released code of LFDL thresholds each face's map first and so dilates it a little; if
+    masks are to be dilated or closed, that is the business of fusing them.
+
+    Args:
+        model: the system; its mode (training or not) is kept.
+        face_score: the picture's score from its crops', see `face_score`.
+        max_instances: of a picture.
+        batch_size: crops that the system gets at once; see `OnWindows`.
+
+    Raises:
+        ConfigError: an unknown `face_score`.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, face_score: str = "confident", max_instances: int = 100, batch_size: int = 1
+    ) -> None:
+        super().__init__(model, batch_size=batch_size)
+        if face_score not in FACE_SCORES:
+            raise ConfigError(f"TEST.FACE_SCORE {face_score!r} is not one of {', '.join(FACE_SCORES)}")
+        self.face_score, self.max_instances = face_score, max_instances
+
+    def windows(self, row: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """The crops of a row, if it has any."""
+        return [window_row(crop["image"], crop["window"]) for crop in row["crops"]] if "crops" in row else None
+
+    def merge(self, row: dict[str, Any], outputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        """The prediction of a picture from those of its crops."""
+        windows, size = _windows(row), _size(row)
+        scores: list[float] = []
+        instances: list[Instances] = []
+        whole: Tensor | None = None
+        for window, output in zip(windows, outputs, strict=True):
+            scores.append(float(output["fake_score"]))
+            instances.append(output["instances"])
+            if "forgery_map" in output:  # else a system that only detects
+                whole = paste_map(output["forgery_map"], window, whole, size)
+        merged = {
+            "fake_score": face_score(scores, self.face_score),
+            "instances": paste_instances(instances, windows, size, limit=self.max_instances),
+            "faces": [{"window": w, "fake_score": score} for w, score in zip(windows, scores, strict=True)],
+        }
+        return merged if whole is None else merged | {"forgery_map": whole}
+
+    def merge_maps(self, row: dict[str, Any], maps: Iterable[Tensor]) -> Tensor:
+        """Maps of the crops, pasted."""
+        whole: Tensor | None = None
+        for window, part in zip(_windows(row), maps, strict=True):
+            whole = paste_map(part, window, whole, _size(row))
+        assert whole is not None  # there is at least one crop
+        return whole
+
+
+def on_face_crops(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """`model` for the testing rows of a config: in `OnFaceCrops` if INPUT.FACE_CROP asks for it and it is not yet."""
+    if not cfg.INPUT.FACE_CROP.ENABLED or any(isinstance(part, OnFaceCrops) for part in model.modules()):
+        return model
+    return OnFaceCrops(
+        model,
+        face_score=cfg.TEST.FACE_SCORE,
+        max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
+        batch_size=cfg.TEST.BATCH_SIZE,
+    )
+
+
+def face_score(scores: Sequence[float], rule: str) -> float:
+    """P(fake) of a picture from those of its faces (at least one).
+
+    Args:
+        rule: "mean", "max", or "confident": the mean of the faces called fake (>= 0.5) if there are any, or else of
+            all; as LFDL (system S2) does it.
+    """
+    if rule == "max":
+        return max(scores)
+    chosen = [score for score in scores if score >= 0.5] if rule == "confident" else []
+    chosen = chosen or list(scores)
+    return sum(chosen) / len(chosen)
+
+
+def paste_map(part: Tensor, window: Window, whole: Tensor | None, size: Size) -> Tensor:
+    """A map h×w (values >= 0) of a window put into `whole` (H×W, changed; None: zeros): the higher value stays."""
+    if whole is None:
+        whole = part.new_zeros(size)
+    view = inside(whole, window)
+    torch.maximum(view, part, out=view)
+    return whole
+
+
+def paste_instances(parts: Sequence[Instances], windows: Sequence[Window], size: Size, *, limit: int) -> Instances:
+    """The instances of windows (`pred_masks` N×h×w, `scores`, `pred_classes`) as instances of the picture, H×W.
+
+    Of more than `limit`, those of the highest scores are kept; the order is that of the windows. Empty, without any
+    field, if the parts have none (a system that only detects).
+    """
+    merged = Instances(size)
+    if not parts[0].has("pred_masks"):
+        return merged
+    scores = torch.cat([part.scores for part in parts])
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    kept[scores.argsort(descending=True, stable=True)[:limit]] = True
+    chosen = kept.split([len(part) for part in parts])
+    masks = parts[0].pred_masks.new_zeros((int(kept.sum()), *size))
+    places = masks.split([int(some.sum()) for some in chosen])
+    for part, window, some, place in zip(parts, windows, chosen, places, strict=True):
+        inside(place, window).copy_(part.pred_masks[some])
+    merged.pred_masks = masks
+    merged.scores = scores[kept]
+    merged.pred_classes = torch.cat([part.pred_classes for part in parts])[kept]
+    return merged
+
+
+def _windows(row: dict[str, Any]) -> list[Window]:
+    return [crop["window"] for crop in row["crops"]]
+
+
+def _size(row: dict[str, Any]) -> Size:
+    return row["height"], row["width"]

@@ -1,0 +1,175 @@
+"""Any system on overlapping tiles of a large picture: every pixel at the size it has, in the memory that a tile takes.
+
+Forensic traces are a few pixels wide and fade when a large picture is shrunk to what fits in memory. Here it need not
+be shrunk (INPUT.MIN_SIZE_TEST 0): the system sees it tile by tile, and of the whole there are never more than its bytes
+and its map.
+
+Shapes: `H, W` pixels of the picture as the row holds it, `h, w` those of its tiles.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from ddl_d2.config.checks import check_tiles
+from ddl_d2.errors import ConfigError
+from ddl_d2.modeling.heads import score_from_map
+from ddl_d2.modeling.postprocessing import Size, map_output, original_size, to_original
+from ddl_d2.modeling.test_time.windows import OnWindows, Window, inside, window_row
+
+
+class OnTiles(OnWindows):
+    """A system that sees pictures with a side longer than `size` in tiles, and puts the predictions together.
+
+    In eval mode such a row (`image` uint8 3×H×W) gives what every system gives, at the original size of the picture:
+    `forgery_map`, the tiles' maps blended; `fake_score` from those of its tiles; `instances`, the regions of the
+    blended map. A side no longer than a tile is not cut.
+
+    Args:
+        model: the system; its mode (training or not) is kept.
+        size: of a tile's sides, in pixels of the picture as the system gets it (after the mapper's resizing).
+        overlap: of neighbouring tiles, at least, as a share of `size`, in [0, 0.5].
+        score: the picture's score. Of its tiles': "max" (a picture is fake if any part of it is; the more tiles, the
+            higher score real pictures, too), "mean", or "topk" (the mean of the highest tenth). Or "map": of the
+            blended map, by `image_score`.
+        image_score: see `heads.score_from_map`.
+        batch_size: tiles that the system gets at once.
+        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `postprocessing.map_instances`.
+
+    Raises:
+        ConfigError: as `check_tiles`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        size: int,
+        overlap: float = 0.125,
+        score: str = "max",
+        image_score: str = "max",
+        batch_size: int = 1,
+        map_threshold: float = 0.5,
+        instance_mode: str = "union",
+        max_instances: int = 100,
+    ) -> None:
+        super().__init__(model, batch_size=batch_size)
+        check_tiles(size=size, overlap=overlap, score=score, batch_size=batch_size)
+        self.size, self.overlap = size, round(overlap * size)
+        self.score, self.image_score = score, image_score
+        self.regions: dict[str, Any] = {"threshold": map_threshold, "mode": instance_mode, "limit": max_instances}
+
+    def windows(self, row: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """The tiles of a picture with a side longer than one; `row["image"]` is not copied."""
+        image: Tensor = row["image"]
+        if max(image.shape[-2:]) <= self.size:
+            return None
+        return [window_row(inside(image, tile.window), tile.window) for tile in self._grid(_input_size(row))]
+
+    def merge(self, row: dict[str, Any], outputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        """The prediction of a picture from those of its tiles."""
+        size = _input_size(row)
+        scores: list[float] = []
+        blended: Tensor | None = None
+        for tile, output in zip(self._grid(size), outputs, strict=True):
+            scores.append(float(output["fake_score"]))
+            if "forgery_map" in output:  # else a system that only detects
+                blended = tile.added(output["forgery_map"], blended, size)
+        if blended is None:
+            merged: dict[str, Any] = {"instances": Instances(original_size(row, size))}
+        else:
+            merged = map_output(row, blended, size, **self.regions)
+        return merged | {"fake_score": self._score(scores, merged.get("forgery_map"))}
+
+    def merge_maps(self, row: dict[str, Any], maps: Iterable[Tensor]) -> Tensor:
+        """Maps of the tiles, blended, at the picture's original size."""
+        size = _input_size(row)
+        blended: Tensor | None = None
+        for tile, part in zip(self._grid(size), maps, strict=True):
+            blended = tile.added(part, blended, size)
+        assert blended is not None  # a picture that is cut has tiles
+        return to_original(blended, size, original_size(row, size))
+
+    def _score(self, scores: list[float], forgery_map: Tensor | None) -> float:
+        if self.score != "map":
+            return tile_score(scores, self.score)
+        if forgery_map is None:
+            raise ConfigError("TEST.TILE.SCORE is 'map', but the system only detects: choose max, mean or topk")
+        return score_from_map(forgery_map, self.image_score)
+
+    def _grid(self, size: Size) -> Iterator[Tile]:
+        """The tiles of a picture, row by row."""
+        down, across = (cuts(side, self.size, self.overlap) for side in size)
+        for (y0, y1, row_weights), (x0, x1, column_weights) in itertools.product(down, across):
+            yield Tile((x0, y0, x1, y1), row_weights, column_weights)
+
+
+class Tile(NamedTuple):
+    """A window and how much its rows (h) and columns (w) count where maps are blended: see `cuts`."""
+
+    window: Window
+    row_weights: Tensor
+    column_weights: Tensor
+
+    def added(self, part: Tensor, whole: Tensor | None, size: Size) -> Tensor:
+        """`whole` (None: zeros of `size`) and in this window, in place, what the tile's map h×w counts there."""
+        whole = part.new_zeros(size) if whole is None else whole
+        inside(whole, self.window).addcmul_(part, torch.outer(self.row_weights, self.column_weights).to(part))
+        return whole
+
+
+def on_tiles(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """`model` as TEST.TILE asks for it: in `OnTiles`, or as it is with SIZE 0 (or if it already is)."""
+    tile = cfg.TEST.TILE
+    if not tile.SIZE or any(isinstance(part, OnTiles) for part in model.modules()):
+        return model
+    return OnTiles(
+        model,
+        size=tile.SIZE,
+        overlap=tile.OVERLAP,
+        score=tile.SCORE,
+        image_score=cfg.TEST.IMAGE_SCORE,
+        batch_size=tile.BATCH_SIZE,
+        map_threshold=cfg.TEST.MAP_THRESHOLD,
+        instance_mode=cfg.INPUT.INSTANCES,
+        max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
+    )
+
+
+def cuts(length: int, size: int, overlap: int) -> list[tuple[int, int, Tensor]]:
+    """A side of `length` pixels in as few tiles of `size` as overlap by at least `overlap`, spread evenly.
+
+    Returns:
+        (first pixel, the one after the last, weights) of each; one tile, the whole side, if that is no longer. Weights,
+        float32, one for each pixel of the tile, are linear where two tiles overlap, low towards the edge; those of one
+        pixel of the side sum to 1. So a blended map has no seam, and a constant one stays constant.
+    """
+    size = min(size, length)
+    steps = -(-(length - size) // (size - overlap)) if length > size else 0
+    starts = [i * (length - size) // max(1, steps) for i in range(steps + 1)]
+    # A roof over each tile, 1 at its edges. Of two that overlap by up to half, one falls as the other rises: their sum
+    # is constant there, and the share of each is linear.
+    roof = torch.arange(1.0, size + 1, dtype=torch.float64)
+    roof = torch.minimum(roof, roof.flip(0))
+    total = roof.new_zeros(length)
+    for start in starts:
+        total[start : start + size] += roof
+    return [(start, start + size, (roof / total[start : start + size]).float()) for start in starts]
+
+
+def tile_score(scores: Sequence[float], rule: str) -> float:
+    """P(fake) of a picture from those of its tiles (at least one) by "max", "mean" or "topk"; see `OnTiles`."""
+    count = {"max": 1, "mean": len(scores), "topk": max(1, len(scores) // 10)}[rule]
+    return math.fsum(sorted(scores, reverse=True)[:count]) / count
+
+
+def _input_size(row: dict[str, Any]) -> Size:
+    return row["image"].shape[-2], row["image"].shape[-1]

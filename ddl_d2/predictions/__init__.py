@@ -1,0 +1,1 @@
+"""Predictions on disk: the prediction store and the challenge's submission file."""

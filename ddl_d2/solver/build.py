@@ -1,0 +1,132 @@
+"""Optimizer, gradient clipping and learning-rate schedule from the config."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import torch
+from detectron2.solver import LRMultiplier, WarmupParamScheduler
+from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
+from detectron2.solver.build import maybe_add_gradient_clipping
+from fvcore.common.param_scheduler import (
+    CompositeParamScheduler,
+    ConstantParamScheduler,
+    LinearParamScheduler,
+    ParamScheduler,
+    PolynomialDecayParamScheduler,
+)
+from torch import nn
+
+from ddl_d2.modeling.backbone.timm_backbone import is_position_table
+
+_NORMS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.SyncBatchNorm,
+    nn.GroupNorm,
+    nn.InstanceNorm2d,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+)
+
+
+def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW, Adam or SGD with the paper's groups: backbone at a lower rate, no decay on norms and embeddings.
+
+    With `SOLVER.CLIP_GRADIENTS.CLIP_TYPE full_model`, all gradients are clipped together to one norm before each step.
+    """
+    solver = cfg.SOLVER
+    groups = parameter_groups(
+        model,
+        lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
+        backbone_multiplier=solver.BACKBONE_MULTIPLIER,
+    )
+    if solver.OPTIMIZER in ("ADAMW", "ADAM"):
+        kind = torch.optim.AdamW if solver.OPTIMIZER == "ADAMW" else torch.optim.Adam
+        # One kernel for all parameters of a group instead of five passes over each.
+        optimizer: torch.optim.Optimizer = kind(groups, solver.BASE_LR, fused=True)
+    else:
+        optimizer = torch.optim.SGD(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+    clip = solver.CLIP_GRADIENTS
+    if clip.ENABLED and clip.CLIP_TYPE == "full_model":
+        clip_full_model(optimizer, max_norm=clip.CLIP_VALUE, norm_type=clip.NORM_TYPE)
+        return optimizer
+    return maybe_add_gradient_clipping(cfg, optimizer)
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    weight_decay_norm: float,
+    weight_decay_embed: float,
+    backbone_multiplier: float,
+) -> list[dict]:
+    """One group for every (learning rate, weight decay) that occurs; each parameter is in exactly one."""
+    members = defaultdict(list)
+    for module, name, parameter in _own_parameters(model):
+        decay = weight_decay
+        if isinstance(module, _NORMS):
+            decay = weight_decay_norm
+        elif isinstance(module, nn.Embedding):
+            decay = weight_decay_embed
+        elif is_position_table(name):
+            decay = 0.0
+        members[lr * (backbone_multiplier if name.startswith("backbone.") else 1.0), decay].append(parameter)
+    return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in members.items()]
+
+
+def _own_parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield module, f"{prefix}.{name}".removeprefix("module."), parameter
+
+
+def clip_full_model(optimizer: torch.optim.Optimizer, *, max_norm: float, norm_type: float) -> None:
+    """Clip the norm over all parameters before each step (after AMP's unscaling, which comes before the step)."""
+
+    def clip(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+
+    optimizer.register_step_pre_hook(clip)
+
+
+def build_lr_scheduler(cfg, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """Ours, after a warm-up, or one of Detectron2's own. t runs from 0 to 1 over the training.
+
+    `WarmupPolyLR`: base · (1 - t)^power. `WarmupLinearTailLR`: base, and from t = TAIL_START on linearly to 0 (the
+    schedule of self-blended images, Shiohara and Yamasaki 2022, with 0.75).
+    """
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "WarmupPolyLR":
+        decay: ParamScheduler = PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER)
+    elif solver.LR_SCHEDULER_NAME == "WarmupLinearTailLR":
+        decay = linear_tail(solver.TAIL_START)
+    else:
+        return build_detectron2_lr_scheduler(cfg, optimizer)
+    schedule = WarmupParamScheduler(
+        decay, solver.WARMUP_FACTOR, min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0), solver.WARMUP_METHOD
+    )
+    return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)
+
+
+def linear_tail(start: float) -> ParamScheduler:
+    """1 up to `start` (within 0..1), then on a line to 0 at the end."""
+    if start <= 0:
+        return LinearParamScheduler(1.0, 0.0)
+    if start >= 1:
+        return ConstantParamScheduler(1.0)
+    return CompositeParamScheduler(
+        [ConstantParamScheduler(1.0), LinearParamScheduler(1.0, 0.0)],
+        lengths=[start, 1 - start],
+        interval_scaling=["rescaled", "rescaled"],
+    )

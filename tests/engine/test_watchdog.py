@@ -1,0 +1,158 @@
+"""Each case in a forked child, since what is tested ends the process."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from ddl_d2.engine import watchdog as watch
+from ddl_d2.engine.watchdog import HUNG, STOP, STOPPED, TRAINS, Watch
+
+
+def _child(work, said):
+    """(exit code, stderr) of `work` in a child, which exits with what `work` returns."""
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+        os._exit(work())
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code, said.read_text()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return lambda work: _child(work, tmp_path / "said")
+
+
+def _signal():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _wait(condition, seconds=5.0):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_a_signal_asks_for_a_stop_and_the_step_goes_on(run):
+    def work():
+        asked = []
+        with Watch(lambda: asked.append(True), grace=60):
+            _signal()
+            return 5 if _wait(lambda: asked) and len(asked) == 1 else 1
+
+    assert run(work) == (5, "")
+
+
+def test_the_handler_is_put_back():
+    before = signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)
+    with Watch(lambda: None, grace=60):
+        assert signal.getsignal(signal.SIGTERM) is not before[0]
+    assert (signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)) == before
+    assert not [thread for thread in threading.enumerate() if thread.name == "watch"]
+
+
+def test_a_second_signal_ends_it_at_once(run):
+    def work():
+        asked = []
+        with Watch(lambda: asked.append(True), grace=60, name="rank 3"):
+            _signal()
+            _wait(lambda: asked)
+            _signal()
+            time.sleep(30)
+
+    code, said = run(work)
+    assert code == STOPPED == 143
+    assert said == "rank 3: second SIGTERM: ends without saving\n"
+
+
+def test_where_signals_are_repeated_they_are_not_counted(run):
+    def work():
+        asked = []
+        with Watch(lambda: asked.append(True), grace=60, count_signals=False):
+            for _ in range(5):
+                _signal()
+                time.sleep(0.05)
+            return 5 if _wait(lambda: asked) and len(asked) == 1 else 1
+
+    assert run(work)[0] == 5
+
+
+def test_the_grace_ends_it_though_the_main_thread_hears_nothing(run):
+    def work():
+        with Watch(lambda: None, grace=0.3, name="rank 0"):
+            # A main thread that waits without ever coming back to Python does not run handlers.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            _signal_from_a_thread()
+            time.sleep(30)
+
+    code, said = run(work)
+    assert code == STOPPED
+    assert "most recent call first" in said
+    assert said.endswith("rank 0: no end of the step within 0.3 s of SIGTERM: ends without saving\n")
+
+
+def _signal_from_a_thread():
+    def send():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        _signal()
+
+    threading.Thread(target=send).start()
+
+
+def _a_place_to_hang():
+    time.sleep(30)
+
+
+def test_a_step_that_hangs_ends_it_and_says_where(run):
+    def work():
+        with Watch(lambda: None, grace=60, hang_timeout=0.3, name="rank 1") as guard:
+            for _ in range(3):
+                with guard.step("iteration 7"):
+                    time.sleep(0.15)
+            time.sleep(1.0)  # not within a step
+            with guard.step("iteration 8"):
+                _a_place_to_hang()
+
+    code, said = run(work)
+    assert code == HUNG
+    last = said.splitlines()[-1]
+    assert last.startswith("rank 1: iteration 8 hangs for ")
+    assert "in _a_place_to_hang (" in last
+    assert "test_watch.py:" in last
+
+
+def test_the_launcher_asks_and_its_death_is_noticed(monkeypatch):
+    here, there = multiprocessing.Pipe()
+    monkeypatch.setattr(watch, "_launcher", there)
+    pid = os.fork()
+    if pid == 0:
+        here.close()
+        asked = []
+        with Watch(lambda: asked.append(True), grace=60):
+            there.send_bytes(b"asked" if _wait(lambda: asked) else b"not asked")
+            time.sleep(30)
+    there.close()
+    assert here.recv_bytes() == TRAINS
+    here.send_bytes(STOP)
+    assert here.recv_bytes() == b"asked"
+    here.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+
+def test_in_another_thread_signals_are_left_alone():
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def work():
+        with Watch(lambda: None, grace=60):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]

@@ -1,0 +1,122 @@
+"""Frames of videos."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from ddl_d2.errors import ImageReadError
+from ddl_d2.io.image import iter_video_frames
+
+
+def make_video(path, frames=5, size=(32, 48), audio_only=False):
+    import av
+
+    with av.open(str(path), "w") as container:
+        if audio_only:
+            stream = container.add_stream("aac", rate=44100)
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            silence.sample_rate = 44100
+            container.mux([*stream.encode(silence), *stream.encode(None)])
+            return path
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        for index in range(frames):
+            picture = np.zeros((*size, 3), np.uint8)
+            picture[:, : size[1] // 2] = min(40 * index + 40, 255)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        container.mux(stream.encode(None))
+    return path
+
+
+def turn_video(path, degrees):
+    """Set the display matrix of an mp4's track (fixed point 16.16, its rows a b u, c d v, x y w)."""
+    data = bytearray(path.read_bytes())
+    one = 1 << 16
+    a, b, c, d = {90: (0, one, -one, 0), 180: (-one, 0, 0, -one)}[degrees]
+    start = data.index(b"tkhd") + 4 + 40
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+def test_video_frames(tmp_path):
+    frames = list(iter_video_frames(make_video(tmp_path / "a.mp4")))
+    assert [index for index, _, _ in frames] == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose([time for _, time, _ in frames], np.arange(5) / 25, atol=1e-6)
+    for index, _, frame in frames:
+        assert frame.shape == (32, 48, 3)
+        assert frame.dtype == np.uint8
+        assert abs(int(frame[16, 8, 0]) - (40 * index + 40)) < 8
+        assert frame[16, 40, 0] < 8
+
+
+def test_video_turned_by_its_display_matrix(tmp_path):
+    path = make_video(tmp_path / "a.mp4", frames=1)
+    turn_video(path, 90)  # to be shown a quarter turn clockwise: the bright left half comes out on top
+    (_, _, frame), *_ = iter_video_frames(path)
+    assert frame.shape == (48, 32, 3)
+    assert frame[8, 16, 0] > 30 > frame[40, 16, 0]
+    turn_video(path, 180)
+    (_, _, frame), *_ = iter_video_frames(path)
+    assert frame.shape == (32, 48, 3)
+    assert frame[16, 40, 0] > 30 > frame[16, 8, 0]
+
+
+def test_video_refusals(tmp_path, rgb):
+    with pytest.raises(ImageReadError, match="no video stream"):
+        list(iter_video_frames(make_video(tmp_path / "sound.mp4", audio_only=True)))
+    whole = make_video(tmp_path / "a.mp4", frames=20).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    (tmp_path / "empty.mp4").touch()
+    for name in ("cut.mp4", "noise.mp4", "empty.mp4", "none.mp4"):
+        with pytest.raises(ImageReadError):
+            list(iter_video_frames(tmp_path / name))
+    with pytest.raises(ImageReadError, match="more than the limit"):
+        list(iter_video_frames(tmp_path / "a.mp4", max_pixels=1000))
+
+
+@pytest.mark.parametrize("name", ["list.m3u8", "list.ffconcat"])
+def test_a_playlist_opens_nothing(tmp_path, name):
+    make_video(tmp_path / "secret.mp4")
+    playlist = {
+        "list.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n",
+        "list.ffconcat": "ffconcat version 1.0\nfile secret.mp4\n",
+    }[name]
+    (tmp_path / name).write_text(playlist)
+    with pytest.raises(ImageReadError):
+        list(iter_video_frames(tmp_path / name))
+
+
+def test_damage_in_a_video_comes_after_the_sound_frames(tmp_path):
+    path = make_video(tmp_path / "a.avi", frames=30)
+    data = path.read_bytes()
+    assert len(list(iter_video_frames(path))) == 30
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        damaged = bytearray(data)
+        for spot in rng.integers(0, len(data), 20):
+            damaged[spot] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            for _, _, frame in iter_video_frames(path):
+                assert frame.shape[2] == 3
+        except ImageReadError:
+            pass
+
+
+def test_real_videos(shared):
+    index, seconds, frame = next(iter_video_frames(shared / "data" / "dfdc_videos" / "lynaeydofd.mp4"))
+    assert (index, seconds) == (0, 0.0)
+    assert frame.ndim == 3
+
+
+def test_a_broken_consumer_keeps_its_exception(tmp_path):
+    def consume():
+        for _ in iter_video_frames(make_video(tmp_path / "a.mp4")):
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        consume()

@@ -1,0 +1,98 @@
+import pytest
+import torch
+from torch import nn
+
+from ddl_d2.solver.build import build_lr_scheduler, build_optimizer, clip_full_model, linear_tail, parameter_groups
+
+
+class _Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.backbone.relative_position_bias_table = nn.Parameter(torch.zeros(9, 2))
+        self.head = nn.Linear(4, 2)
+        self.norm = nn.LayerNorm(2)
+        self.queries = nn.Embedding(5, 2)
+        self.tied = self.head
+
+
+def test_each_parameter_is_in_one_group_with_its_rate_and_decay():
+    model = _Network()
+    groups = parameter_groups(
+        model, lr=1.0, weight_decay=0.5, weight_decay_norm=0.0, weight_decay_embed=0.25, backbone_multiplier=0.1
+    )
+    where = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters())) == len(where)
+    assert where[id(model.backbone[0].weight)] == (0.1, 0.5)
+    assert where[id(model.backbone[1].bias)] == (0.1, 0.0)
+    assert where[id(model.backbone.relative_position_bias_table)] == (0.1, 0.0)
+    assert where[id(model.head.bias)] == (1.0, 0.5)
+    assert where[id(model.norm.weight)] == (1.0, 0.0)
+    assert where[id(model.queries.weight)] == (1.0, 0.25)
+
+
+def test_clipping_is_over_all_parameters_together():
+    a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([{"params": [a]}, {"params": [b], "lr": 1.0}], lr=1.0)
+    clip_full_model(optimizer, max_norm=1.0, norm_type=2.0)
+    a.grad, b.grad = torch.tensor([3.0]), torch.tensor([4.0])
+    optimizer.step()  # the norm is 5: both are divided by it
+    assert a.item() == pytest.approx(-0.6)
+    assert b.item() == pytest.approx(-0.8)
+
+
+def test_polynomial_decay_by_hand(tiny_cfg):
+    cfg = tiny_cfg("SOLVER.MAX_ITER", "10", "SOLVER.WARMUP_ITERS", "0", "SOLVER.BASE_LR", "1.0")
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([(1 - i / 10) ** 0.9 for i in range(10)])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("ADAMW", torch.optim.AdamW), ("ADAM", torch.optim.Adam), ("SGD", torch.optim.SGD)]
+)
+def test_optimizer_by_name(tiny_cfg, name, kind):
+    assert type(build_optimizer(tiny_cfg("SOLVER.OPTIMIZER", name), _Network())) is kind
+
+
+@pytest.mark.parametrize(("name", "first_step"), [("ADAM", 0.1), ("ADAMW", 0.05)])
+def test_decay_of_adam_is_a_penalty_and_of_adamw_a_shrinking(tiny_cfg, name, first_step):
+    """Without a gradient of the loss. Adam: that of the penalty, 0.5 w, whose first step has the length of the rate
+    whatever its size. AdamW: w shrinks by rate x decay x w = 0.1 x 0.5 x 1."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    cfg = tiny_cfg("SOLVER.OPTIMIZER", name, "SOLVER.BASE_LR", "0.1", "SOLVER.WEIGHT_DECAY", "0.5")
+    optimizer = build_optimizer(cfg, model)
+    model.weight.grad = torch.zeros_like(model.weight)
+    optimizer.step()
+    assert model.weight.item() == pytest.approx(1 - first_step, abs=1e-6)
+
+
+def test_a_linear_tail_by_hand(tiny_cfg):
+    cfg = tiny_cfg(
+        "SOLVER.LR_SCHEDULER_NAME", "WarmupLinearTailLR",
+        "SOLVER.TAIL_START", "0.75",
+        "SOLVER.MAX_ITER", "8",
+        "SOLVER.WARMUP_ITERS", "2",
+        "SOLVER.WARMUP_FACTOR", "0.5",
+        "SOLVER.BASE_LR", "1.0",
+    )  # fmt: skip
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(8):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    # Warm-up 0.5 -> 1 over two steps; from step 6 of 8 on a line that would reach 0 at step 8.
+    assert rates == pytest.approx([0.5, 0.75, 1, 1, 1, 1, 1, 0.5])
+
+
+def test_a_tail_of_everything_and_of_nothing():
+    assert [linear_tail(0.0)(t) for t in (0.0, 0.25, 0.75)] == pytest.approx([1, 0.75, 0.25])
+    assert [linear_tail(1.0)(t) for t in (0.0, 0.25, 0.999)] == [1, 1, 1]

@@ -1,0 +1,111 @@
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ddl_d2.utils.processes import die_with_parent, guarded
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for the death of its children")
+
+
+class _Pids(Dataset):
+    def __init__(self, hang=False):
+        self.hang = hang
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        while self.hang:
+            time.sleep(0.05)
+        return os.getpid()
+
+
+def _gone(pid, seconds=5.0):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            os.kill(pid, 0)
+            if Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] == "Z":
+                return True
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_no_workers_nothing_to_guard():
+    loader = DataLoader(_Pids())
+    assert guarded(loader, 5.0) is loader
+    assert loader.timeout == 0
+
+
+def test_a_signal_to_all_processes_of_a_job_does_not_end_workers():
+    loader = guarded(DataLoader(_Pids(), batch_size=None, num_workers=1), 10.0)
+    batches = iter(loader)
+    worker = next(batches)
+    os.kill(worker, signal.SIGTERM)  # from their parent it ends them, as DataLoader itself does in the end
+    assert _gone(worker)
+
+    batches = iter(guarded(DataLoader(_Pids(), batch_size=None, num_workers=1), 10.0))
+    worker = next(batches)
+    pid = os.fork()
+    if pid == 0:
+        os.kill(worker, signal.SIGTERM)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert list(batches) == [worker] * 3
+
+
+def test_a_worker_that_hangs_is_an_error():
+    loader = guarded(DataLoader(_Pids(hang=True), batch_size=None, num_workers=1), 0.5)
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="timed out after 0.5 seconds"):
+        next(iter(loader))
+    assert time.monotonic() - started < 20
+
+
+def _parent(pipe):
+    batches = iter(guarded(DataLoader(_Pids(), batch_size=None, num_workers=2)))
+    pipe.send([next(batches), next(batches)])
+    time.sleep(60)
+
+
+def test_workers_end_with_a_parent_that_is_killed():
+    context = torch.multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    parent = context.Process(target=_parent, args=(there,))
+    parent.start()
+    workers = here.recv()
+    assert len(set(workers)) == 2
+    parent.kill()
+    parent.join()
+    assert all(_gone(worker) for worker in workers)
+
+
+def test_a_parent_that_was_gone_before(tmp_path):
+    # The child of a child asks only after its parent has ended.
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        grandchild = os.fork()
+        if grandchild == 0:
+            parent = os.getppid()
+            while os.getppid() == parent:
+                time.sleep(0.01)
+            import multiprocessing
+
+            multiprocessing.process._parent_process = type("Parent", (), {"pid": parent})()
+            os.close(reading)
+            die_with_parent()
+            os.write(writing, b"survived")
+            os._exit(0)
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(pid, 0)
+    assert os.read(reading, 100) == b""
