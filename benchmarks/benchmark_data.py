@@ -92,12 +92,12 @@ def made_pictures(folder: Path, count: int, size: int, mask_bits: int) -> list[R
     rng = np.random.default_rng(0)
     rows = []
     for index in range(count):
-        picture = _mosaic(photographs, size, rng)
+        pixels = _mosaic(photographs, size, rng)
         mask = _ellipse(size, rng)
         for label, name in enumerate(("real", "fake")):
             path = folder / name / f"{index}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
-            shown = np.where(mask[:, :, None], 255 - picture, picture) if label else picture
+            shown = np.where(mask[:, :, None], 255 - pixels, pixels) if label else pixels
             Image.fromarray(shown).save(path, quality=90)
             rows.append({"file_name": str(path), "image_id": f"{name}/{path.name}", "is_fake": label})
         mask_path = folder / "masks" / f"{index}.png"

@@ -1,16 +1,25 @@
-"""The errors of this project."""
+"""Every error that a user can cause or mend, under one base.
+
+The command lines ask for the type: a `DdlError` (or OSError) is told in one line and ends with exit code 2; anything
+else is a fault of the program and keeps its traceback. Kinds that carry what other rooms define live there:
+`io.bad_files.TooManyBadFiles`, `evaluation.errors.IncompleteEvaluation`.
+"""
 
 from __future__ import annotations
 
 import os
 
 
-class ConfigError(ValueError):
+class DdlError(Exception):
+    """The base of this project's errors; the message says what was wrong, where, and what to do."""
+
+
+class ConfigError(DdlError, ValueError):
     """A config file cannot be read, or a key or value in it (or on the command line) is wrong."""
 
 
-class ImageReadError(ValueError):
-    """A picture, mask or video that cannot be used: `path`, and `reason` in words."""
+class ImageReadError(DdlError, ValueError):
+    """An image, mask or video that cannot be used: `path`, and `reason` in words."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str = "") -> None:
         self.path = os.fspath(path)
@@ -21,59 +30,59 @@ class ImageReadError(ValueError):
         return f"{self.path}: {self.reason}" if self.reason else self.path
 
 
-class DatasetError(ValueError):
+class DatasetError(DdlError, ValueError):
     """A dataset that cannot be used as asked for; says what was looked for, where, and what was found."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(DdlError, ValueError):
     """A file of weights cannot be read, or does not fit the model."""
 
 
-class SaveError(OSError):
+class SaveError(DdlError, OSError):
     """A file could not be written. What was there before is as it was."""
 
 
-class StoreError(ValueError):
+class StoreError(DdlError, ValueError):
     """A prediction store that cannot be written or read as asked; the message says which file or image and why."""
 
 
-class SubmissionError(ValueError):
+class SubmissionError(DdlError, ValueError):
     """A submission that would break the challenge's rules; the message says which image and why."""
 
 
-class EvaluationError(ValueError):
+class EvaluationError(DdlError, ValueError):
     """What was predicted and what was asked for do not fit: missing images, contradictions, impossible values."""
 
 
-class FusionError(ValueError):
-    """Predictions that cannot be fused as asked: unlike pictures, contradicting labels, impossible weights or sizes."""
+class FusionError(DdlError, ValueError):
+    """Predictions that cannot be fused as asked: unlike images, contradicting labels, impossible weights or sizes."""
 
 
-class FaceFinderUnavailable(RuntimeError):
+class FaceFinderUnavailable(DdlError, RuntimeError):
     """The face finder's library or model is not installed; the message says what to install."""
 
 
-class ForgerySetError(ValueError):
+class ForgerySetError(DdlError, ValueError):
     """A forged set cannot be made as asked; the message says why and what to do."""
 
 
-class InputError(ValueError):
+class InputError(DdlError, ValueError):
     """What was asked for cannot be read or written; the message names it."""
 
 
-class RankError(RuntimeError):
+class RankError(DdlError, RuntimeError):
     """A rank died, hung or raised something that this process cannot raise again; the message names it."""
 
 
-class NonFiniteError(FloatingPointError):
-    """A cost, a loss or a gradient is NaN or infinite; carries the pictures it came from."""
+class NonFiniteError(DdlError, FloatingPointError):
+    """A cost, a loss or a gradient is NaN or infinite; carries the images it came from."""
 
-    def __init__(self, what: str, image_ids: list[str], note: str = ""):
+    def __init__(self, what: str, image_ids: list[str], note: str = "") -> None:
         self.what = what
         self.image_ids = image_ids
         self.note = note
         super().__init__(
-            f"{what} is not finite; pictures: {', '.join(image_ids)}. The weights were not updated. "
+            f"{what} is not finite; images: {', '.join(image_ids)}. The weights were not updated. "
             "Usual causes: a learning rate too high for the batch; float16 overflow (try SOLVER.AMP.PRECISION bfloat16)"
             f"{note}"
         )

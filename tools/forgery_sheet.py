@@ -106,7 +106,7 @@ def regions_sheet(path: Path, finder: FaceFinder, seed: int, cell: int) -> np.nd
         warped[y0:y1, x0:x1] = stages.warped
         result[y0:y1, x0:x1] = blend(image[y0:y1, x0:x1], stages.warped, stages.soft * np.float32(plan.ratio))
         pictures = [image, apply_steps(image, plan.appearance), warped, _grey(hard), _grey(soft), result]
-        cells = [_fit(picture[view], cell) for picture in [*pictures, _difference(image, result)]]
+        cells = [_fit(panel[view], cell) for panel in [*pictures, _difference(image, result)]]
         rows.append(_row(cells, region))
     return np.concatenate([_header(STAGES, cell), *rows])
 
@@ -122,7 +122,7 @@ def results_sheet(paths: list[Path], finder: FaceFinder, seed: int, cell: int) -
             cells, label = [_fit(image, cell)] + [np.zeros((cell, cell, 3), np.uint8)] * 3, str(error)
         else:
             pictures = [made.real, made.image, _grey(made.soft), _difference(made.real, made.image)]
-            cells = [_fit(picture, cell) for picture in pictures]
+            cells = [_fit(panel, cell) for panel in pictures]
             done = [
                 "+".join(f"{region['region']} {region['ratio']:g}" for region in face["regions"]) or "-"
                 for face in made.record["faces"]
@@ -190,11 +190,11 @@ def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return cv2.convertScaleAbs(cv2.absdiff(one, other), alpha=GAIN)
 
 
-def _fit(picture: np.ndarray, cell: int) -> np.ndarray:
+def _fit(panel: np.ndarray, cell: int) -> np.ndarray:
     """A picture within a square of `cell` pixels, centred on black."""
-    scale = cell / max(picture.shape[:2])
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    scale = cell / max(panel.shape[:2])
+    size = (max(1, round(panel.shape[1] * scale)), max(1, round(panel.shape[0] * scale)))
+    small = cv2.resize(panel, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     y, x = (cell - size[1]) // 2, (cell - size[0]) // 2
     canvas = np.zeros((cell, cell, 3), np.uint8)
     canvas[y : y + size[1], x : x + size[0]] = small

@@ -102,16 +102,16 @@ def make_pictures(root: Path, sizes: list[tuple[int, int]]) -> None:
         (root / "valid" / folder).mkdir(parents=True)
     rng = np.random.default_rng(0)
     for number, (height, width) in enumerate(sizes):
-        picture = np.asarray(_clouds(rng, height, width) + rng.normal(0, 8, (height, width, 1)))
+        pixels = np.asarray(_clouds(rng, height, width) + rng.normal(0, 8, (height, width, 1)))
         folder = "real"
         if number % 2:
             folder = "fake"
             top, left = height // 4, width // 4
-            picture[top : 2 * top, left : 2 * left] = _clouds(rng, top, left)
+            pixels[top : 2 * top, left : 2 * left] = _clouds(rng, top, left)
             mask = np.zeros((height, width), np.uint8)
             mask[top : 2 * top, left : 2 * left] = 255
             Image.fromarray(mask).save(root / "valid/masks" / f"{number}.png")
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
             root / "valid" / folder / f"{number}.jpg", quality=90
         )
 

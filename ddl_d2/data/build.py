@@ -20,7 +20,7 @@ from ddl_d2.data.loader import Mapper, TrainLoader, one_opencv_thread, seeded
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import ClassBalancedSampler, StatefulSampler, TrainingSampler
 from ddl_d2.data.self_blending_mapper import build_self_blending_mapper
-from ddl_d2.errors import ConfigError, ImageReadError
+from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceCropper
 from ddl_d2.faces.finders import make_finder
@@ -51,9 +51,8 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
         mapper: replaces `ForgeryDatasetMapper(cfg, True)`.
 
     Raises:
-        DatasetError: a dataset cannot be loaded.
-        ConfigError: DATASETS.SOURCES or DATALOADER.MAX_BAD_SHARE is not as it should be.
-        ValueError: pictures without a label, an unknown sampler, one class only for a balanced sampler.
+        DatasetError: a dataset cannot be loaded, has pictures without a label, or one class only for a balanced sampler.
+        ConfigError: DATASETS.SOURCES, DATALOADER.MAX_BAD_SHARE or the sampler's name is not as it should be.
     """
     rows, weights = training_rows(cfg)
     labels = dataset_labels(rows)
@@ -66,7 +65,9 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
     unlabelled = int((labels < 0).sum())
     if unlabelled and not pairs:
         names = ", ".join(cfg.DATASETS.TRAIN)
-        raise ValueError(f"{names}: {unlabelled} of {len(labels)} pictures have no real/fake label; training needs it")
+        raise DatasetError(
+            f"{names}: {unlabelled} of {len(labels)} pictures have no real/fake label; training needs it"
+        )
     return TrainLoader(
         rows,
         mapper=mapper or build_train_mapper(cfg),
@@ -154,7 +155,7 @@ def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any
     """The pictures to self-blend, and which they are: all but the fakes; those without a label are the user's real."""
     real = np.flatnonzero(labels != 1)
     if not len(real):
-        raise ValueError(f"{', '.join(names)}: no real picture to self-blend (INPUT.SELF_BLEND)")
+        raise DatasetError(f"{', '.join(names)}: no real picture to self-blend (INPUT.SELF_BLEND)")
     if len(real) < len(labels):
         logger.info("self-blending pairs: %d fake pictures of the training set are left out", len(labels) - len(real))
     return torch.utils.data.Subset(rows, real.tolist()), real
@@ -201,7 +202,7 @@ def build_sampler(
         return TrainingSampler(len(labels), weights=weights, seed=seed)
     if name == "ClassBalancedSampler":
         return ClassBalancedSampler(labels, weights=weights, seed=seed)
-    raise ValueError(f'DATALOADER.SAMPLER_TRAIN {name!r} is neither "TrainingSampler" nor "ClassBalancedSampler"')
+    raise ConfigError(f'DATALOADER.SAMPLER_TRAIN {name!r} is neither "TrainingSampler" nor "ClassBalancedSampler"')
 
 
 def dataset_labels(rows: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ from detectron2.utils import comm
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from ddl_d2.data.samplers import StatefulSampler
-from ddl_d2.errors import ImageReadError
+from ddl_d2.errors import ConfigError, ImageReadError
 from ddl_d2.io.bad_files import BadFile, BadFiles, TooManyBadFiles, listed
 from ddl_d2.utils.processes import guarded
 
@@ -140,7 +140,7 @@ class TrainLoader:
         world, pair = comm.get_world_size(), rows_per_sample(mapper)
         if total_batch_size < 1 or total_batch_size % (world * pair):
             of_pairs = f" with {pair} pictures a sample" if pair > 1 else ""
-            raise ValueError(
+            raise ConfigError(
                 f"SOLVER.IMS_PER_BATCH {total_batch_size} is not a positive multiple of {world} processes{of_pairs}"
             )
         self.samples_per_step = total_batch_size // pair

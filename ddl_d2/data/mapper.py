@@ -13,6 +13,7 @@ from detectron2.data import transforms as T
 
 from ddl_d2.data.targets import forgery_mask_to_instances, read_forgery_mask
 from ddl_d2.data.transforms.build import build_augmentations
+from ddl_d2.errors import ConfigError, DatasetError
 from ddl_d2.faces.crop import FaceWindow, cut, nose_box, nose_points
 from ddl_d2.io.image import MAX_PIXELS, read_row_image
 
@@ -77,7 +78,7 @@ class ForgeryDatasetMapper:
             nose_box: whether training rows carry it.
         """
         if empty_policy not in EMPTY_POLICIES:
-            raise ValueError(f"INPUT.CROP.EMPTY_POLICY {empty_policy!r} is not one of {', '.join(EMPTY_POLICIES)}")
+            raise ConfigError(f"INPUT.CROP.EMPTY_POLICY {empty_policy!r} is not one of {', '.join(EMPTY_POLICIES)}")
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.instance_mode = instance_mode
@@ -92,7 +93,7 @@ class ForgeryDatasetMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True, **overrides: Any) -> dict[str, Any]:
         if cfg.INPUT.FORMAT != "RGB":
-            raise ValueError(f'INPUT.FORMAT must be "RGB", not {cfg.INPUT.FORMAT!r}')
+            raise ConfigError(f'INPUT.FORMAT must be "RGB", not {cfg.INPUT.FORMAT!r}')
         return {
             "is_train": is_train,
             "augmentations": build_augmentations(cfg, is_train),
@@ -141,7 +142,7 @@ class ForgeryDatasetMapper:
         """A copy of the dataset dict with the picture's size in it, and the picture, uint8 H×W×3. Raises as a call."""
         row = dict(dataset_dict)
         if self.is_train and row.get("is_fake") not in (0, 1):
-            raise ValueError(f"{row['file_name']}: has no real/fake label (is_fake), which training needs")
+            raise DatasetError(f"{row['file_name']}: has no real/fake label (is_fake), which training needs")
         image = read_row_image(row, max_pixels=self.max_pixels)
         row["height"], row["width"] = image.shape[:2]
         return row, image

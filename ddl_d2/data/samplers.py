@@ -19,6 +19,8 @@ import numpy as np
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
+from ddl_d2.errors import DatasetError
+
 
 class Share(NamedTuple):
     """Rows of one weight: `members` (indices) are gone through in shuffled passes of their own, `per_pass` of them
@@ -44,7 +46,7 @@ class StatefulSampler(Sampler[int]):
             ValueError: no rows, or weights that are not positive numbers, one for each row.
         """
         if size < 1:
-            raise ValueError("a training set needs at least one picture")
+            raise DatasetError("a training set needs at least one picture")
         self.size = size
         self.weights = np.ones(size) if weights is None else np.asarray(weights, dtype=np.float64)
         if self.weights.shape != (size,) or not (np.isfinite(self.weights) & (self.weights > 0)).all():
@@ -75,12 +77,12 @@ class StatefulSampler(Sampler[int]):
         """
         for key, mine in (("kind", type(self).__name__), ("size", self.size)):
             if state[key] != mine:
-                raise ValueError(
+                raise DatasetError(
                     f"cannot resume the order of training pictures: {key} was {state[key]}, is now {mine}. "
                     "Resume with the same dataset and DATALOADER.SAMPLER_TRAIN, or start a new run."
                 )
         if state.get("weights") != self.state_dict().get("weights"):
-            raise ValueError(
+            raise DatasetError(
                 "cannot resume the order of training pictures: the weights of their sources are not those of the saved "
                 "run. Resume with the same DATASETS.TRAIN and DATASETS.SOURCES, or start a new run."
             )
@@ -178,7 +180,7 @@ class ClassBalancedSampler(StatefulSampler):
         super().__init__(len(labels), weights=weights, seed=seed)
         self.members = (np.flatnonzero(labels == 0), np.flatnonzero(labels == 1))
         if not all(map(len, self.members)):
-            raise ValueError(
+            raise DatasetError(
                 "ClassBalancedSampler needs real and fake pictures, the training set has "
                 f"{len(self.members[0])} real and {len(self.members[1])} fake. "
                 'Use DATALOADER.SAMPLER_TRAIN "TrainingSampler", or add the missing class.'

@@ -100,12 +100,12 @@ class Insertion:
 
 
 def random_combination(
-    picture: Photo, donors: Sequence[Photo], rng: np.random.Generator, options: CombineOptions | None = None
+    photo: Photo, donors: Sequence[Photo], rng: np.random.Generator, options: CombineOptions | None = None
 ) -> Forgery:
     """Put faces of other photographs into a picture.
 
     Args:
-        picture: with at least one face (it gives the size of what is pasted); its pixels are not changed.
+        photo: with at least one face (it gives the size of what is pasted); its pixels are not changed.
         donors: other photographs; which of them give a face is drawn.
         rng: the only source of randomness; its state advances.
         options: what to draw from.
@@ -121,12 +121,12 @@ def random_combination(
     unknown = set(options.alignments) - set(ALIGNMENTS)
     if unknown or not options.alignments:
         raise ValueError(f"alignments are some of {', '.join(ALIGNMENTS)}, not {list(options.alignments)}")
-    covered = [face for face in picture.faces if face.width >= options.min_face_width]
+    covered = [face for face in photo.faces if face.width >= options.min_face_width]
     givers = [(donor, number) for donor in donors for number in _usable(donor, options)]
     if not covered or not givers:
         whose = "" if not covered else "donors of "
-        raise NoSuitableFace(f"{whose}{picture.name}: no face to combine, {options.min_face_width:g} px wide or more")
-    forged, soft = np.ascontiguousarray(picture.image).copy(), np.zeros(picture.image.shape[:2], np.float32)
+        raise NoSuitableFace(f"{whose}{photo.name}: no face to combine, {options.min_face_width:g} px wide or more")
+    forged, soft = np.ascontiguousarray(photo.image).copy(), np.zeros(photo.image.shape[:2], np.float32)
     done: list[dict[str, Any]] = []
     for turn in range(int(rng.integers(options.count[0], options.count[1] + 1))):
         onto = None
@@ -134,13 +134,13 @@ def random_combination(
             onto = covered[int(rng.integers(len(covered)))]
         fitting = [(donor, i) for donor, i in givers if onto and _wide_enough(donor.faces[i], onto, options)]
         donor, number = (fitting or givers)[int(rng.integers(len(fitting or givers)))]
-        plan = _draw_insertion(picture, onto if fitting else None, donor, number, rng, options)
+        plan = _draw_insertion(photo, onto if fitting else None, donor, number, rng, options)
         record = _insert(forged, soft, donor, plan)
         done += [record] if record else []
     mask = soft > 0.5
     if not mask.any():
-        raise NoSuitableFace(f"the faces drawn for {picture.name} lie outside it")
-    return Forgery(image=forged, real=picture.image, soft=soft, mask=mask, record={"insertions": done})
+        raise NoSuitableFace(f"the faces drawn for {photo.name} lie outside it")
+    return Forgery(image=forged, real=photo.image, soft=soft, mask=mask, record={"insertions": done})
 
 
 def _usable(donor: Photo, options: CombineOptions) -> list[int]:
@@ -158,7 +158,7 @@ def _wide_enough(face: Face, onto: Face, options: CombineOptions) -> bool:
 
 
 def _draw_insertion(
-    picture: Photo, onto: Face | None, donor: Photo, number: int, rng: np.random.Generator, options: CombineOptions
+    photo: Photo, onto: Face | None, donor: Photo, number: int, rng: np.random.Generator, options: CombineOptions
 ) -> Insertion:
     """How one face of a donor is put over another of the picture (`onto`), or pasted."""
     mirrored = bool(rng.random() < options.mirror_prob)
@@ -170,8 +170,8 @@ def _draw_insertion(
     else:
         if rng.random() < options.half_prob:
             half = HALVES[int(rng.integers(len(HALVES)))]
-        width = max(one.width for one in picture.faces) * drawn(rng, options.paste_width)
-        matrix = _draw_paste(face, min(width / face.width, options.max_enlargement), picture, rng, options)
+        width = max(one.width for one in photo.faces) * drawn(rng, options.paste_width)
+        matrix = _draw_paste(face, min(width / face.width, options.max_enlargement), photo, rng, options)
     return Insertion(
         kind="paste" if onto is None else "splice",
         donor=donor.name,
@@ -197,13 +197,13 @@ def alignment_matrix(face: Face, onto: Face, alignment: str) -> np.ndarray:
 
 
 def _draw_paste(
-    face: Face, scale: float, picture: Photo, rng: np.random.Generator, options: CombineOptions
+    face: Face, scale: float, photo: Photo, rng: np.random.Generator, options: CombineOptions
 ) -> np.ndarray:
     """A matrix that turns and scales a face and puts the box of its landmarks somewhere inside the picture."""
     angle = np.deg2rad(float(rng.uniform(-options.paste_angle, options.paste_angle)))
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = face.landmarks @ linear.T
-    room = np.maximum(np.array(picture.image.shape[1::-1]) - 1 - np.ptp(points, axis=0), 0)
+    room = np.maximum(np.array(photo.image.shape[1::-1]) - 1 - np.ptp(points, axis=0), 0)
     return np.concatenate([linear, (rng.uniform(0, 1, size=2) * room - points.min(0))[:, None]], axis=1)
 
 

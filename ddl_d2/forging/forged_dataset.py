@@ -223,8 +223,8 @@ def _combine_photos(
     photo, others = photos[number], [*photos[:number], *photos[number + 1 :]]
     drawn = rng.choice(len(others), size=min(len(others), CombineOptions().count[1]), replace=False)
     image, faces = _fitted(_read(photo.path), photo.faces, settings.size)
-    picture = Photo(photo.name, image, tuple(faces))
-    return {"photograph": photo.name}, random_combination(picture, [_load(others[i]) for i in drawn], rng)
+    host = Photo(photo.name, image, tuple(faces))
+    return {"photograph": photo.name}, random_combination(host, [_load(others[i]) for i in drawn], rng)
 
 
 def _fitted(image: np.ndarray, faces: Sequence[Face], size: int) -> tuple[np.ndarray, list[Face]]:

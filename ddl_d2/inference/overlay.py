@@ -106,8 +106,8 @@ def draw_heat_map(
 def tint_forged(image: np.ndarray, forged: np.ndarray, *, alpha: float = 0.4) -> np.ndarray:
     """`image` (uint8 H×W×3 RGB) with the pixels of `forged` (bool H×W) tinted and outlined; returns a new array."""
     tinted = image.copy()
-    colour = np.array(FORGED, np.float32)
-    tinted[forged] = np.rint(image[forged] * (1 - alpha) + colour * alpha).astype(np.uint8)
+    tint = np.array(FORGED, np.float32)
+    tinted[forged] = np.rint(image[forged] * (1 - alpha) + tint * alpha).astype(np.uint8)
     contours, _ = cv2.findContours(forged.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(tinted, contours, -1, _OUTLINE, thickness=max(1, round(min(forged.shape) / 240)))
     return tinted
@@ -155,7 +155,7 @@ def _draw_forged(
 ) -> np.ndarray:
     """The middle panel, drawn with Detectron2's Visualizer."""
     visualizer = Visualizer(shown, Metadata(), instance_mode=ColorMode.IMAGE)
-    fill, edge = (tuple(value / 255 for value in colour) for colour in (FORGED, _OUTLINE))
+    fill, edge = (tuple(value / 255 for value in tint) for tint in (FORGED, _OUTLINE))
     if forged.any():
         visualizer.draw_binary_mask(forged.astype(np.uint8), color=fill, edge_color=edge, alpha=0.4, area_threshold=0)
     scale = np.array([size[0] / image.shape[1], size[1] / image.shape[0]] * 2)

@@ -59,10 +59,10 @@ class VideoWriter:
         width, height = self._stream.width, self._stream.height
         if frame.shape[:2] != (height, width):
             frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         self._last = max(self._last + 1, round((seconds - self._start) / _TIME_BASE))
-        picture.pts, picture.time_base = self._last, _TIME_BASE
-        self._container.mux(self._stream.encode(picture))
+        encoded.pts, encoded.time_base = self._last, _TIME_BASE
+        self._container.mux(self._stream.encode(encoded))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

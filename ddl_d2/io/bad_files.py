@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from detectron2.utils import comm
 
-from ddl_d2.errors import ImageReadError
+from ddl_d2.errors import DdlError, ImageReadError
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class BadFile(NamedTuple):
         return cls(index, str(row.get("image_id", row.get("file_name"))), error.path, error.reason)
 
 
-class TooManyBadFiles(ValueError):
+class TooManyBadFiles(DdlError, ValueError):
     """More of the training set cannot be read than training may skip; `files` are those met so far."""
 
     def __init__(self, message: str, files: Sequence[BadFile] = ()) -> None:

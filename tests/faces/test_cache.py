@@ -49,8 +49,8 @@ def test_other_pixels_shape_or_settings_are_looked_at_anew(tmp_path, image):
     cached = CachedFaceFinder(finder, tmp_path)
     changed = image.copy()
     changed[3, 4, 1] ^= 1
-    for picture in (image, changed, image.reshape(8, 6, 3)):
-        cached(picture)
+    for pixels in (image, changed, image.reshape(8, 6, 3)):
+        cached(pixels)
     assert finder.calls == 3
     CachedFaceFinder(CountingFinder([], min_score=0.5), tmp_path)
     other = CountingFinder([], min_score=0.5)

@@ -45,7 +45,7 @@ def sixty_eight() -> np.ndarray:
     return points
 
 
-def picture(height, width):
+def make_image(height, width):
     return np.zeros((height, width, 3), np.uint8)
 
 
@@ -53,7 +53,7 @@ def test_box_and_margin():
     # 20 wide and 20 high, a quarter more on each side: 15..45 and 5..35.
     assert face_window((20.0, 10.0, 40.0, 30.0), (40, 60), margins=(0.25,) * 4) == (15, 5, 45, 35)
     cropper = FaceCropper(Finder(face((20.0, 10.0, 40.0, 30.0))), margin=0.25)
-    assert cropper(picture(40, 60))[0].window == (15, 5, 45, 35)
+    assert cropper(make_image(40, 60))[0].window == (15, 5, 45, 35)
 
 
 def test_clipped_to_the_picture():
@@ -105,34 +105,34 @@ def test_five_of_sixty_eight():
 )
 def test_most_of_a_picture_is_all_of_it(box, whole_above, window):
     there = face(box)
-    found = FaceCropper(Finder(there), margin=0.0, whole_above=whole_above)(picture(100, 100))
+    found = FaceCropper(Finder(there), margin=0.0, whole_above=whole_above)(make_image(100, 100))
     assert found == [(window, there)]
 
 
 def test_the_rule_counts_what_is_clipped():
     # By landmarks 92 · 84 = 7728 pixels, 0.7728 of 100 × 100, but 0.1932 of 200 × 200.
     cropper = FaceCropper(Finder(face((0, 0, 1, 1))), rule="landmarks")
-    assert cropper(picture(100, 100))[0].window == (0, 0, 100, 100)
-    assert cropper(picture(200, 200))[0].window == (4, 10, 96, 94)
+    assert cropper(make_image(100, 100))[0].window == (0, 0, 100, 100)
+    assert cropper(make_image(200, 200))[0].window == (4, 10, 96, 94)
 
 
 @pytest.mark.parametrize("choice", ["all", "largest", "random"])
 @pytest.mark.parametrize("rule", ["box", "landmarks"])
 def test_no_face_is_the_whole_picture(choice, rule):
-    assert FaceCropper(Finder(), choice=choice, rule=rule)(picture(33, 47)) == [((0, 0, 47, 33), None)]
+    assert FaceCropper(Finder(), choice=choice, rule=rule)(make_image(33, 47)) == [((0, 0, 47, 33), None)]
 
 
 def test_all_faces_in_their_order_and_each_window_once():
     left, middle, right = face((0, 0, 10, 10)), face((20, 0, 30, 10)), face((40, 0, 50, 10))
     near = face((20.2, 0, 30.2, 10))  # rounds to the middle one's window
-    found = FaceCropper(Finder(left, middle, near, right), margin=0.0)(picture(100, 100))
+    found = FaceCropper(Finder(left, middle, near, right), margin=0.0)(make_image(100, 100))
     assert [window for window, _ in found] == [(0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)]
     assert [there for _, there in found] == [left, middle, right]
 
 
 def test_the_largest_face():
     small, first, second = face((0, 0, 3, 3)), face((5, 5, 9, 9)), face((10, 10, 14, 14))
-    found = FaceCropper(Finder(small, first, second), choice="largest", margin=0.0)(picture(50, 50))
+    found = FaceCropper(Finder(small, first, second), choice="largest", margin=0.0)(make_image(50, 50))
     assert found == [((5, 5, 9, 9), first)]
 
 
@@ -142,7 +142,7 @@ def test_a_face_at_random_is_a_matter_of_the_seed():
 
     def draws():
         np.random.seed(3)
-        return [cropper(picture(50, 50))[0].window[0] for _ in range(40)]
+        return [cropper(make_image(50, 50))[0].window[0] for _ in range(40)]
 
     assert draws() == draws()
     assert set(draws()) == {0, 10, 20, 30}

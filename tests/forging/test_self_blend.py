@@ -24,7 +24,7 @@ NOTHING_CHANGES = {
 }
 
 
-def picture(shape=(220, 420, 3), seed=0):
+def make_image(shape=(220, 420, 3), seed=0):
     """Smooth texture with some noise, so that every change shows."""
     rng = np.random.default_rng(seed)
     values = cv2.GaussianBlur(rng.normal(128, 400, shape).astype(np.float32), (0, 0), 5) + rng.normal(0, 4, shape)
@@ -36,7 +36,7 @@ def two_faces(synthetic_face):
 
 
 def test_the_same_seed_gives_the_same_bytes(synthetic_face):
-    image, faces = picture(), two_faces(synthetic_face)
+    image, faces = make_image(), two_faces(synthetic_face)
     before = image.copy()
     one, two = (self_blend(image, faces, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(one.image, two.image)
@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_bytes(synthetic_face):
 @pytest.mark.parametrize("weights", [(1, 0, 0), (0, 1, 0), (0, 0, 1)], ids=["source", "target", "both"])
 @pytest.mark.parametrize("seed", range(6))
 def test_mask_and_changed_pixels_agree(seed, weights, synthetic_face):
-    image, options = picture(seed=seed), ForgeryOptions(appearance_weights=weights, ratios=(1.0,))
+    image, options = make_image(seed=seed), ForgeryOptions(appearance_weights=weights, ratios=(1.0,))
     forgery = self_blend(image, two_faces(synthetic_face), np.random.default_rng(seed), options)
     changed = (forgery.image != forgery.real).any(2)
     assert not (changed & (forgery.soft == 0)).any()  # nothing outside the soft mask
@@ -67,7 +67,7 @@ def test_mask_and_changed_pixels_agree(seed, weights, synthetic_face):
 
 
 def test_a_target_like_its_source_changes_nothing(synthetic_face):
-    image = picture()
+    image = make_image()
     forgery = self_blend(image, two_faces(synthetic_face), np.random.default_rng(0), ForgeryOptions(**NOTHING_CHANGES))
     np.testing.assert_array_equal(forgery.image, image)
     assert forgery.mask.any()
@@ -85,7 +85,7 @@ def test_only_the_ratio_of_the_target_is_mixed_in(synthetic_face):
 
 def test_windows_and_crops_change_no_pixel(synthetic_face):
     """The slow way: whole picture displaced, whole mask, formula by formula."""
-    image, face = picture((260, 300, 3)), synthetic_face(centre=(150.0, 130.0))
+    image, face = make_image((260, 300, 3)), synthetic_face(centre=(150.0, 130.0))
     options = ForgeryOptions(frequency_prob=0.0, tone_prob=0.0)  # what does not look at its surroundings
     for seed, region in enumerate(REGIONS):
         plan = draw_region(face, region, np.random.default_rng(seed), options)
@@ -109,7 +109,7 @@ def test_windows_and_crops_change_no_pixel(synthetic_face):
 
 
 def test_faces_are_forged_independently_and_some_left_alone(synthetic_face):
-    image, faces = picture(), two_faces(synthetic_face)
+    image, faces = make_image(), two_faces(synthetic_face)
     seen = set()
     for seed in range(30):
         forgery = self_blend(image, faces, np.random.default_rng(seed))
@@ -122,20 +122,20 @@ def test_faces_are_forged_independently_and_some_left_alone(synthetic_face):
 
 def test_at_least_one_face_is_forged(synthetic_face):
     options = ForgeryOptions(face_prob=0.0)
-    record = self_blend(picture(), two_faces(synthetic_face), np.random.default_rng(0), options).record
+    record = self_blend(make_image(), two_faces(synthetic_face), np.random.default_rng(0), options).record
     assert sum(face["forged"] for face in record["faces"]) == 1
 
 
 def test_narrow_faces_are_forged_whole(synthetic_face):
     options = ForgeryOptions(whole_face_prob=0.0)
     faces = [synthetic_face(centre=(60.0, 60.0), width=50.0)]
-    (face,) = self_blend(picture(), faces, np.random.default_rng(0), options).record["faces"]
+    (face,) = self_blend(make_image(), faces, np.random.default_rng(0), options).record["faces"]
     assert [region["region"] for region in face["regions"]] == ["face"]
 
 
 def test_drags_do_not_fold(synthetic_face):
     for seed in range(20):
-        record = self_blend(picture(), two_faces(synthetic_face), np.random.default_rng(seed)).record
+        record = self_blend(make_image(), two_faces(synthetic_face), np.random.default_rng(seed)).record
         for face in record["faces"]:
             for region in face["regions"]:
                 for move in region["displacements"]:
@@ -145,12 +145,12 @@ def test_drags_do_not_fold(synthetic_face):
 
 
 def test_the_record_is_json(synthetic_face):
-    record = self_blend(picture(), two_faces(synthetic_face), np.random.default_rng(1)).record
+    record = self_blend(make_image(), two_faces(synthetic_face), np.random.default_rng(1)).record
     assert json.loads(json.dumps(record))["faces"][0]["box"]
 
 
 def test_a_face_at_the_edge(synthetic_face):
-    image = picture((160, 160, 3))
+    image = make_image((160, 160, 3))
     forgery = self_blend(image, [synthetic_face(centre=(50.0, 80.0), width=120.0)], np.random.default_rng(2))
     assert forgery.image.shape == image.shape
     assert forgery.mask.any()
@@ -159,9 +159,9 @@ def test_a_face_at_the_edge(synthetic_face):
 @pytest.mark.parametrize(("centre", "width"), [((100.0, 100.0), 12.0), ((-300.0, 50.0), 100.0)])
 def test_no_suitable_face_is_an_error(centre, width, synthetic_face):
     with pytest.raises(NoSuitableFace, match="none of 1 faces"):
-        self_blend(picture(), [synthetic_face(centre=centre, width=width)], np.random.default_rng(0))
+        self_blend(make_image(), [synthetic_face(centre=centre, width=width)], np.random.default_rng(0))
     with pytest.raises(NoSuitableFace, match="none of 0 faces"):
-        self_blend(picture(), [], np.random.default_rng(0))
+        self_blend(make_image(), [], np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -170,7 +170,7 @@ def test_a_forgery_is_never_without_forged_pixels(seed, synthetic_face):
     faces = [synthetic_face(centre=rng.uniform(0, 160, 2), width=float(rng.uniform(20, 200))) for _ in range(2)]
     options = ForgeryOptions(mosaic_prob=0.5, noise_prob=0.5, jpeg_prob=0.5, frequency=("blur", "downscale"))
     try:
-        forgery = self_blend(picture((140, 160, 3)), faces, rng, options)
+        forgery = self_blend(make_image((140, 160, 3)), faces, rng, options)
     except NoSuitableFace:
         return
     assert forgery.mask.any()
@@ -181,9 +181,9 @@ def test_a_forgery_is_never_without_forged_pixels(seed, synthetic_face):
 def test_bad_input_is_refused(synthetic_face):
     face = synthetic_face()
     with pytest.raises(ValueError, match="uint8"):
-        self_blend(picture().astype(np.float32), [face], np.random.default_rng(0))
+        self_blend(make_image().astype(np.float32), [face], np.random.default_rng(0))
     with pytest.raises(ValueError, match="5 landmarks"):
-        self_blend(picture(), [Face(face.box, face.landmarks[:5])], np.random.default_rng(0))
+        self_blend(make_image(), [Face(face.box, face.landmarks[:5])], np.random.default_rng(0))
 
 
 def test_regions_and_their_area_factors(synthetic_face):

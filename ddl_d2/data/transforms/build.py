@@ -25,8 +25,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     picture on its way through a camera and a network: colours, noise, blur, JPEG.
 
     Raises:
-        ConfigError: a value of INPUT.AUGMENT is out of its limits.
-        ValueError: INPUT.CROP.TYPE is not "absolute".
+        ConfigError: a value of INPUT.AUGMENT is out of its limits, or INPUT.CROP.TYPE is not "absolute".
     """
     inputs = cfg.INPUT
     if not is_train:
@@ -36,7 +35,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     steps: list[T.Augmentation] = [resize]
     if inputs.CROP.ENABLED:
         if inputs.CROP.TYPE != "absolute":
-            raise ValueError(f'INPUT.CROP.TYPE must be "absolute" (sizes in pixels), not {inputs.CROP.TYPE!r}')
+            raise ConfigError(f'INPUT.CROP.TYPE must be "absolute" (sizes in pixels), not {inputs.CROP.TYPE!r}')
         height, width = inputs.CROP.SIZE
         crop = RandomCropKeepingForgery((height, width), inputs.CROP.SINGLE_CATEGORY_MAX_AREA, inputs.CROP.RETRIES)
         steps = [ResizeAndCrop(resize, crop)]

@@ -44,7 +44,7 @@ class ConstantModel(nn.Module):
         return [{"fake_score": v, "forgery_map": m} for v, m in zip(values, maps, strict=True)]
 
 
-def picture(height, width, seed=0):
+def make_image(height, width, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
 
@@ -89,7 +89,7 @@ def test_every_pixel_counts_once(size, overlap):
 
 @pytest.mark.parametrize("size", [(33, 32), (40, 100), (97, 20), (129, 131)])
 def test_the_map_is_put_together_where_it_was_cut(size):
-    image = picture(*size)
+    image = make_image(*size)
     (output,) = on_red()([row_of(image)])
     torch.testing.assert_close(output["forgery_map"], image[0].float() / 255, atol=2e-7, rtol=0)
     assert output["fake_score"] == image[0].max() / 255
@@ -98,7 +98,7 @@ def test_the_map_is_put_together_where_it_was_cut(size):
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
 def test_a_constant_map_stays_constant(value):
     model = OnTiles(ConstantModel(itertools.repeat(value)), size=32, overlap=0.3).eval()
-    (output,) = model([row_of(picture(101, 75))])
+    (output,) = model([row_of(make_image(101, 75))])
     torch.testing.assert_close(output["forgery_map"], torch.full((101, 75), value), atol=2e-7, rtol=0)
     assert 0 <= output["forgery_map"].min() <= output["forgery_map"].max() <= 1
 
@@ -106,7 +106,7 @@ def test_a_constant_map_stays_constant(value):
 def test_there_is_no_seam():
     # Tiles 0..32 and 16..48: over the 16 pixels they share, the map falls from 1 to 0 in steps of 1/17.
     model = OnTiles(ConstantModel([1.0, 0.0]), size=32, overlap=0.5).eval()
-    (output,) = model([row_of(picture(20, 48))])
+    (output,) = model([row_of(make_image(20, 48))])
     assert output["forgery_map"][:, :16].eq(1).all()
     assert output["forgery_map"][:, 32:].eq(0).all()
     steps = -output["forgery_map"][0, 15:33].diff()
@@ -115,7 +115,7 @@ def test_there_is_no_seam():
 
 def test_tiles_of_one_size_and_so_many_at_once():
     model = on_red(batch_size=4)
-    image = picture(70, 60)
+    image = make_image(70, 60)
     (output,) = model([row_of(image)])
     # ceil((70 - 8) / 24) = 3 rows, ceil((60 - 8) / 24) = 3 columns
     assert model.model.seen == [[(32, 32)] * 4, [(32, 32)] * 4, [(32, 32)]]
@@ -125,14 +125,14 @@ def test_tiles_of_one_size_and_so_many_at_once():
 
 def test_what_is_no_larger_than_a_tile_passes_through():
     model = on_red()
-    rows = [row_of(picture(32, 20)), row_of(picture(32, 32))]
+    rows = [row_of(make_image(32, 20)), row_of(make_image(32, 32))]
     outputs = model(rows)
     assert model.model.seen == [[(32, 20), (32, 32)]]
     expected = model.model(rows)
     assert all(torch.equal(a["forgery_map"], b["forgery_map"]) for a, b in zip(outputs, expected, strict=True))
     # Beside one that is cut, too, and in the order of the rows.
-    small = picture(30, 31, seed=1)
-    outputs = model([row_of(picture(40, 20)), row_of(small), row_of(picture(20, 40))])
+    small = make_image(30, 31, seed=1)
+    outputs = model([row_of(make_image(40, 20)), row_of(small), row_of(make_image(20, 40))])
     assert [tuple(output["forgery_map"].shape) for output in outputs] == [(40, 20), (30, 31), (20, 40)]
     assert torch.equal(outputs[1]["forgery_map"], small[0].float() / 255)
 
@@ -179,13 +179,13 @@ def test_the_score_of_tiles():
 @pytest.mark.parametrize(("rule", "expected"), [("max", 1.0), ("mean", 0.5), ("topk", 1.0)])
 def test_the_score_of_a_picture(rule, expected):
     model = OnTiles(ConstantModel([1.0, 0.0]), size=32, overlap=0.5, score=rule).eval()
-    assert model([row_of(picture(20, 48))])[0]["fake_score"] == expected
+    assert model([row_of(make_image(20, 48))])[0]["fake_score"] == expected
 
 
 def test_the_score_of_the_blended_map():
     # 1 on 16 columns, 0 on 16, and a slope of mean one half between: one half in all.
     model = OnTiles(ConstantModel([1.0, 0.0]), size=32, overlap=0.5, score="map", image_score="mean").eval()
-    assert model([row_of(picture(20, 48))])[0]["fake_score"] == pytest.approx(0.5)
+    assert model([row_of(make_image(20, 48))])[0]["fake_score"] == pytest.approx(0.5)
 
 
 def test_a_system_that_only_detects(tiny_cfg, make_row):
@@ -218,7 +218,7 @@ def test_a_heat_map_over_tiles(tiny_cfg, make_row):
 
 def test_merged_maps_are_blended_at_the_original_size():
     maps = iter([torch.ones(20, 32), torch.zeros(20, 32)])
-    merged = on_red(overlap=0.5).merge_maps(row_of(picture(20, 48)) | {"height": 10, "width": 24}, maps)
+    merged = on_red(overlap=0.5).merge_maps(row_of(make_image(20, 48)) | {"height": 10, "width": 24}, maps)
     assert merged.shape == (10, 24)
     assert merged[:, :8].eq(1).all()
     assert merged[:, 16:].eq(0).all()
@@ -243,7 +243,7 @@ def test_a_checkpoint_is_shown_tiles(tiny_cfg, tmp_path):
     predictor = ForgeryPredictor.from_cfg(cfg)
     calls = []
     predictor.model.model.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0][0]["image"].shape))
-    output = predictor(picture(70, 100).permute(1, 2, 0).numpy())
+    output = predictor(make_image(70, 100).permute(1, 2, 0).numpy())
     assert calls == [(3, 64, 64)] * 4  # 2 rows, 2 columns
     assert output["forgery_map"].shape == (70, 100)
 
