@@ -10,12 +10,12 @@ REAL_DIR ?=
 
 help:
 	@echo "make install     everything into $(VENV)"
-	@echo "make quickstart  forge a small set, train, evaluate, leave pictures and a table in $(QUICKSTART)"
+	@echo "make quickstart  forge a small set, train, evaluate, leave images and a table in $(QUICKSTART)"
 	@echo "                 (REAL_DIR=folder of portraits to forge from your own)"
 	@echo "make test        the test suite"
 	@echo "make lint        ruff and mypy"
 	@echo "make trials      the slow reliability trials"
-	@echo "make overfit     each system learns eight pictures by heart"
+	@echo "make overfit     each system learns eight images by heart"
 
 install: $(INSTALLED)
 
@@ -36,9 +36,9 @@ quickstart: $(INSTALLED)
 	$(BIN)/python tools/train_net.py --config-file $(CONFIG) --eval-only DATASETS.DDL_ROOT "$(QUICKSTART)/data" \
 	    OUTPUT_DIR "$(QUICKSTART)" MODEL.WEIGHTS "$(QUICKSTART)/model_final.pth"
 	$(BIN)/python tools/demo.py --config-file $(CONFIG) --input "$(QUICKSTART)"/data/valid/fake/*[05].* "$(QUICKSTART)"/data/valid/real/*[05].* \
-	    --output "$(QUICKSTART)/pictures" --opts MODEL.WEIGHTS "$(QUICKSTART)/model_final.pth"
+	    --output "$(QUICKSTART)/images" --opts MODEL.WEIGHTS "$(QUICKSTART)/model_final.pth"
 	$(BIN)/python tools/evaluate.py --predictions "$(STORE)" --dataset-root "$(QUICKSTART)/data" --split valid
-	@echo "Pictures: $(QUICKSTART)/pictures   Metrics: $(STORE)/metrics.json   Weights: $(QUICKSTART)/model_final.pth"
+	@echo "Images: $(QUICKSTART)/images   Metrics: $(STORE)/metrics.json   Weights: $(QUICKSTART)/model_final.pth"
 	@echo "A toy: it learned, in minutes, the forgeries that tools/make_forgeries.py makes, and was tested on held-out ones of the same kind."
 
 test: $(INSTALLED)

@@ -3,7 +3,7 @@
 Both name the same network's parameters differently, and transformers keeps some of them apart that are one tensor here
 (queries, keys and values of an attention). Nothing is downloaded: only the constructors of transformers are used.
 
-Shapes: `B` pictures, `Q` queries, `H, W` pixels.
+Shapes: `B` images, `Q` queries, `H, W` pixels.
 """
 
 from __future__ import annotations

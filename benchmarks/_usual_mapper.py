@@ -19,7 +19,7 @@ from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.targets import read_forgery_mask
 from ddl_d2.data.transforms.degradations import JpegTransform
 from ddl_d2.data.transforms.geometric import AntialiasedResize, CroppedResize, RandomCropKeepingForgery
-from ddl_d2.data.transforms.photometric import DrawnDistortion, PhotometricDistortion, PointwiseColour
+from ddl_d2.data.transforms.photometric import DrawnDistortion, PhotometricDistortion, PointwiseColor
 from ddl_d2.io.image import read_image
 
 Row = Mapping[str, Any]
@@ -41,7 +41,7 @@ class Script:
         return int(self.answers.pop(0))
 
 
-class ReplayedColour(ColorAugSSDTransform):
+class ReplayedColor(ColorAugSSDTransform):
     """Point-Rend's transform, unchanged, with the draws of one of ours."""
 
     def __init__(self, drawn: DrawnDistortion) -> None:
@@ -83,7 +83,7 @@ class Drawn(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What was drawn for one picture: our transforms, and the same in Detectron2's classes."""
+    """What was drawn for one image: our transforms, and the same in Detectron2's classes."""
 
     ours: list[T.Transform]
     usual: list[T.Transform]
@@ -132,8 +132,8 @@ def _usual(transform: T.Transform, drawn: Drawn) -> list[T.Transform]:
         return [T.HFlipTransform(transform.width)]
     if isinstance(transform, T.VFlipTransform):
         return [T.VFlipTransform(transform.height)]
-    if isinstance(transform, PointwiseColour):
-        return [ReplayedColour(drawn.distortions[0])]
+    if isinstance(transform, PointwiseColor):
+        return [ReplayedColor(drawn.distortions[0])]
     if isinstance(transform, (T.NoOpTransform, JpegTransform)):
         return [transform]
     raise TypeError(f"{type(transform).__name__} has no counterpart in Detectron2")
@@ -194,9 +194,9 @@ def usual_mapper(row: Row, transforms: Sequence[T.Transform], is_train: bool, st
 
 
 def stage_of(transform: T.Transform) -> str:
-    """What a picture's time in `transform` counts as."""
+    """What an image's time in `transform` counts as."""
     if isinstance(transform, (AntialiasedResize, CroppedResize, T.ResizeTransform)):
         return "resize"
-    if isinstance(transform, (PointwiseColour, ColorAugSSDTransform)):
-        return "colour"
+    if isinstance(transform, (PointwiseColor, ColorAugSSDTransform)):
+        return "color"
     return "JPEG" if isinstance(transform, JpegTransform) else "crop, flip"

@@ -3,7 +3,7 @@
 Every candidate has a process of its own, because the C library reads its allocator's settings once, at the start.
 Between its turns a process waits for the next line.
 
-Shapes: `B` pictures, `Q` queries, `H, W` pixels.
+Shapes: `B` images, `Q` queries, `H, W` pixels.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Job:
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16")
 
 
-def make_pictures(job: Job) -> Tensor:
+def make_images(job: Job) -> Tensor:
     """Clouds with some noise: uint8 B×3×H×W. White noise alone would look the same everywhere to a network."""
     generator = torch.Generator().manual_seed(SEED)
     coarse = torch.rand(job.batch, 3, job.height // 32 + 1, job.width // 32 + 1, generator=generator)
@@ -75,7 +75,7 @@ def make_pictures(job: Job) -> Tensor:
 
 
 def make_masks(job: Job) -> Tensor:
-    """One blob for each picture, at a random place: bool B×1×H×W."""
+    """One blob for each image, at a random place: bool B×1×H×W."""
     generator = torch.Generator().manual_seed(SEED + 1)
     coarse = F.interpolate(torch.rand(job.batch, 1, 4, 4, generator=generator), size=(job.height, job.width),
                            mode="bicubic", align_corners=False)  # fmt: skip
@@ -91,8 +91,8 @@ class OurModel:
         self.cfg = load_config(CONFIGS / f"mask2former_{job.backbone}.yaml", _options(job))
         torch.manual_seed(SEED)
         self.model = build_model(self.cfg)
-        pictures = make_pictures(job)
-        self.rows = [{"image": picture, "height": job.height, "width": job.width} for picture in pictures]
+        images = make_images(job)
+        self.rows = [{"image": image, "height": job.height, "width": job.width} for image in images]
         for i, (row, mask) in enumerate(zip(self.rows, make_masks(job), strict=True)):
             instances = Instances((job.height, job.width), gt_classes=torch.zeros(1, dtype=torch.int64))
             instances.gt_masks = BitMasks(mask)
@@ -115,9 +115,9 @@ class OurModel:
         torch.save({name: value.cpu() for name, value in self.model.state_dict().items()}, weights)
 
     def pixels(self) -> Tensor:
-        """The pictures as the network sees them, B×3×H×W."""
-        pictures = torch.stack([row["image"] for row in self.rows]).to(self.model.device)
-        return (pictures - self.model.pixel_mean) / self.model.pixel_std
+        """The images as the network sees them, B×3×H×W."""
+        images = torch.stack([row["image"] for row in self.rows]).to(self.model.device)
+        return (images - self.model.pixel_mean) / self.model.pixel_std
 
     def infer(self) -> list[Tensor]:
         with torch.inference_mode(), self.job.autocast():
@@ -194,7 +194,7 @@ def _options(job: Job) -> list[str]:
 def make_lifelike(model: nn.Module, pixels: Tensor) -> None:
     """Random weights that behave as if they had been trained.
 
-    Initial values hide differences: zero biases and offsets, position tables near zero, statistics that normalise
+    Initial values hide differences: zero biases and offsets, position tables near zero, statistics that normalize
     nothing. So all small vectors get noise, BatchNorm the statistics of these pixels; and the queries say "no object",
     all but one in Q, or the sum of their masks would be clipped to a map that is 1 everywhere.
     """
@@ -222,16 +222,16 @@ class Peer:
         self.model = build_peer(job.backbone, job.queries, torch.load(job.weights, weights_only=True))
         self.model.to(job.device).train(job.training)
         self.mean, self.std = (
-            torch.tensor(values, device=job.device).view(-1, 1, 1) for values in _normalisation(job.backbone)
+            torch.tensor(values, device=job.device).view(-1, 1, 1) for values in _normalization(job.backbone)
         )
-        self.pictures = make_pictures(job).to(job.device)
+        self.images = make_images(job).to(job.device)
         self.masks = list(make_masks(job).float().to(job.device))
         self.classes = [torch.zeros(1, dtype=torch.int64, device=job.device) for _ in self.masks]
         if job.training:
             self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.05)
 
     def pixels(self) -> Tensor:
-        return (self.pictures - self.mean) / self.std
+        return (self.images - self.mean) / self.std
 
     def infer(self) -> list[Tensor]:
         with torch.inference_mode(), self.job.autocast():
@@ -256,7 +256,7 @@ class Peer:
         return {"logits": outputs.class_queries_logits, "masks": outputs.masks_queries_logits}
 
 
-def _normalisation(backbone: str) -> tuple[list[float], list[float]]:
+def _normalization(backbone: str) -> tuple[list[float], list[float]]:
     cfg = load_config(CONFIGS / f"mask2former_{backbone}.yaml")
     return cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
 

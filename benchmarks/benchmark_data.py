@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
 """Time this project's mapper against the usual Detectron2 mapper that does the same with the same random draws.
 
-    python benchmarks/benchmark_data.py                                # pictures made for the purpose, 1024 x 1024
+    python benchmarks/benchmark_data.py                                # images made for the purpose, 1024 x 1024
     python benchmarks/benchmark_data.py --dataset datasets/ddl_i --split train --count 32
     python benchmarks/benchmark_data.py --mask-bits 8 --allocator default --rounds 15 --json data.json
 
 The usual mapper: `detection_utils.read_image` (Pillow), `T.ResizeTransform`, `T.CropTransform`, `T.HFlipTransform` and
-Point-Rend's `ColorAugSSDTransform`, the mask by `apply_segmentation` (nearest neighbour), `BitMasks`. It is handed its
+Point-Rend's `ColorAugSSDTransform`, the mask by `apply_segmentation` (nearest neighbor), `BitMasks`. It is handed its
 draws, while ours draws as it is timed; but each crop that ours has drawn it checks for its classes by `np.unique`, as
-`T.RandomCrop_CategoryAreaConstraint` does (which would draw ten for every real picture, where ours draws one).
+`T.RandomCrop_CategoryAreaConstraint` does (which would draw ten for every real image, where ours draws one).
 
-Before anything is timed, both are compared: equal shapes, pictures equal to two grey levels before the colours (which
+Before anything is timed, both are compared: equal shapes, images equal to two gray levels before the colors (which
 round twice in the usual way), masks equal when the usual mapper, too, resizes them by area. Prints processor
-milliseconds per picture on one thread, in turns in one process, the stages of both, and the pictures per second of the
+milliseconds per image on one thread, in turns in one process, the stages of both, and the images per second of the
 training loader.
 """
 
@@ -57,17 +57,17 @@ from ddl_d2.utils.malloc import keep_freed_memory
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "Base-Mask2Former.yaml"
 TASKS = ("train, fake", "train, real", "test")
 TARGET = 2.5
-ROUNDING = 2  # grey levels: PyTorch and Pillow round once for each axis
+ROUNDING = 2  # gray levels: PyTorch and Pillow round once for each axis
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=Path, metavar="ROOT", help="a data set; default: pictures made for this")
-    parser.add_argument("--split", help="part of the data set, such as train; default: all of it")
+    parser.add_argument("--dataset", type=Path, metavar="ROOT", help="a dataset; default: images made for this")
+    parser.add_argument("--split", help="part of the dataset, such as train; default: all of it")
     parser.add_argument("--config-file", type=Path, default=CONFIG, help="its INPUT keys are used (%(default)s)")
-    parser.add_argument("--count", type=int, default=16, help="pictures of each label (%(default)s)")
-    parser.add_argument("--size", type=int, default=1024, help="side of the pictures made, in pixels (%(default)s)")
+    parser.add_argument("--count", type=int, default=16, help="images of each label (%(default)s)")
+    parser.add_argument("--size", type=int, default=1024, help="side of the images made, in pixels (%(default)s)")
     parser.add_argument("--mask-bits", type=int, choices=(1, 8), default=1, help="of the masks made (%(default)s)")
     parser.add_argument(
         "--allocator",
@@ -81,10 +81,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-# Pictures.
+# Images.
 
 
-def made_pictures(folder: Path, count: int, size: int, mask_bits: int) -> list[Row]:
+def made_images(folder: Path, count: int, size: int, mask_bits: int) -> list[Row]:
     """`count` real and `count` fake rows: JPEGs of quality 90 from scikit-image's photographs, elliptic masks."""
     from skimage import data
 
@@ -120,22 +120,22 @@ def _mosaic(photographs: Sequence[np.ndarray], size: int, rng: np.random.Generat
 
 
 def _ellipse(size: int, rng: np.random.Generator) -> np.ndarray:
-    """bool size x size: a region of a tenth to a third of the picture."""
+    """bool size x size: a region of a tenth to a third of the image."""
     mask = np.zeros((size, size), np.uint8)
-    centre, axes = rng.uniform(0.4, 0.6, 2) * size, rng.uniform(0.18, 0.32, 2) * size
-    cv2.ellipse(mask, (tuple(centre), tuple(2 * axes), rng.uniform(0, 180)), 1, -1)
+    center, axes = rng.uniform(0.4, 0.6, 2) * size, rng.uniform(0.18, 0.32, 2) * size
+    cv2.ellipse(mask, (tuple(center), tuple(2 * axes), rng.uniform(0, 180)), 1, -1)
     return mask.astype(bool)
 
 
-def dataset_pictures(root: Path, split: str | None, count: int) -> list[Row]:
-    """The first `count` real and fake pictures of a data set; fakes without a mask are left out."""
+def dataset_images(root: Path, split: str | None, count: int) -> list[Row]:
+    """The first `count` real and fake images of a dataset; fakes without a mask are left out."""
     rows, _ = load_dataset(root, split, fake_without_mask="skip")
     chosen: dict[int, list[Row]] = {0: [], 1: []}
     for row in rows:
         if len(chosen.get(row.get("is_fake", -1), range(count))) < count:
             chosen[row["is_fake"]].append(row)
     if not (chosen[0] and chosen[1]):
-        raise OSError(f"{root}: real and fake pictures (with masks) are needed to train on")
+        raise OSError(f"{root}: real and fake images (with masks) are needed to train on")
     return chosen[0] + chosen[1]
 
 
@@ -166,8 +166,8 @@ def our_stages(mapper: ForgeryDatasetMapper, row: Row, seed: int, stage: Callabl
             given.sem_seg = forgery_mask(row, image).view(np.uint8)
     with seeded(0, seed):
         for augmentation in mapper.augmentations.augs:
-            colour = isinstance(augmentation, PhotometricDistortion)
-            with stage("colour" if colour else "mask transforms, instances"):
+            color = isinstance(augmentation, PhotometricDistortion)
+            with stage("color" if color else "mask transforms, instances"):
                 transform = augmentation.get_transform(*_arguments(augmentation, given))
             with stage(stage_of(transform)):
                 given.image = transform.apply_image(given.image)
@@ -193,7 +193,7 @@ def _arguments(augmentation: T.Augmentation, given: T.AugInput) -> list[Any]:
 
 
 def compare(mapper: ForgeryDatasetMapper, row: Row, seed: int) -> dict[str, float]:
-    """How far the two mappers lie apart on one picture."""
+    """How far the two mappers lie apart on one image."""
     plan = draw_plan(mapper, row, seed)
     with seeded(0, seed):
         mine = mapper(row)
@@ -201,9 +201,9 @@ def compare(mapper: ForgeryDatasetMapper, row: Row, seed: int) -> dict[str, floa
     found = {"shapes_differ": float(mine["image"].shape != theirs["image"].shape)}
     if found["shapes_differ"]:
         return found
-    plain = [_without_colour(row, transforms) for transforms in plan]
-    found["max_before_colour"], found["mean_before_colour"] = _difference(*plain)
-    found["max_after_colour"], found["mean_after_colour"] = _difference(mine["image"].numpy(), theirs["image"].numpy())
+    plain = [_without_color(row, transforms) for transforms in plan]
+    found["max_before_color"], found["mean_before_color"] = _difference(*plain)
+    found["max_after_color"], found["mean_after_color"] = _difference(mine["image"].numpy(), theirs["image"].numpy())
     if mapper.is_train:
         by_area = _mask_by_area(row, plan.usual)
         found["mask_pixels_differ"] = float((mine["forgery_mask"].numpy() != by_area).mean())
@@ -213,7 +213,7 @@ def compare(mapper: ForgeryDatasetMapper, row: Row, seed: int) -> dict[str, floa
     return found
 
 
-def _without_colour(row: Row, transforms: Sequence[T.Transform]) -> np.ndarray:
+def _without_color(row: Row, transforms: Sequence[T.Transform]) -> np.ndarray:
     image = read_image(row["file_name"])
     for transform in transforms:
         if stage_of(transform) in ("resize", "crop, flip"):
@@ -222,7 +222,7 @@ def _without_colour(row: Row, transforms: Sequence[T.Transform]) -> np.ndarray:
 
 
 def _mask_by_area(row: Row, transforms: Sequence[T.Transform]) -> np.ndarray:
-    """The mask by Detectron2's transforms, but resized as a picture of 0 and 255 and cut at one half."""
+    """The mask by Detectron2's transforms, but resized as an image of 0 and 255 and cut at one half."""
     mask = forgery_mask(row, read_image(row["file_name"])).astype(np.uint8)
     for transform in transforms:
         if isinstance(transform, T.ResizeTransform):
@@ -251,7 +251,7 @@ def compare_all(mappers: Mapping[str, ForgeryDatasetMapper], rows: Mapping[str, 
     }
     checks["compared"] = len(found["shapes_differ"])
     checks["shapes_equal"] = not checks.pop("shapes_differ")
-    checks["pictures_equal"] = checks["shapes_equal"] and checks["max_before_colour"] <= ROUNDING
+    checks["images_equal"] = checks["shapes_equal"] and checks["max_before_color"] <= ROUNDING
     checks["masks_equal"] = checks["shapes_equal"] and checks["mask_pixels_differ"] == 0
     return checks
 
@@ -264,9 +264,9 @@ def _seed(number: int, index: int) -> int:
 
 
 def measure(mappers: Mapping[str, ForgeryDatasetMapper], rows: Mapping[str, list[Row]], rounds: int) -> dict:
-    """{(task, candidate): milliseconds per picture of each round}; round 0 warms up and does not count.
+    """{(task, candidate): milliseconds per image of each round}; round 0 warms up and does not count.
 
-    In a round each candidate goes once through all pictures, as in a loader: picture by picture, the one would pay for
+    In a round each candidate goes once through all images, as in a loader: image by image, the one would pay for
     the memory that the other has just given back to the system.
     """
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -294,7 +294,7 @@ def _unwatched(_: str) -> Iterator[None]:
 
 
 def measure_stages(mappers: Mapping[str, ForgeryDatasetMapper], rows: Mapping[str, list[Row]], rounds: int) -> dict:
-    """{task: {candidate: {stage: milliseconds per picture}}}, the medians over the rounds."""
+    """{task: {candidate: {stage: milliseconds per image}}}, the medians over the rounds."""
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for number in range(rounds + 1):
         for task, mapper in mappers.items():
@@ -315,7 +315,7 @@ def measure_stages(mappers: Mapping[str, ForgeryDatasetMapper], rows: Mapping[st
 
 
 def measure_loader(mapper: ForgeryDatasetMapper, rows: list[Row], rounds: int, batch: int = 8) -> float:
-    """Pictures per second of processor time of the whole training loader, in this process."""
+    """Images per second of processor time of the whole training loader, in this process."""
     sampler = TrainingSampler(len(rows), seed=0)
     batches = iter(TrainLoader(rows, mapper=mapper, sampler=sampler, total_batch_size=batch))
     next(batches)
@@ -350,7 +350,7 @@ def report(checks: dict, times: dict, stages: dict, loader: float) -> dict:
             **{task: tasks[task]["ratio"] for task in TASKS},
         },
         "target_ratio": TARGET,
-        "pictures_per_second_per_core": {
+        "images_per_second_per_core": {
             "train": 1000 / training["ddl_d2"],
             "train, usual": 1000 / training["usual"],
             "test": 1000 / tasks["test"]["ms"]["ddl_d2"],
@@ -368,48 +368,48 @@ def tables(figures: dict) -> str:
             ms = found["ms"][name]
             text = f"{ms:.2f} ({found['ms_minimum'][name]:.2f})"
             rows.append([task, name, text, f"{1000 / ms:.0f}", f"{found['ratio']:.2f}x" if name == "ddl_d2" else ""])
-    heads = ["task", "mapper", "ms/picture", "pictures/s/core", "faster"]
+    heads = ["task", "mapper", "ms/image", "images/s/core", "faster"]
     stages = [
         [task, stage, *(f"{found['stages_ms'][name].get(stage, 0):.2f}" for name in ("usual", "ddl_d2"))]
         for task, found in figures["tasks"].items()
         for stage in dict.fromkeys([*found["stages_ms"]["usual"], *found["stages_ms"]["ddl_d2"]])
     ]
-    speed = figures["pictures_per_second_per_core"]
+    speed = figures["images_per_second_per_core"]
     return "\n".join(
         [
             tabulate(rows, headers=heads, disable_numparse=True),
             "",
             tabulate(stages, headers=["task", "stage", "usual ms", "ddl_d2 ms"], disable_numparse=True),
             "",
-            f"train loader (half real, half fake): {speed['train loader']:.0f} pictures/s/core",
+            f"train loader (half real, half fake): {speed['train loader']:.0f} images/s/core",
             f"training, fakes and reals together: {figures['ratios']['train']:.2f} times the usual mapper; "
             f"testing: {figures['ratios']['test']:.2f} (target {TARGET})",
         ]
     )
 
 
-def run(cfg: CfgNode, pictures: list[Row], rounds: int) -> dict:
+def run(cfg: CfgNode, images: list[Row], rounds: int) -> dict:
     """Compare, then measure."""
     rows = {
-        "train, fake": [row for row in pictures if row["is_fake"] == 1],
-        "train, real": [row for row in pictures if row["is_fake"] == 0],
-        "test": pictures,
+        "train, fake": [row for row in images if row["is_fake"] == 1],
+        "train, real": [row for row in images if row["is_fake"] == 0],
+        "test": images,
     }
     train, test = ForgeryDatasetMapper(cfg, True), ForgeryDatasetMapper(cfg, False)
     mappers = dict(zip(TASKS, (train, train, test), strict=True))
     checks = compare_all(mappers, rows, rounds)
     print(
-        f"{checks['compared']} pictures compared: shapes equal {checks['shapes_equal']}; before the colours at most "
-        f"{checks.get('max_before_colour', -1):.0f} apart (mean {checks.get('mean_before_colour', -1):.5f}), after "
-        f"them {checks.get('max_after_colour', -1):.0f} (mean {checks.get('mean_after_colour', -1):.3f}); masks equal "
-        f"{checks['masks_equal']}, from nearest-neighbour ones {checks.get('mask_pixels_differ_from_nearest', -1):.3%} "
+        f"{checks['compared']} images compared: shapes equal {checks['shapes_equal']}; before the colors at most "
+        f"{checks.get('max_before_color', -1):.0f} apart (mean {checks.get('mean_before_color', -1):.5f}), after "
+        f"them {checks.get('max_after_color', -1):.0f} (mean {checks.get('mean_after_color', -1):.3f}); masks equal "
+        f"{checks['masks_equal']}, from nearest-neighbor ones {checks.get('mask_pixels_differ_from_nearest', -1):.3%} "
         "of the pixels differ"
     )
-    if not (checks["pictures_equal"] and checks["shapes_equal"]):
-        raise SystemExit("error: the two mappers do not give the same pictures, so their times mean nothing")
+    if not (checks["images_equal"] and checks["shapes_equal"]):
+        raise SystemExit("error: the two mappers do not give the same images, so their times mean nothing")
     times = measure(mappers, rows, rounds)
     stages = measure_stages(mappers, rows, min(rounds, 5))
-    return report(checks, times, stages, measure_loader(train, pictures, rounds))
+    return report(checks, times, stages, measure_loader(train, images, rounds))
 
 
 @cli_errors()
@@ -427,11 +427,11 @@ def main(argv: list[str] | None = None) -> int:
     cfg = load_config(args.config_file)
     with tempfile.TemporaryDirectory() as folder:
         if args.dataset is None:
-            pictures = made_pictures(Path(folder), args.count, args.size, args.mask_bits)
+            images = made_images(Path(folder), args.count, args.size, args.mask_bits)
         else:
-            pictures = dataset_pictures(args.dataset, args.split, args.count)
+            images = dataset_images(args.dataset, args.split, args.count)
         print(f"{platform.machine()}, 1 thread, torch {torch.__version__}, load average {os.getloadavg()[0]:.1f}")
-        figures = run(cfg, pictures, args.rounds)
+        figures = run(cfg, images, args.rounds)
     figures["allocator"] = args.allocator
     print(tables(figures))
     if args.json is not None:

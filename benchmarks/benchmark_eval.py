@@ -7,7 +7,7 @@
 1. ROC AUC of many image scores, one in ten of them tied.
 2. F1 and IoU of forgery maps (float32 probabilities) against their masks, thresholding included, per map.
 3. ROC AUC of the pixels of one map; also of the map as it is stored, in 8 bits.
-4. Bytes that the processes of an evaluation send to the first one, for as many pictures as there are scores.
+4. Bytes that the processes of an evaluation send to the first one, for as many images as there are scores.
 5. Evaluation of a prediction store of 512 x 512 maps, as `tools/evaluate.py` does it: how much of it is reading PNG.
 
 Processor milliseconds on one thread, in turns in one process: medians, the minimum in brackets. scikit-learn and
@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scores", type=int, default=FULL_SET, help="image scores (%(default)s)")
     parser.add_argument("--size", type=int, default=1024, help="side of the map, in pixels (%(default)s)")
-    parser.add_argument("--maps", type=int, default=100, help="pictures of the prediction store (%(default)s)")
+    parser.add_argument("--maps", type=int, default=100, help="images of the prediction store (%(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of every candidate (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
     return parser
@@ -212,7 +212,7 @@ def one_task(candidates: Candidates, rounds: int, maps: int = 1) -> dict[str, An
 
 
 def state(count: int) -> dict[str, Any]:
-    """Size of what processes send, for `count` pictures of photographs' sizes and names like a hash's."""
+    """Size of what processes send, for `count` images of photographs' sizes and names like a hash's."""
     labels, scores = random_scores(count)
     rng = np.random.default_rng(1)
     rows = []
@@ -223,7 +223,7 @@ def state(count: int) -> dict[str, Any]:
         rows.append(ImageResult(name, label, score, tuple(counts.tolist()), True, height, width))
     packed = pack_results(rows)
     size = len(pickle.dumps(packed, protocol=pickle.HIGHEST_PROTOCOL))
-    return {"pictures": count, "bytes": size, "bytes_per_picture": size / count,
+    return {"images": count, "bytes": size, "bytes_per_image": size / count,
             "equal": list(unpack_results(packed)) == rows}  # fmt: skip
 
 
@@ -231,14 +231,14 @@ def state(count: int) -> dict[str, Any]:
 
 
 def write_store(root: Path, count: int) -> list[dict[str, Any]]:
-    """A store of `count` maps and its data set, half of it fake with 1-bit masks; returns the rows."""
+    """A store of `count` maps and its dataset, half of it fake with 1-bit masks; returns the rows."""
     rows: list[dict[str, Any]] = []
     with PredictionStoreWriter(root / "store") as writer:
         for index in range(count):
             name, fake = f"{index:06d}.png", index % 2
             mask, forgery_map = random_map(STORED_SIZE, seed=index, noise=0)
             row = {"file_name": str(root / name), "image_id": name, "is_fake": fake}
-            write_png(row["file_name"], mask)  # of a picture only the header is read
+            write_png(row["file_name"], mask)  # of an image only the header is read
             if fake:
                 row["mask_file_name"] = str(root / "masks" / name)
                 write_png(row["mask_file_name"], mask)
@@ -288,7 +288,7 @@ def store_once(store: PredictionStore, rows: list[dict[str, Any]]) -> dict[str, 
 
 
 def stored_maps(count: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds per picture of each part of an evaluation from a store, and what a full set would take."""
+    """Milliseconds per image of each part of an evaluation from a store, and what a full set would take."""
     with tempfile.TemporaryDirectory() as folder:
         rows = write_store(Path(folder), count)
         store = PredictionStore(Path(folder) / "store")
@@ -298,12 +298,12 @@ def stored_maps(count: int, rounds: int) -> dict[str, Any]:
     ms = {part: 1000 * statistics.median(turn[part] for turn in turns) / count for part in turns[0]}
     decoding = ms["maps"] + ms["masks"]
     return {
-        "pictures": count,
+        "images": count,
         "equal": equal,
-        "ms_per_picture": ms,
+        "ms_per_image": ms,
         "share_decoding": decoding / ms["total"],
         "share_counting": ms["thresholds and counts"] / ms["total"],
-        "full_set_pictures": FULL_SET,
+        "full_set_images": FULL_SET,
         "full_set_minutes_one_core": FULL_SET * ms["total"] / 60_000,
     }
 
@@ -342,16 +342,16 @@ def tables(figures: Mapping[str, Any]) -> str:
             faster = f"{found['faster'][name]:.1f}x" if name in found["faster"] else ""
             rows.append([task, name, text, faster, f"{found['difference'][name]:.1e}"])
     kept, stored = figures["state"], figures["store"]
-    parts = ", ".join(f"{part} {ms:.3f}" for part, ms in stored["ms_per_picture"].items())
+    parts = ", ".join(f"{part} {ms:.3f}" for part, ms in stored["ms_per_image"].items())
     met = [f"{name} {figures['ratios'][name]:.1f} (target {target:.0f})" for name, target in TARGETS.items()
            if name in figures["ratios"]]  # fmt: skip
     return "\n".join(
         [
             tabulate(rows, headers=["task", "candidate", "ms", "ours faster", "difference"], disable_numparse=True),
             "",
-            f"state of {kept['pictures']} pictures: {kept['bytes'] / 1e6:.2f} MB, {kept['bytes_per_picture']:.1f} "
+            f"state of {kept['images']} images: {kept['bytes'] / 1e6:.2f} MB, {kept['bytes_per_image']:.1f} "
             f"bytes each (target {TARGET_STATE_BYTES / 1e6:.0f} MB for {FULL_SET})",
-            f"{stored['pictures']} stored maps of {STORED_SIZE} x {STORED_SIZE}, ms/picture: {parts}; "
+            f"{stored['images']} stored maps of {STORED_SIZE} x {STORED_SIZE}, ms/image: {parts}; "
             f"{stored['share_decoding']:.0%} decoding, {stored['share_counting']:.0%} counting; "
             f"{FULL_SET} would take {stored['full_set_minutes_one_core']:.1f} minutes on one core",
             "times faster: " + "; ".join(met),

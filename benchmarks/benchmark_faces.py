@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Time each stage of predicting pictures on their face crops (INPUT.FACE_CROP).
+"""Time each stage of predicting images on their face crops (INPUT.FACE_CROP).
 
-    benchmarks/benchmark_faces.py --config-file configs/two_cores/swin_unet_efficientnet_lite0.yaml --pictures photos/
-    benchmarks/benchmark_faces.py --config-file ... --pictures photos/ --count 8 --rounds 5 --json faces.json \\
+    benchmarks/benchmark_faces.py --config-file configs/two_cores/swin_unet_efficientnet_lite0.yaml --images photos/
+    benchmarks/benchmark_faces.py --config-file ... --images photos/ --count 8 --rounds 5 --json faces.json \\
         --opts INPUT.FACE_CROP.RULE landmarks INPUT.FACES.FINDER yunet INPUT.FACES.YUNET_MODEL yunet.onnx
 
-The stages: decoding; finding the faces, at the first sight of a picture ("cold") and when they are remembered
+The stages: decoding; finding the faces, at the first sight of an image ("cold") and when they are remembered
 ("cached"); cutting, resizing and packing the crops; the network; putting the crops' predictions together. Then the
 whole, from file to prediction, cold and cached. Face crops are switched on whatever the config says, the faces are
 remembered in a folder made for this, and without MODEL.WEIGHTS the network is untrained, which takes as long.
 
 Before anything is timed, the stages must give the predictions of `ForgeryPredictor`. Wall-clock milliseconds per
-picture in one process, medians of the rounds with the minimum in brackets. The network, and what OpenCV splits, run on
+image in one process, medians of the rounds with the minimum in brackets. The network, and what OpenCV splits, run on
 --threads threads; finding faces with dlib takes one core whatever there is.
 """
 
@@ -58,8 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="the system's config")
-    parser.add_argument("--pictures", required=True, nargs="+", metavar="PATH", help="pictures, globs and folders")
-    parser.add_argument("--count", type=int, default=16, help="pictures used, the first ones (%(default)s)")
+    parser.add_argument("--images", required=True, nargs="+", metavar="PATH", help="images, globs and folders")
+    parser.add_argument("--count", type=int, default=16, help="images used, the first ones (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch and OpenCV (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every stage (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
@@ -90,7 +90,7 @@ class Stages:
 
 
 def predict_by_stages(predictor: ForgeryPredictor, path: Path, max_pixels: int, stage: Stages) -> dict[str, Any]:
-    """The prediction of a picture that has not been seen before, each stage timed; its faces are looked for twice."""
+    """The prediction of an image that has not been seen before, each stage timed; its faces are looked for twice."""
     with stage("decode"):
         image = read_image(path, max_pixels=max_pixels)
     with stage("detect, cold"):
@@ -133,7 +133,7 @@ def same_prediction(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def measure(predictor: ForgeryPredictor, paths: Sequence[Path], rounds: int, max_pixels: int) -> dict[str, Any]:
-    """{stage: milliseconds per picture of each round}, and how many crops there are; round 0 does not count.
+    """{stage: milliseconds per image of each round}, and how many crops there are; round 0 does not count.
 
     Round 0 warms up and compares.
     """
@@ -158,33 +158,33 @@ def measure(predictor: ForgeryPredictor, paths: Sequence[Path], rounds: int, max
     return {"ms": dict(times), "crops": crops}
 
 
-def report(measured: dict[str, Any], pictures: int, threads: int) -> dict[str, Any]:
+def report(measured: dict[str, Any], images: int, threads: int) -> dict[str, Any]:
     """All figures, as they go to the JSON file."""
     medians = {name: statistics.median(times) for name, times in measured["ms"].items()}
     return {
         "machine": f"{platform.machine()}, torch {torch.__version__}, {threads} threads",
         "load_average": os.getloadavg()[0],
-        "pictures": pictures,
-        "crops_per_picture": measured["crops"] / pictures,
+        "images": images,
+        "crops_per_image": measured["crops"] / images,
         "equal": True,
         "ms": medians,
         "ms_minimum": {name: min(times) for name, times in measured["ms"].items()},
-        "pictures_per_second": {name: 1000 / ms for name, ms in medians.items()},
+        "images_per_second": {name: 1000 / ms for name, ms in medians.items()},
     }
 
 
 def tables(figures: dict[str, Any]) -> str:
     """What is printed."""
     rows = [
-        [name, f"{ms:.2f} ({figures['ms_minimum'][name]:.2f})", f"{figures['pictures_per_second'][name]:.1f}"]
+        [name, f"{ms:.2f} ({figures['ms_minimum'][name]:.2f})", f"{figures['images_per_second'][name]:.1f}"]
         for name, ms in figures["ms"].items()
     ]
     faster = figures["ms"]["whole, cold"] / figures["ms"]["whole, cached"]
     return "\n".join(
         [
-            tabulate(rows, headers=["stage", "ms/picture", "pictures/s"], disable_numparse=True),
+            tabulate(rows, headers=["stage", "ms/image", "images/s"], disable_numparse=True),
             "",
-            f"{figures['pictures']} pictures of {figures['crops_per_picture']:.2f} crops; once the faces are "
+            f"{figures['images']} images of {figures['crops_per_image']:.2f} crops; once the faces are "
             f"remembered, {faster:.2f} times as fast",
         ]
     )
@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if min(args.count, args.threads, args.rounds) < 1:
         parser.error("--count, --threads and --rounds must be at least 1")
-    paths = expand_inputs(args.pictures)[: args.count]
+    paths = expand_inputs(args.images)[: args.count]
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     keep_freed_memory()  # as tools/demo.py does

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time ForgeryMask2Former against Hugging Face transformers' Mask2Former: same weights, pictures and output.
+"""Time ForgeryMask2Former against Hugging Face transformers' Mask2Former: same weights, images and output.
 
     python benchmarks/benchmark_model.py                                   # inference and training on a CPU, 512 x 512
     python benchmarks/benchmark_model.py --mode inference --size 512x512 512x1024 --dtype float32 bfloat16
@@ -9,7 +9,7 @@
     python benchmarks/benchmark_model.py --quiet 600 --json result.json
 
 Inference is from pixels to the forgery map at the same size; the peer's map is painted as the published code does.
-Training is forward, backward, gradient clipping and AdamW, one target mask per picture. Before anything is timed, both
+Training is forward, backward, gradient clipping and AdamW, one target mask per image. Before anything is timed, both
 must give the same logits and masks, and in training about the same first loss (the loss looks at random points).
 
 Every candidate is a process of its own, since the C library reads its allocator's settings at the start. They take
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--backbone", nargs="+", choices=["resnet50", "swin_tiny"], default=["resnet50", "swin_tiny"])
     add("--mode", nargs="+", choices=["inference", "training"], default=["inference", "training"])
     add("--size", nargs="+", type=parse_size, default=[(512, 512)], metavar="HxW", help="multiples of 32, from 64")
-    add("--batch", type=int, help="pictures (default: 1 in inference, 2 in training)")
+    add("--batch", type=int, help="images (default: 1 in inference, 2 in training)")
     add("--queries", type=int, default=100, help="queries of the decoder (default 100)")
     add("--dtype", nargs="+", choices=DTYPES, default=["float32"], help="ours; bfloat16 is by autocast")
     add("--device", choices=["cpu", "cuda"], default="cpu")

@@ -69,12 +69,12 @@ def make_inputs(batch, height, width, dtype, device):
     shapes = torch.tensor([(height // stride, width // stride) for stride in STRIDES])
     starts = shapes.prod(1).cumsum(0) - shapes.prod(1)
     pixels = int(shapes.prod(1).sum())
-    centres = []
+    centers = []
     for rows, columns in shapes.tolist():
         y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
-        centres.append(torch.stack([x, y], -1).view(-1, 2))
+        centers.append(torch.stack([x, y], -1).view(-1, 2))
     offsets = 2 * torch.randn(batch, pixels, HEADS, len(STRIDES), POINTS, 2, generator=generator)
-    locations = torch.cat(centres)[None, :, None, None, None] + offsets / shapes.flip(-1)[:, None]
+    locations = torch.cat(centers)[None, :, None, None, None] + offsets / shapes.flip(-1)[:, None]
     weights = torch.randn(batch, pixels, HEADS, len(STRIDES) * POINTS, generator=generator).softmax(-1)
     value = torch.randn(batch, pixels, HEADS, CHANNELS, generator=generator)
     weights = weights.view(locations.shape[:-1])

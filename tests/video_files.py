@@ -1,4 +1,4 @@
-"""Tiny videos for tests, whose frames can be told apart by their grey value."""
+"""Tiny videos for tests, whose frames can be told apart by their gray value."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import av
 import numpy as np
 
 
-def grey_of(index: int) -> int:
-    """The grey value of frame `index` of `write_video`, up to 30 frames."""
+def gray_of(index: int) -> int:
+    """The gray value of frame `index` of `write_video`, up to 30 frames."""
     return 16 + 8 * index
 
 
@@ -23,7 +23,7 @@ def write_video(
     times: list[int] | None = None,
     **options: str,
 ) -> Path:
-    """Grey frames of (height, width); `times` in 1/100 s, default 25 a second; `options` of the encoder."""
+    """Gray frames of (height, width); `times` in 1/100 s, default 25 a second; `options` of the encoder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
@@ -31,8 +31,8 @@ def write_video(
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.time_base = Fraction(1, 100)
         for index in range(frames):
-            picture = np.full((*size, 3), grey_of(index), np.uint8)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            image = np.full((*size, 3), gray_of(index), np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = times[index] if times else 4 * index, Fraction(1, 100)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -46,10 +46,10 @@ def write_mask_video(path: Path, frames: int = 8, *, size: tuple[int, int] = (64
         stream = container.add_stream("mpeg4", rate=25)
         stream.height, stream.width = size
         stream.pix_fmt = "yuv420p"
-        picture = np.zeros((*size, 3), np.uint8)
-        picture[:, : size[1] // 2] = 255
+        image = np.zeros((*size, 3), np.uint8)
+        image[:, : size[1] // 2] = 255
         for _ in range(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     return path
 

@@ -4,7 +4,7 @@
     python tools/check_dataset.py ROOT [--split valid] [--deep] [--workers 4] [--json report.json]
 
 ROOT is a folder or a JSON list in any layout of datasets/README.md. Without --deep only names are looked at; with it
-every picture and mask is decoded. Exit code 0: clean, 1: problems, 2: ROOT cannot be used at all.
+every image and mask is decoded. Exit code 0: clean, 1: problems, 2: ROOT cannot be used at all.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("root", metavar="ROOT", help="a folder or a JSON list")
     parser.add_argument("--split", help="train, valid or test; default: every split that is found")
-    parser.add_argument("--deep", action="store_true", help="decode every picture and mask")
+    parser.add_argument("--deep", action="store_true", help="decode every image and mask")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of --deep")
-    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="the most pixels a picture may have")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="the most pixels an image may have")
     parser.add_argument("--json", metavar="FILE", help="write the whole report here, too")
     return parser
 
@@ -85,12 +85,12 @@ def check_split(args: argparse.Namespace, root: str, split: str | None) -> dict[
     real, fake, masks = int((labels == 0).sum()), int((labels == 1).sum()), int(rows.has_mask.sum())
     return {
         "root": rows.root,
-        "pictures": len(rows),
+        "images": len(rows),
         "real": real,
         "fake": fake,
         "with_mask": masks,
         "deep": args.deep,
-        "summary": f"{rows.root}: {len(rows)} pictures, {real} real, {fake} fake ({masks} with a mask)",
+        "summary": f"{rows.root}: {len(rows)} images, {real} real, {fake} fake ({masks} with a mask)",
         "problems": report.problems,
         "counts": dict(report.counts),
         "examples": report.examples,

@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""Show what a trained model says about pictures or a video.
+"""Show what a trained model says about images or a video.
 
     python tools/demo.py --config-file configs/quickstart/mask2former_efficientnet_lite0.yaml \\
         --input face.jpg folder/ "more/*.png" --output out/ --opts MODEL.WEIGHTS output/model_final.pth
     python tools/demo.py --config-file ... --video-input clip.mp4 --output out/ --opts MODEL.WEIGHTS ...
 
-For each picture: an overlay (.png) and the numbers (.json; with INPUT.FACE_CROP also those of each face crop), with
+For each image: an overlay (.png) and the numbers (.json; with INPUT.FACE_CROP also those of each face crop), with
 --heat-map also what the score rests on (.heat_map.png); for all of them predictions.json. For a video: the scores of
 its frames (.json), their curve (.png) and the annotated video (.mp4, without sound), or with --frames 32 the scores of
 as many evenly spaced frames and no video. No display is needed.
 
-Exit code 0: all went well; 1: some pictures of several could not be read; 2: nothing could be done.
+Exit code 0: all went well; 1: some images of several could not be read; 2: nothing could be done.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ddl_d2.inference.images import (
     check_heat_map_files,
     expand_inputs,
     plan_outputs,
-    predict_pictures,
+    predict_images,
     printable,
 )
 from ddl_d2.inference.predictor import ForgeryPredictor
@@ -47,15 +47,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="the model's config")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--input", nargs="+", metavar="PATH", help="pictures, globs and folders")
+    source.add_argument("--input", nargs="+", metavar="PATH", help="images, globs and folders")
     source.add_argument("--video-input", type=Path, metavar="FILE", help="a video")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="PATH", help="a folder; or a .png (one picture), a .mp4 (video)"
+        "--output", type=Path, required=True, metavar="PATH", help="a folder; or a .png (one image), a .mp4 (video)"
     )
     parser.add_argument(
         "--confidence-threshold", type=_probability, default=0.5, help="a score above it is a fake (%(default)s)"
     )
-    parser.add_argument("--heat-map", action="store_true", help="pictures: also draw what the score rests on")
+    parser.add_argument("--heat-map", action="store_true", help="images: also draw what the score rests on")
     parser.add_argument(
         "--frames", type=count, default=0, metavar="N", help="video: score N evenly spaced frames (default: all)"
     )
@@ -68,21 +68,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.heat_map and args.video_input is not None:
-        parser.error("--heat-map is for pictures (--input)")
+        parser.error("--heat-map is for images (--input)")
     if args.frames and args.video_input is None:
         parser.error("--frames is for a video (--video-input)")
     if args.frames and args.output.suffix.lower() == ".mp4":
         parser.error("--frames writes no video: give a folder as --output")
-    return _run_pictures(args) if args.video_input is None else _run_video(args)
+    return _run_images(args) if args.video_input is None else _run_video(args)
 
 
-def _run_pictures(args: argparse.Namespace) -> int:
+def _run_images(args: argparse.Namespace) -> int:
     paths = expand_inputs(args.input)
     overlays = plan_outputs(paths, args.output)
     if args.heat_map:
         check_heat_map_files(overlays, paths)
     cfg, predictor, about = _load(args)
-    rows, failed = predict_pictures(
+    rows, failed = predict_images(
         _progress(list(zip(paths, overlays, strict=True))),
         predictor,
         threshold=args.confidence_threshold,
@@ -96,15 +96,15 @@ def _run_pictures(args: argparse.Namespace) -> int:
     for error in failed:
         print(f"error: {printable(str(error))}", file=sys.stderr)
     if not rows:
-        raise InputError(f"none of the {len(paths)} pictures could be read")
+        raise InputError(f"none of the {len(paths)} images could be read")
     for row in rows[:20]:
         print(f"{row['score']:.4f}  {row['verdict']}  {row['file']}")
     if args.output.suffix.lower() != ".png":
         bad = [{"file": printable(error.path), "reason": error.reason} for error in failed]
         write_json(args.output / SUMMARY_NAME, {"model": about, "predictions": rows, "failed": bad})
-    print(f"{len(rows)} of {len(paths)} pictures; overlays in {printable(args.output)}")
+    print(f"{len(rows)} of {len(paths)} images; overlays in {printable(args.output)}")
     if failed:
-        print(f"error: {len(failed)} of {len(paths)} pictures could not be read", file=sys.stderr)
+        print(f"error: {len(failed)} of {len(paths)} images could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -150,7 +150,7 @@ def _load(args: argparse.Namespace) -> tuple[CfgNode, ForgeryPredictor, dict[str
 
 
 def _progress(jobs: Sequence[tuple[Path, Path]]) -> Iterable[tuple[Path, Path]]:
-    return tqdm(jobs, unit="picture", disable=None if len(jobs) > 1 else True)
+    return tqdm(jobs, unit="image", disable=None if len(jobs) > 1 else True)
 
 
 def _probability(text: str) -> float:

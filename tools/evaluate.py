@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure saved predictions against a data set, without a model, and export the challenge's submission file.
+"""Measure saved predictions against a dataset, without a model, and export the challenge's submission file.
 
     python tools/evaluate.py --predictions output/store --dataset-root datasets/ddl_i --split valid
     python tools/evaluate.py --predictions output/store --submission submission.zip
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ddl_d2.cli.common import cli_errors, count, positive, threshold
+from ddl_d2.config.renamed import current_value
 from ddl_d2.data.datasets import VideoOptions, load_dataset
 from ddl_d2.errors import EvaluationError
 from ddl_d2.evaluation import ResultTable, metrics_table, table_from_store, write_metrics
@@ -30,8 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("--predictions", required=True, type=Path, metavar="STORE", help="prediction store (a folder)")
-    parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the pictures and forgery masks")
-    parser.add_argument("--split", help="part of the data set, such as valid; default: all of it")
+    parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the images and forgery masks")
+    parser.add_argument("--split", help="part of the dataset, such as valid; default: all of it")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: metrics.json in STORE")
     parser.add_argument("--threshold", type=threshold, default=0.5, help="forged, or fake, above it (default: 0.5)")
     parser.add_argument(
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--video-score",
+        type=lambda value: current_value("TEST.VIDEO_SCORE", value),
         choices=VIDEO_SCORES,
         default="mean",
         help="a video's score from its frames': mean, mean of the highest tenth, or max (default: mean)",
@@ -82,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     if table is not None and any(row.is_fake is not None for row in table):
         metrics = table.metrics(threshold=args.threshold, empty_score=args.empty_score, video_score=args.video_score)
     elif args.submission is None:
-        raise EvaluationError(f"{args.dataset_root}: no picture has a label, so there is nothing to measure")
+        raise EvaluationError(f"{args.dataset_root}: no image has a label, so there is nothing to measure")
 
     if args.submission is not None:
         count = export_submission(store, args.submission, threshold=args.threshold)
@@ -112,7 +114,7 @@ def _evaluated(store: PredictionStore, args: argparse.Namespace) -> ResultTable:
     )
     if len(table) < max(len(rows), len(store)):
         print(
-            f"only {len(table)} images are on both sides: {len(rows) - len(table)} of the data set's and "
+            f"only {len(table)} images are on both sides: {len(rows) - len(table)} of the dataset's and "
             f"{len(store) - len(table)} of the predictions are left out",
             file=sys.stderr,
         )

@@ -3,7 +3,7 @@
 
     python tools/forgery_sheet.py --output sheet.png                    # scikit-image's astronaut, a row per region
     python tools/forgery_sheet.py portrait.jpg --output sheet.png
-    python tools/forgery_sheet.py --input photographs --count 20 --output results.png     # a row per picture
+    python tools/forgery_sheet.py --input photographs --count 20 --output results.png     # a row per image
     python tools/forgery_sheet.py --profile                             # pairs per second on one core, at 256 x 256
 
 The columns are, with regions: source, target after its appearance, after its displacements, hard mask, soft mask,
@@ -47,9 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", help="a row per region of each")
-    parser.add_argument("--input", type=Path, metavar="FOLDER", help="a row for each of its pictures instead")
-    parser.add_argument("--count", type=int, default=20, help="pictures of --input, evenly picked (%(default)s)")
+    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="a row per region of each")
+    parser.add_argument("--input", type=Path, metavar="FOLDER", help="a row for each of its images instead")
+    parser.add_argument("--count", type=int, default=20, help="images of --input, evenly picked (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="PNG", help="where to write the sheet")
     parser.add_argument("--profile", action="store_true", help="print pairs per second and where the time goes")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same sheet (%(default)s)")
@@ -66,12 +66,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if (args.output is None) == (not args.profile):
         parser.error("give --output or --profile")
-    if args.input and args.pictures:
-        parser.error("give pictures or --input, not both")
+    if args.input and args.images:
+        parser.error("give images or --input, not both")
     if args.count < 1 or args.cell < 16 or args.seed < 0:
         parser.error("--count must be at least 1, --cell at least 16, --seed not negative")
     finder = make_finder(args.finder, yunet_model=args.yunet_model)
-    paths = args.pictures or [builtin_photos()[0].path]
+    paths = args.images or [builtin_photos()[0].path]
     if args.profile:
         profile(paths[0], finder, args.seed)
         return 0
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def regions_sheet(path: Path, finder: FaceFinder, seed: int, cell: int) -> np.ndarray:
-    """A row per region of the widest face of a picture: uint8 H×W×3."""
+    """A row per region of the widest face of an image: uint8 H×W×3."""
     image, faces = _open(path, finder)
     face = max(faces, key=lambda one: one.width)
     view = _view(face, image.shape[:2])
@@ -98,21 +98,21 @@ def regions_sheet(path: Path, finder: FaceFinder, seed: int, cell: int) -> np.nd
         plan = draw_region(face, region, rng, options)
         stages = region_stages(image, face, plan)
         if stages is None:
-            raise ForgerySetError(f"{path}: {region} lies outside the picture")
+            raise ForgerySetError(f"{path}: {region} lies outside the image")
         x0, y0, x1, y1 = stages.box
         soft, hard = np.zeros((2, *image.shape[:2]), np.float32)
         soft[y0:y1, x0:x1], hard[y0:y1, x0:x1] = stages.soft, stages.hard
         warped, result = image.copy(), image.copy()
         warped[y0:y1, x0:x1] = stages.warped
         result[y0:y1, x0:x1] = blend(image[y0:y1, x0:x1], stages.warped, stages.soft * np.float32(plan.ratio))
-        pictures = [image, apply_steps(image, plan.appearance), warped, _grey(hard), _grey(soft), result]
-        cells = [_fit(panel[view], cell) for panel in [*pictures, _difference(image, result)]]
+        images = [image, apply_steps(image, plan.appearance), warped, _gray(hard), _gray(soft), result]
+        cells = [_fit(panel[view], cell) for panel in [*images, _difference(image, result)]]
         rows.append(_row(cells, region))
     return np.concatenate([_header(STAGES, cell), *rows])
 
 
 def results_sheet(paths: list[Path], finder: FaceFinder, seed: int, cell: int) -> np.ndarray:
-    """A row per picture, made as for training: uint8 H×W×3. Pictures without a face keep an empty row."""
+    """A row per image, made as for training: uint8 H×W×3. Images without a face keep an empty row."""
     rows = []
     for number, path in enumerate(paths):
         image, cells = read_image(path, max_pixels=MAX_PIXELS), []
@@ -121,8 +121,8 @@ def results_sheet(paths: list[Path], finder: FaceFinder, seed: int, cell: int) -
         except NoSuitableFace as error:
             cells, label = [_fit(image, cell)] + [np.zeros((cell, cell, 3), np.uint8)] * 3, str(error)
         else:
-            pictures = [made.real, made.image, _grey(made.soft), _difference(made.real, made.image)]
-            cells = [_fit(panel, cell) for panel in pictures]
+            images = [made.real, made.image, _gray(made.soft), _difference(made.real, made.image)]
+            cells = [_fit(panel, cell) for panel in images]
             done = [
                 "+".join(f"{region['region']} {region['ratio']:g}" for region in face["regions"]) or "-"
                 for face in made.record["faces"]
@@ -137,9 +137,9 @@ def profile(path: Path, finder: FaceFinder, seed: int, pairs: int = 300) -> None
     cv2.setNumThreads(1)
     image, faces = _open(path, finder)
     face = max(faces, key=lambda one: one.width)
-    scale = 0.55 * PROFILE_SIZE / face.width  # a face that fills its picture, as crops for training have it
-    centre = (face.landmarks.min(0) + face.landmarks.max(0)) / 2
-    matrix = np.concatenate([scale * np.eye(2), (PROFILE_SIZE / 2 - scale * centre)[:, None]], axis=1)
+    scale = 0.55 * PROFILE_SIZE / face.width  # a face that fills its image, as crops for training have it
+    center = (face.landmarks.min(0) + face.landmarks.max(0)) / 2
+    matrix = np.concatenate([scale * np.eye(2), (PROFILE_SIZE / 2 - scale * center)[:, None]], axis=1)
     image = cv2.warpAffine(image, matrix, (PROFILE_SIZE, PROFILE_SIZE), borderMode=cv2.BORDER_REFLECT_101)
     faces = [face.moved(matrix)]
 
@@ -182,7 +182,7 @@ def _view(face: Face, shape: tuple[int, int]) -> tuple[slice, slice]:
     return rows, slice(max(0, int(x - half)), min(shape[1], int(x + half)))
 
 
-def _grey(mask: np.ndarray) -> np.ndarray:
+def _gray(mask: np.ndarray) -> np.ndarray:
     return np.repeat(np.rint(mask * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
@@ -191,7 +191,7 @@ def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _fit(panel: np.ndarray, cell: int) -> np.ndarray:
-    """A picture within a square of `cell` pixels, centred on black."""
+    """An image within a square of `cell` pixels, centerd on black."""
     scale = cell / max(panel.shape[:2])
     size = (max(1, round(panel.shape[1] * scale)), max(1, round(panel.shape[0] * scale)))
     small = cv2.resize(panel, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -203,8 +203,8 @@ def _fit(panel: np.ndarray, cell: int) -> np.ndarray:
 
 def _row(cells: list[np.ndarray], label: str) -> np.ndarray:
     gap = np.full((cells[0].shape[0], GAP, 3), 255, np.uint8)
-    pictures = np.concatenate([part for cell in cells for part in (cell, gap)][:-1], axis=1)
-    return np.concatenate([_text([(0, label)], pictures.shape[1]), pictures])
+    images = np.concatenate([part for cell in cells for part in (cell, gap)][:-1], axis=1)
+    return np.concatenate([_text([(0, label)], images.shape[1]), images])
 
 
 def _header(names: tuple[str, ...], cell: int) -> np.ndarray:

@@ -7,9 +7,9 @@
 
 average: weighted mean of the probabilities; here detection from both, masks from the first, as the published ensemble.
 mdmf: the first system's mask dilated, together with the second's eroded; scores from the first, as published.
-search: the weights that do best on one labelled set, and what they are worth on another; writes no store.
+search: the weights that do best on one labeled set, and what they are worth on another; writes no store.
 
-Stores must hold the same pictures. Labels they know are carried over. A map of another size than the first store's is
+Stores must hold the same images. Labels they know are carried over. A map of another size than the first store's is
 resized to it. Measure the result with tools/evaluate.py. Exit code 0: done, 2: the input cannot be used.
 """
 
@@ -35,7 +35,7 @@ from ddl_d2.evaluation import write_metrics
 from ddl_d2.fusion import (
     FUSION_MODES,
     AlignedStores,
-    LabelledPredictions,
+    LabeledPredictions,
     SearchResult,
     align_stores,
     average_maps,
@@ -95,7 +95,7 @@ def _add_mdmf(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel", type=int, metavar="K", help="of K x K ones, K odd (default: 5)")
     parser.add_argument("--iterations", type=int, metavar="N", help="of each dilation and erosion (default: 1)")
     parser.add_argument("--threshold", type=threshold, default=0.5, help="forged above it (default: 0.5)")
-    parser.add_argument("--score", choices=SCORES, default="first", help="of the picture (default: first)")
+    parser.add_argument("--score", choices=SCORES, default="first", help="of the image (default: first)")
     parser.set_defaults(run=_mdmf)
 
 
@@ -104,9 +104,9 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset-root", required=True, type=Path, metavar="ROOT", help="what the stores predict")
     parser.add_argument("--split", help="part of it, such as train; default: all of it")
     parser.add_argument(
-        "--report", nargs="+", required=True, type=Path, metavar="STORE", help="the same systems on other pictures"
+        "--report", nargs="+", required=True, type=Path, metavar="STORE", help="the same systems on other images"
     )
-    parser.add_argument("--report-root", type=Path, metavar="ROOT", help="those pictures (default: --dataset-root)")
+    parser.add_argument("--report-root", type=Path, metavar="ROOT", help="those images (default: --dataset-root)")
     parser.add_argument("--report-split", metavar="SPLIT", help="part of them")
     parser.add_argument("--step", type=float, default=0.05, help="of the weights, which sum to 1 (default: 0.05)")
     parser.add_argument(
@@ -174,7 +174,7 @@ def _opened(paths: Sequence[Path], intersection: bool) -> AlignedStores:
     systems = align_stores(stores, intersection=intersection)
     if any(len(store) > len(systems.ids) for store in stores):
         left_out = ", ".join(f"{len(store) - len(systems.ids)} of {store.root}" for store in stores)
-        print(f"note: only {len(systems.ids)} pictures are in all stores; left out: {left_out}", file=sys.stderr)
+        print(f"note: only {len(systems.ids)} images are in all stores; left out: {left_out}", file=sys.stderr)
     return systems
 
 
@@ -206,13 +206,13 @@ def _write(
     if resized:
         print(f"note: {resized} maps had another size than the first store's and were resized to it", file=sys.stderr)
     count, seconds = len(systems.ids), time.perf_counter() - start
-    print(f"{args.output}: {count} pictures from {len(args.stores)} stores, {count / seconds:.0f} pictures/s")
+    print(f"{args.output}: {count} images from {len(args.stores)} stores, {count / seconds:.0f} images/s")
 
 
 def _search(args: argparse.Namespace) -> None:
     report_root = args.report_root or args.dataset_root
-    tuned = _labelled(args, args.stores, args.dataset_root, args.split)
-    reported = _labelled(args, args.report, report_root, args.report_split)
+    tuned = _labeled(args, args.stores, args.dataset_root, args.split)
+    reported = _labeled(args, args.report, report_root, args.report_split)
     check_disjoint(tuned, reported)  # before the work; `report_weights` insists on it in any case
     options = {"threshold": args.threshold, "workers": args.workers}
     result = search_weights(tuned, step=args.step, map_metric=args.map_metric, **options)
@@ -220,7 +220,7 @@ def _search(args: argparse.Namespace) -> None:
     if result.map_weights is None:
         print("note: without maps and forgery masks on both sides only the scores' weights are found", file=sys.stderr)
     names = dict(zip(report, [*map(str, args.report), "equal weights", "searched weights"], strict=True))
-    print(f"searched on {len(tuned)} pictures, reported on {len(reported)} others:")
+    print(f"searched on {len(tuned)} images, reported on {len(reported)} others:")
     cells = [(names[key], *(_cell(value) for value in row.values())) for key, row in report.items()]
     columns = ("left", "right", "right", "right", "right")
     print(tabulate(cells, headers=("", "AUC", "F1 (M1)", "IoU (M1)", "final"), colalign=columns, disable_numparse=True))
@@ -233,15 +233,15 @@ def _search(args: argparse.Namespace) -> None:
         print(f"written to {args.output}")
 
 
-def _labelled(args: argparse.Namespace, stores: Sequence[Path], root: Path, split: str | None) -> LabelledPredictions:
+def _labeled(args: argparse.Namespace, stores: Sequence[Path], root: Path, split: str | None) -> LabeledPredictions:
     video = VideoOptions(frames_per_video=args.frames_per_video, compression=args.compression)
     rows, notes = load_dataset(root, split, fake_without_mask="score", video=video)
     for line in notes.lines():
         print(f"note: {line}", file=sys.stderr)
-    labelled = label_predictions(_opened(stores, args.intersection), rows, intersection=args.intersection)
-    if len(labelled) < max(len(rows), len(labelled.systems.ids)):
-        print(f"note: {len(labelled)} of the {len(rows)} pictures of {root} are predicted and used", file=sys.stderr)
-    return labelled
+    labeled = label_predictions(_opened(stores, args.intersection), rows, intersection=args.intersection)
+    if len(labeled) < max(len(rows), len(labeled.systems.ids)):
+        print(f"note: {len(labeled)} of the {len(rows)} images of {root} are predicted and used", file=sys.stderr)
+    return labeled
 
 
 def _as_json(

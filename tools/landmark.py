@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Find the faces and landmarks of every picture below a folder once, and keep them for training.
+"""Find the faces and landmarks of every image below a folder once, and keep them for training.
 
     python tools/landmark.py data/portraits --workers 8 --cache data/landmarks
     python tools/landmark.py ROOT --finder yunet --yunet-model face_detection_yunet.onnx
 
-ROOT is any folder tree of pictures, a data set too; folders called "masks" are left out. The results lie in the cache
-by the content of the pictures, so an interrupted run goes on where it stopped and a second run only reads.
-Exit code 0: all pictures looked at, 1: some could not be read (listed), 2: ROOT or the finder cannot be used at all.
+ROOT is any folder tree of images, a dataset too; folders called "masks" are left out. The results lie in the cache
+by the content of the images, so an interrupted run goes on where it stopped and a second run only reads.
+Exit code 0: all images looked at, 1: some could not be read (listed), 2: ROOT or the finder cannot be used at all.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("root", type=Path, metavar="ROOT", help="folder tree of pictures")
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder tree of images")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     parser.add_argument("--finder", choices=FINDERS, default="dlib", help="what finds the faces (%(default)s)")
     parser.add_argument("--yunet-model", type=Path, metavar="FILE", help="YuNet's ONNX file")
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @cli_errors()
 def main(argv: list[str] | None = None) -> int:
-    """Landmark the pictures; returns the exit code."""
+    """Landmark the images; returns the exit code."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.workers < 1:
@@ -64,13 +64,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     make()  # here too: a finder that cannot work says so before any process starts
     faces, without, cached, failed = 0, 0, 0, []
-    for photo, number, hit, problem in tqdm(_run(photos, args.workers, make), total=len(photos), unit="picture"):
+    for photo, number, hit, problem in tqdm(_run(photos, args.workers, make), total=len(photos), unit="image"):
         if problem is not None:
             failed.append(f"{photo.name}: {problem}")
             continue
         faces, without, cached = faces + number, without + (number == 0), cached + hit
     print(
-        f"{len(photos)} pictures, {faces} faces, {without} without a face, {len(failed)} failed; "
+        f"{len(photos)} images, {faces} faces, {without} without a face, {len(failed)} failed; "
         f"{cached} were in the cache already"
     )
     for line in failed:
@@ -89,7 +89,7 @@ def _start(**finder: object) -> None:
 
 
 def _look(photo: PhotoFile) -> tuple[PhotoFile, int, bool, str | None]:
-    """(picture, number of faces, whether it was in the cache, why it failed)."""
+    """(image, number of faces, whether it was in the cache, why it failed)."""
     before = _finder.hits
     try:
         number = len(_finder(read_image(photo.path, max_pixels=MAX_PIXELS)))

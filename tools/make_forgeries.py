@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Make a small set of real and forged face pictures, with masks, in DDL-I's layout.
+"""Make a small set of real and forged face images, with masks, in DDL-I's layout.
 
     python tools/make_forgeries.py --builtin --output data/toy
     python tools/make_forgeries.py --real-dir photographs --output data/mine --count 2000 --workers 8
 
-The forgeries are self-blended: regions of a face are displaced, recoloured, re-sharpened or re-compressed, and blended
-back into the same picture. With --style combination they are coarse splices: faces of the folder's other photographs
-are laid over a picture's or pasted anywhere; use photographs whose terms allow that. The sets serve to try the whole
+The forgeries are self-blended: regions of a face are displaced, recolored, re-sharpened or re-compressed, and blended
+back into the same image. With --style combination they are coarse splices: faces of the folder's other photographs
+are laid over an image's or pasted anywhere; use photographs whose terms allow that. The sets serve to try the whole
 pipeline and to train without forged samples; they are not a benchmark. Many photographs: find their faces with
 tools/landmark.py first, in parallel, and give its cache.
 """
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--real-dir", type=Path, metavar="DIR", help="folder of real photographs with faces")
     source.add_argument("--builtin", action="store_true", help="use two portraits that installed packages carry")
     parser.add_argument("--output", type=Path, required=True, metavar="ROOT", help="folder to make the set in")
-    parser.add_argument("--count", type=int, default=520, help="pictures in all, half real, half forged (%(default)s)")
+    parser.add_argument("--count", type=int, default=520, help="images in all, half real, half forged (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (%(default)s)")
     parser.add_argument("--valid-share", type=float, default=0.23, help="share kept for valid (%(default)s)")
     parser.add_argument(
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     for name, reason in manifest["skipped"].items():
         print(f"skipped {name}: {reason}")
-    for split, number in manifest["pictures"].items():
+    for split, number in manifest["images"].items():
         print(f"{split}: {number['real']} real, {number['fake']} forged")
     print(manifest["note"])
     return 0

@@ -57,7 +57,7 @@ def report(result: Replay) -> list[str]:
     """What to say about it, in lines."""
     lines = [] if result.same_numbers else ["note: another kind of device draws other random numbers"]
     lines += [f"not finite in the saved weights: {name}" for name in result.weights[:8]]
-    lines.append(f"all pictures: {result.refused + ' is not finite' if result.refused else _losses(result.losses)}")
+    lines.append(f"all images: {result.refused + ' is not finite' if result.refused else _losses(result.losses)}")
     for image_id, losses in result.alone:
         lines.append(f"{image_id} alone: {losses if isinstance(losses, str) else _losses(losses)}")
     lines.append(f"first module whose output is not finite: {result.module or 'none'}")

@@ -45,7 +45,7 @@ def main(args: Namespace) -> None:
 
 
 def evaluate(cfg) -> None:
-    """Score MODEL.WEIGHTS on every data set of DATASETS.TEST."""
+    """Score MODEL.WEIGHTS on every dataset of DATASETS.TEST."""
     model = build_trained_model(cfg)
     evaluators = [ForgeryTrainer.build_evaluator(cfg, name, save_predictions=True) for name in cfg.DATASETS.TEST]
     ForgeryTrainer.test(cfg, distributed(model), evaluators)

@@ -1,4 +1,4 @@
-"""A training that writes down each of its steps, bit for bit: pictures, losses, weights."""
+"""A training that writes down each of its steps, bit for bit: images, losses, weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Recorder(HookBase):
             digest.update(name.encode() + value.detach().numpy().tobytes())
         line = {
             "iteration": self.trainer.iter,
-            "pictures": [row["image_id"] for row in self.trainer.batch],
+            "images": [row["image_id"] for row in self.trainer.batch],
             "pixels": [hashlib.sha256(row["image"].numpy().tobytes()).hexdigest() for row in self.trainer.batch],
             # Of the main process: the mean over the ranks.
             "losses": {k: v[0].hex() for k, v in latest.items() if "loss" in k},
@@ -40,7 +40,7 @@ class Recorder(HookBase):
 
     def _weights(self) -> dict[str, Any]:
         model = getattr(self.trainer.model, "module", self.trainer.model)
-        # The statistics of normalisation are those of the main process wherever they are used.
+        # The statistics of normalization are those of the main process wherever they are used.
         return model.state_dict() if comm.is_main_process() else dict(model.named_parameters())
 
 

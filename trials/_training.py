@@ -30,7 +30,7 @@ from tests.conftest import ROOT, TINY, load_tool
 SWIN_UNET = "configs/two_cores/swin_unet_efficientnet_lite0.yaml"
 MASK2FORMER = "configs/quickstart/mask2former_efficientnet_lite0.yaml"
 CONFIG = str(ROOT / MASK2FORMER)
-# Two pictures a step, or one for each of two processes.
+# Two images a step, or one for each of two processes.
 OPTIONS = [
     *TINY,
     "SOLVER.IMS_PER_BATCH", "2",

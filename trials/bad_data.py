@@ -8,7 +8,7 @@
   are the same with any number of workers and after an interruption. Above: TooManyBadFiles, which lists what was met.
 - training: the smallest Swin-UNet at world sizes 1 and 2, with 0 and 2 workers: metrics.json counts and lists, a
   resumed run goes on counting, weights are the same with any number of workers; above the limit all ranks stop at once.
-- evaluation: at world sizes 1 and 2, with 0 and 2 workers, {none, a picture, a mask, both, all} bad: what was scored
+- evaluation: at world sizes 1 and 2, with 0 and 2 workers, {none, an image, a mask, both, all} bad: what was scored
   equals the list, or IncompleteEvaluation names all, metrics.json says so and the store is not complete.
 - during training: an incomplete evaluation does not end the training, nor give a best checkpoint; but the run fails.
 - commands: exit codes, and one line that names the files.
@@ -290,7 +290,7 @@ def evaluate_work(rank: int, root: Path, workers: int, weights: Path) -> tuple[s
 def evaluation_case(world_size: int, workers: int, what: str, template: Path, weights: Path, folder: Path) -> str:
     root = fresh(template, folder)
     bad: dict[str, str] = {}
-    if what in ("a picture", "both"):
+    if what in ("an image", "both"):
         bad |= spoil(root, "valid", "truncated", 1)
     if what in ("a mask", "both"):
         empty(root / "valid/masks/2.png")
@@ -317,9 +317,9 @@ def evaluation_case(world_size: int, workers: int, what: str, template: Path, we
 
 
 def evaluation(tally: Tally, short: bool, template: Path, weights: Path, folder: Path) -> None:
-    whats = ("none", "a picture", "a mask", "both", "all")
+    whats = ("none", "an image", "a mask", "both", "all")
     for world_size, workers, what in itertools.product((1, 2), (0, 2), whats):
-        if short and (world_size, workers, what) not in ((1, 2, "both"), (2, 0, "a picture")):
+        if short and (world_size, workers, what) not in ((1, 2, "both"), (2, 0, "an image")):
             continue
         problem = evaluation_case(world_size, workers, what, template, weights, folder)
         tally.check(not problem, f"evaluation, world size {world_size}, {workers} workers, {what} bad", problem)

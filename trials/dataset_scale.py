@@ -54,7 +54,7 @@ def make_tree(root: Path, scale: float) -> None:
 
 
 def make_lists(root: Path, scale: float) -> None:
-    """A JSON list and a labels.txt of `LINES * scale` lines over the pictures of the tree, which may repeat."""
+    """A JSON list and a labels.txt of `LINES * scale` lines over the images of the tree, which may repeat."""
     train = root / "wrapper" / "train"
     fakes = sorted(os.listdir(train / "fake"))
     count = int(LINES * scale)

@@ -1,9 +1,9 @@
-"""Hostile pictures against `ddl_d2.io.image`: 33 classes x 10 files, and 10,000 mutants of 12 seeds.
+"""Hostile images against `ddl_d2.io.image`: 33 classes x 10 files, and 10,000 mutants of 12 seeds.
 
     python trials/hostile_images.py [--mutants 10000] [--seed 0]
 
 Files are read in a child process, whose death would be seen. A file fails if another exception than ImageReadError came
-out, a reading took more than 2 s (of processor time), or an accepted picture is not uint8 H x W x 3. Two cases more are
+out, a reading took more than 2 s (of processor time), or an accepted image is not uint8 H x W x 3. Two cases more are
 the life of the process and its memory, which may grow by 1 GB. Exits 1 if any failed.
 """
 
@@ -33,7 +33,7 @@ SECONDS, MEGABYTES = 2.0, 1024
 
 
 def attempt(path: Path) -> tuple[str, float]:
-    """("accepted" | "refused" | what went wrong, seconds of the slowest), reading as picture, size and mask."""
+    """("accepted" | "refused" | what went wrong, seconds of the slowest), reading as image, size and mask."""
     outcome, slowest = REFUSED, 0.0
     for read in (read_image, read_image_size, read_mask):
         started = time.process_time()

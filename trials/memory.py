@@ -1,23 +1,23 @@
-"""Trial: memory does not grow with queries, with the size of a picture beyond its map, or with the number of pictures.
+"""Trial: memory does not grow with queries, with the size of an image beyond its map, or with the number of images.
 
     python trials/memory.py [--short]
 
 - painting: the map that is painted in bands equals the one of all queries painted at once;
-- whole: two pictures of 3648 × 5472 (real and fake) evaluated under the paper's test size, with a prediction store;
+- whole: two images of 3648 × 5472 (real and fake) evaluated under the paper's test size, with a prediction store;
 - demo: one of them through the demo, with overlay and JSON file;
 - tiles: the two evaluated unresized, in tiles of 1024;
-- many: 2,000 small pictures, of 200 sizes ten times each, evaluated with two workers and a prediction store.
+- many: 2,000 small images, of 200 sizes ten times each, evaluated with two workers and a prediction store.
 
-The network of the large pictures is configs/ddl_i/mask2former_resnet50.yaml's with random weights and 100 queries, all
-confident, so that 20 instances are painted. Bars: 4 GiB at the peak; after 2,000 pictures less than 2 % more than after
+The network of the large images is configs/ddl_i/mask2former_resnet50.yaml's with random weights and 100 queries, all
+confident, so that 20 instances are painted. Bars: 4 GiB at the peak; after 2,000 images less than 2 % more than after
 200, in the process and in its workers. Each case runs in a process of its own. A peak is Linux's VmHWM (`ru_maxrss`
 says the same, but for a process that was started by a larger one). What is compared over time is RssAnon (pages of
 libraries come and go with the system's needs), in the process itself after its C library has given back what is free:
-of the free heap, which is of one size from about the fiftieth picture on, more and more pages are touched. The 200
+of the free heap, which is of one size from about the fiftieth image on, more and more pages are touched. The 200
 sizes are all met before that comparison begins, since kernels are kept for each shape that was seen (up to a number).
 
 `--short`, for the tests: a small network, sides of a quarter, 0.35 GiB besides what the program takes before the first
-picture; and 30 pictures of one size, of which 12 warm up.
+image; and 30 images of one size, of which 12 warm up.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from PIL import Image
 from ddl_d2.data.datasets import load_config
 from ddl_d2.data.transforms.geometric import ResizeToFit
 from ddl_d2.engine.trainer import ForgeryTrainer
-from ddl_d2.inference.images import predict_pictures
+from ddl_d2.inference.images import predict_images
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.modeling.meta_arch import forgery_mask2former as system
 from ddl_d2.modeling.test_time.build import wrapped_for_testing
@@ -57,21 +57,21 @@ DATASET = "ddl_i_valid"
 GIB = 2**30
 EXACT = 1e-6
 GROWTH = 0.02
-# Workers are so many pictures ahead, and gone before the last.
+# Workers are so many images ahead, and gone before the last.
 AHEAD = 10
 
 
 @dataclass(frozen=True)
 class Scale:
     """How large a run is. `gib`: bar of the peak or (`besides`) of what it adds to the memory before; `sides`: smallest
-    and largest of many `pictures`, of which `warm` warm up; `painted`: maps."""
+    and largest of many `images`, of which `warm` warm up; `painted`: maps."""
 
     network: list[str]
     size: tuple[int, int]
     tile: int
     gib: float
     besides: bool
-    pictures: int
+    images: int
     sides: tuple[int, int]
     warm: int
     painted: list[tuple[int, int]]
@@ -88,15 +88,15 @@ SMALL = [
 TINY = [*SMALL, "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "6"]
 FULL = Scale(
     network=["ddl_i/mask2former_resnet50.yaml"], size=(3648, 5472), tile=1024, gib=4.0, besides=False,
-    pictures=2000, sides=(200, 400), warm=200, painted=[(512, 768), (416, 1248), (96, 2048)],
+    images=2000, sides=(200, 400), warm=200, painted=[(512, 768), (416, 1248), (96, 2048)],
 )  # fmt: skip
 SHORT = Scale(
     network=SMALL, size=(912, 1368), tile=512, gib=0.35, besides=True,
-    pictures=30, sides=(300, 300), warm=12, painted=[(96, 288)],
+    images=30, sides=(300, 300), warm=12, painted=[(96, 288)],
 )  # fmt: skip
 
 
-def make_pictures(root: Path, sizes: list[tuple[int, int]]) -> None:
+def make_images(root: Path, sizes: list[tuple[int, int]]) -> None:
     """Noisy clouds in DDL-I's layout, real and fake (with a square of another cloud) in turn; JPEG."""
     for folder in ("real", "fake", "masks"):
         (root / "valid" / folder).mkdir(parents=True)
@@ -121,8 +121,8 @@ def repeated_sizes(scale: Scale) -> list[tuple[int, int]]:
     rng = np.random.default_rng(1)
     smallest, largest = scale.sides
     sizes = rng.integers(smallest, largest + 1, (scale.warm, 2)).tolist()
-    rounds = -(-scale.pictures // scale.warm)
-    return [tuple(sizes[i]) for _ in range(rounds) for i in rng.permutation(scale.warm)][: scale.pictures]
+    rounds = -(-scale.images // scale.warm)
+    return [tuple(sizes[i]) for _ in range(rounds) for i in rng.permutation(scale.warm)][: scale.images]
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -151,7 +151,7 @@ def build(network: list[str], *options: str) -> tuple[Any, Any]:
 
 
 def evaluate(cfg: Any, model: Any, watch: Callable[[int], None] = lambda count: None) -> Any:
-    """Evaluate with a store, as `tools/train_net.py --eval-only` does; `watch` hears how many pictures are done."""
+    """Evaluate with a store, as `tools/train_net.py --eval-only` does; `watch` hears how many images are done."""
     evaluator = ForgeryTrainer.build_evaluator(cfg, DATASET, save_predictions=True)
     process, done = evaluator.process, 0
 
@@ -166,7 +166,7 @@ def evaluate(cfg: Any, model: Any, watch: Callable[[int], None] = lambda count: 
 
 
 def evaluate_large(network: list[str], root: str, *options: str) -> dict[str, Any]:
-    """Memory before the first picture and at the peak, in bytes."""
+    """Memory before the first image and at the peak, in bytes."""
     output = f"{root}/{'tiles' if 'TEST.TILE.SIZE' in options else 'whole'}"
     cfg, model = build(
         network, "DATASETS.DDL_ROOT", root, "OUTPUT_DIR", output, "DATALOADER.NUM_WORKERS", "0", *options
@@ -181,7 +181,7 @@ def evaluate_large(network: list[str], root: str, *options: str) -> dict[str, An
 
 
 def demo_large(network: list[str], root: str) -> dict[str, Any]:
-    """The same for the demo of one picture."""
+    """The same for the demo of one image."""
     cfg, model = build(network)
     predictor = ForgeryPredictor(model, ResizeToFit(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
     instances = []
@@ -192,28 +192,28 @@ def demo_large(network: list[str], root: str) -> dict[str, Any]:
         return output
 
     before = memory_of("VmRSS")
-    rows, _ = predict_pictures([(Path(root, "valid/fake/1.jpg"), Path(root, "demo/1.png"))], predict)
+    rows, _ = predict_images([(Path(root, "valid/fake/1.jpg"), Path(root, "demo/1.png"))], predict)
     return {"before": before, "peak": memory_of("VmHWM"), "instances": instances, "rows": len(rows)}
 
 
-def evaluate_many(root: str, warm: int, pictures: int) -> dict[str, Any]:
-    """Memory after `warm` pictures and at the end: of this process, with and without its free heap; of its workers."""
+def evaluate_many(root: str, warm: int, images: int) -> dict[str, Any]:
+    """Memory after `warm` images and at the end: of this process, with and without its free heap; of its workers."""
     options = ["INPUT.MIN_SIZE_TEST", "0", "DATALOADER.NUM_WORKERS", "2"]
     cfg, model = build(TINY, "DATASETS.DDL_ROOT", root, "OUTPUT_DIR", f"{root}/many", *options)
     found: dict[str, list[int]] = {"as it is": [], "in use": [], "workers": []}
 
     def watch(done: int) -> None:
-        if done in (warm, pictures):
+        if done in (warm, images):
             found["as it is"].append(memory_of("RssAnon"))
             ctypes.CDLL(None).malloc_trim(0)
             found["in use"].append(memory_of("RssAnon"))
-        if done in (warm, pictures - AHEAD):
+        if done in (warm, images - AHEAD):
             workers = multiprocessing.active_children()
             assert len(workers) == 2
             found["workers"].append(sum(memory_of("RssAnon", str(worker.pid)) for worker in workers))
 
     metrics = evaluate(cfg, model, watch)
-    return {**found, "pictures": int(metrics["num_images"])}
+    return {**found, "images": int(metrics["num_images"])}
 
 
 def paint_both_ways(sizes: list[tuple[int, int]]) -> dict[str, float]:
@@ -266,26 +266,26 @@ def trial(scale: Scale) -> Tally:
         tally.check(difference <= EXACT, f"painting {size}", difference)
     with tempfile.TemporaryDirectory() as name:
         large, many = f"{name}/large", f"{name}/many"
-        make_pictures(Path(large), [scale.size] * 2)
+        make_images(Path(large), [scale.size] * 2)
         shapes = {"shapes": [scale.size] * 2}
         check_peak(tally, "whole", in_a_process(evaluate_large, scale.network, large), scale, shapes)
         demo = in_a_process(demo_large, scale.network, large)
         check_peak(tally, "demo", demo, scale, {"instances": [20], "rows": 1})
         tiled = ["INPUT.MIN_SIZE_TEST", "0", "TEST.TILE.SIZE", str(scale.tile)]
         check_peak(tally, "tiles", in_a_process(evaluate_large, scale.network, large, *tiled), scale, shapes)
-        make_pictures(Path(many), repeated_sizes(scale))
-        check_growth(tally, in_a_process(evaluate_many, many, scale.warm, scale.pictures), scale)
+        make_images(Path(many), repeated_sizes(scale))
+        check_growth(tally, in_a_process(evaluate_many, many, scale.warm, scale.images), scale)
     return tally
 
 
 def check_growth(tally: Tally, found: dict[str, Any] | None, scale: Scale) -> None:
     if not tally.check(found is not None, "many", "its process died"):
         return
-    tally.check(found["pictures"] == scale.pictures, "many, pictures", found["pictures"])
+    tally.check(found["images"] == scale.images, "many, images", found["images"])
     for name in ("as it is", "in use", "workers"):
         first, last = found[name]
         growth = last / first - 1
-        words = f"{first / 2**20:.0f} MiB after {scale.warm} pictures, {last / 2**20:.0f} after {scale.pictures}"
+        words = f"{first / 2**20:.0f} MiB after {scale.warm} images, {last / 2**20:.0f} after {scale.images}"
         print(f"many, {name}: {words} ({growth:+.2%})")
         if name != "as it is":
             tally.check(growth < GROWTH, f"many, {name}", words)

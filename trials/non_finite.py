@@ -1,15 +1,15 @@
-"""Trial: numbers that are not finite stop a training before the update, on all ranks, and the pictures are named.
+"""Trial: numbers that are not finite stop a training before the update, on all ranks, and the images are named.
 
     python trials/non_finite.py [--short]
 
 NaN or infinity is put into {the network's input, logits, a loss, a gradient, a running statistic} on {rank 0, rank 1}
 at {a logged, an unlogged} step in {fp32, bf16}, at world sizes 1 and 2; and into a loss of either pass of
-sharpness-aware minimisation. Each case trains the smallest Swin-UNet and looks for: NonFiniteError on every rank, in
+sharpness-aware minimization. Each case trains the smallest Swin-UNet and looks for: NonFiniteError on every rank, in
 that very step, with the image ids of the rank where it began; weights and optimizer as after the step before; nothing
 saved; and, from that rank, a file that the safe loader reads, whose weights are those before the update.
 
 The query decoder's matcher cannot go on with NaN, so that there one rank stops alone: two ranks under the command's
-launcher have to be gone within 60 s, with a non-zero exit code and a message that names the rank and the pictures.
+launcher have to be gone within 60 s, with a non-zero exit code and a message that names the rank and the images.
 
 `--short`, for the tests: nine of the cases.
 """
@@ -48,7 +48,7 @@ SECONDS = 60.0
 
 
 class Case(NamedTuple):
-    """Where, on which rank, at which iteration; "pass 2" is the second one of sharpness-aware minimisation."""
+    """Where, on which rank, at which iteration; "pass 2" is the second one of sharpness-aware minimization."""
 
     place: str
     rank: int

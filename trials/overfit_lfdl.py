@@ -1,8 +1,8 @@
-"""Trial: LFDL learns eight pictures by heart (every class right, F1 of the forged class > 0.9).
+"""Trial: LFDL learns eight images by heart (every class right, F1 of the forged class > 0.9).
 
     python trials/overfit_lfdl.py [--steps 100] [--size 224]
 
-Network and losses are configs/two_cores/lfdl_efficientnet_lite0.yaml's. Changed: the eight pictures as one batch, no
+Network and losses are configs/two_cores/lfdl_efficientnet_lite0.yaml's. Changed: the eight images as one batch, no
 augmentation, no warm-up. Its map is one of 14 × 14 cells, enlarged: borders are as coarse. Needs
 ../shared/data/dfdc_pairs.
 """

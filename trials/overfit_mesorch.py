@@ -1,8 +1,8 @@
-"""Trial: Mesorch learns eight pictures by heart (F1 of the forged class > 0.95).
+"""Trial: Mesorch learns eight images by heart (F1 of the forged class > 0.95).
 
     python trials/overfit_mesorch.py [--steps 60] [--size 224]
 
-Network and loss are configs/two_cores/mesorch_efficientnet_lite0.yaml's. Changed: the eight pictures as one batch, no
+Network and loss are configs/two_cores/mesorch_efficientnet_lite0.yaml's. Changed: the eight images as one batch, no
 augmentation, no warm-up. Needs ../shared/data/dfdc_pairs.
 """
 
@@ -19,7 +19,7 @@ def main() -> int:
         "MODEL.MESORCH.INPUT_SIZE": str(args.size),
         "SOLVER.WARMUP_ITERS": "0",
         "INPUT.JPEG_PROB": "0.0",
-        "INPUT.AUGMENT.COLOUR_PROB": "0.0",
+        "INPUT.AUGMENT.COLOR_PROB": "0.0",
         "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
     }
     return overfit("two_cores/mesorch_efficientnet_lite0.yaml", steps=args.steps, size=args.size, changes=changes)

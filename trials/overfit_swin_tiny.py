@@ -1,9 +1,9 @@
-"""Trial: Swin-T under the paper's config learns eight pictures by heart (F1 of the forged class > 0.95).
+"""Trial: Swin-T under the paper's config learns eight images by heart (F1 of the forged class > 0.95).
 
     python trials/overfit_swin_tiny.py [--steps 200] [--size 96]
 
 Network, losses, optimizer, clipping and schedule are configs/ddl_i/mask2former_swin_tiny.yaml's. Changed for two cores:
-pictures of `--size` pixels, the eight of them as one batch, no augmentation, drop-path off, fp32, no ImageNet weights.
+images of `--size` pixels, the eight of them as one batch, no augmentation, drop-path off, fp32, no ImageNet weights.
 Needs ../shared/data/dfdc_pairs.
 """
 
@@ -46,7 +46,7 @@ def parse(description: str | None, **defaults: int) -> argparse.Namespace:
 
 
 def overfit(config: str, *, steps: int, size: int, changes: dict[str, str], wanted: dict[str, float] = WANTED) -> int:
-    """Train `config` with `changes` on the eight pictures, as one batch, and ask it about them; -> exit status.
+    """Train `config` with `changes` on the eight images, as one batch, and ask it about them; -> exit status.
 
     `wanted`: metrics that have to be above a value.
     """

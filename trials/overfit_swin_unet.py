@@ -1,8 +1,8 @@
-"""Trial: SwinUNet with sharpness-aware minimisation learns eight pictures by heart (F1 of the forged class > 0.95).
+"""Trial: SwinUNet with sharpness-aware minimization learns eight images by heart (F1 of the forged class > 0.95).
 
     python trials/overfit_swin_unet.py [--steps 300] [--size 128]
 
-Network and losses are configs/two_cores/swin_unet_efficientnet_lite0.yaml's. Changed: SAM on, pictures of `--size`
+Network and losses are configs/two_cores/swin_unet_efficientnet_lite0.yaml's. Changed: SAM on, images of `--size`
 pixels, the eight of them as one batch, no augmentation, no self-blending (their own masks). Needs
 ../shared/data/dfdc_pairs.
 """

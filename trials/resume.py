@@ -2,10 +2,10 @@
 
     python trials/resume.py [--short]
 
-Each step writes down the names and pixels of its pictures, its losses, and a digest of its weights, on each rank. A run
+Each step writes down the names and pixels of its images, its losses, and a digest of its weights, on each rank. A run
 without interruption is compared with one that is killed (SIGKILL, at some step after the checkpoint of step 20) or
 stopped (SIGTERM) and resumed: each of their lines, and in the end the whole last checkpoint, optimizer and all. With 0
-and 2 data workers, 1 and 2 processes; with dropped paths, sampled points, and sharpness-aware minimisation.
+and 2 data workers, 1 and 2 processes; with dropped paths, sampled points, and sharpness-aware minimization.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.conftest import make_tiny_set
 
 
 class Runs:
-    """Runs of one length over one data set, and the straight ones that others are compared with."""
+    """Runs of one length over one dataset, and the straight ones that others are compared with."""
 
     def __init__(self, folder: Path, data: Path, tally: Tally, steps: int) -> None:
         self.folder, self.data, self.tally, self.steps = folder, data, tally, steps
@@ -86,7 +86,7 @@ class Runs:
 def different(straight: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[str]:
     """Where a step that was done, or done again, is not that of the straight run."""
     known = {line["iteration"]: line for line in straight}
-    keys = ("pictures", "pixels", "losses", "weights")
+    keys = ("images", "pixels", "losses", "weights")
     return [
         f"{key} of step {line['iteration']}"
         for line in other

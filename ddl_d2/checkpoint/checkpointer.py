@@ -106,9 +106,9 @@ class Checkpointer(DetectionCheckpointer):
         load_state(self.model, checkpoint.pop("model"), source, allow_partial=not strict)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load `path`, once, on every rank (an empty path means: keep the initialisation)."""
+        """Load `path`, once, on every rank (an empty path means: keep the initialization)."""
         if not path:
-            self.logger.info("No checkpoint given: the model keeps its initialisation")
+            self.logger.info("No checkpoint given: the model keeps its initialization")
             return {}
         checkpoint = self._load_file(path)
         checkpoint["__source__"] = path

@@ -42,14 +42,14 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
     """Load the weights in `path` (.pth, .safetensors, .pkl; published Mask2Former files too) into `model`.
 
     Args:
-        allow_partial: accept missing and misshapen parameters (they keep their initialisation, and are listed in the
+        allow_partial: accept missing and misshapen parameters (they keep their initialization, and are listed in the
             log), as a fresh training that starts from published weights does. Otherwise CheckpointError lists them.
     """
     return load_state(model, load_checkpoint_file(local_path(path))["model"], str(path), allow_partial)
 
 
 def build_untrained_model(cfg) -> nn.Module:
-    """The model of `cfg` for weights that are loaded later: what its encoders would be initialised from is not read."""
+    """The model of `cfg` for weights that are loaded later: what its encoders would be initialized from is not read."""
     cfg = cfg.clone()
     cfg.defrost()
     for encoder in (cfg.MODEL.TIMM, cfg.MODEL.MESORCH.LOCAL, cfg.MODEL.MESORCH.GLOBAL):
@@ -109,7 +109,7 @@ def load_state(model: nn.Module, weights: dict[str, Tensor], source: str, allow_
         )
     model.load_state_dict(fitting, strict=False)
     if report.missing or report.misshapen:
-        logger.warning("%s loaded in part; newly initialised parameters remain: %s", source, report)
+        logger.warning("%s loaded in part; newly initialized parameters remain: %s", source, report)
     elif report.unused:
         logger.info("%s: %s", source, report)
     return report

@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from ddl_d2.errors import ConfigError
 from ddl_d2.utils.precision import PRECISIONS
 
-TILE_SCORES = ("max", "mean", "topk", "map")
+TILE_SCORES = ("max", "mean", "top_tiles", "map")
 _SMALLEST_TILE = 32
 
 
@@ -22,9 +22,9 @@ def check_config(cfg: CfgNode) -> None:
         "SOLVER.AMP.PRECISION": ("bfloat16", "float16"),
         "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR", "WarmupCosineLR"),
         "TEST.PRECISION": PRECISIONS,
-        "TEST.VIDEO_SCORE": ("mean", "topk", "max"),
+        "TEST.VIDEO_SCORE": ("mean", "top_frames", "max"),
         "TEST.EMPTY_SCORE": ("skip", "0", "1"),
-        "TEST.IMAGE_SCORE": ("mean", "max", "topk"),
+        "TEST.IMAGE_SCORE": ("mean", "max", "top_pixels"),
         "INPUT.FORMAT": ("RGB",),
         "MODEL.SWIN_UNET.DIVERSITY": ("features", "printed", "none"),
         "MODEL.MESORCH.LOW_PASS": ("published", "square"),

@@ -43,8 +43,8 @@ def _add_data_keys(cfg: CfgNode) -> None:
     # FaceForensics++: compression "raw" (or "c0"), "c23" or "c40", and the methods used ([] = all that are there).
     datasets.FF_COMPRESSION = "c23"
     datasets.FF_METHODS = []
-    # Further sets in DDL-I's layout, such as a generator's pictures: a list of [name, root, weight]. Each is registered
-    # as <name>_{train,valid,test}; in training its pictures come `weight` times as often as their number says.
+    # Further sets in DDL-I's layout, such as a generator's images: a list of [name, root, weight]. Each is registered
+    # as <name>_{train,valid,test}; in training its images come `weight` times as often as their number says.
     datasets.SOURCES = []
     # Evenly spaced frames taken from each video; 0 = all.
     datasets.FRAMES_PER_VIDEO = 32
@@ -53,20 +53,20 @@ def _add_data_keys(cfg: CfgNode) -> None:
     datasets.FAKE_WITHOUT_MASK = "skip"
 
     cfg.INPUT.FORMAT = "RGB"
-    # Training: a picture is fitted into (MIN_SIZE_TRAIN, MAX_SIZE_TRAIN), then scaled by a factor drawn from here.
+    # Training: an image is fitted into (MIN_SIZE_TRAIN, MAX_SIZE_TRAIN), then scaled by a factor drawn from here.
     cfg.INPUT.SCALE_RANGE = [0.5, 2.0]
     cfg.INPUT.CROP.ENABLED = True
     cfg.INPUT.CROP.TYPE = "absolute"
     cfg.INPUT.CROP.SIZE = [512, 512]
     # A crop is redrawn while one class covers more than this share of it (1.0 = never).
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
-    # How often a crop is redrawn, for the rule above and for a fake picture whose crop holds no forged pixel.
+    # How often a crop is redrawn, for the rule above and for a fake image whose crop holds no forged pixel.
     cfg.INPUT.CROP.RETRIES = 10
-    # If a fake picture's crop still holds none: "keep" the label fake, or "relabel" the crop real.
+    # If a fake image's crop still holds none: "keep" the label fake, or "relabel" the crop real.
     cfg.INPUT.CROP.EMPTY_POLICY = "keep"
     # Photometric distortion (brightness, contrast, saturation, hue), as in SSD and Mask2Former.
     cfg.INPUT.COLOR_AUG_SSD = True
-    # Probability of re-compressing a training picture as JPEG, and the range of qualities.
+    # Probability of re-compressing a training image as JPEG, and the range of qualities.
     cfg.INPUT.JPEG_PROB = 0.0
     cfg.INPUT.JPEG_QUALITY = [40, 95]
     # Instance targets of one forgery mask: "union" (one) or "connected_components" (one per 8-connected blob).
@@ -79,9 +79,9 @@ def _add_data_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FACES.FINDER = "dlib"
     cfg.INPUT.FACES.YUNET_MODEL = ""
     cfg.INPUT.FACES.LANDMARK_MODEL = ""
-    # Folder in which found faces are remembered, by content of the picture. "" = a folder in the user's cache.
+    # Folder in which found faces are remembered, by content of the image. "" = a folder in the user's cache.
     cfg.INPUT.FACES.CACHE = ""
-    # Show the network face crops: in training one of a picture, in testing all, and their predictions are put together.
+    # Show the network face crops: in training one of an image, in testing all, and their predictions are put together.
     # (In training, the pairs of SELF_BLEND have a crop of their own.)
     cfg.INPUT.FACE_CROP = CfgNode()
     cfg.INPUT.FACE_CROP.ENABLED = False
@@ -89,13 +89,13 @@ def _add_data_keys(cfg: CfgNode) -> None:
     # around five "landmarks" (eyes, nose, mouth), with margins of its own.
     cfg.INPUT.FACE_CROP.RULE = "box"
     cfg.INPUT.FACE_CROP.MARGIN = 0.25
-    # A crop of more than this share of the picture is the whole picture (1.0 = never).
+    # A crop of more than this share of the image is the whole image (1.0 = never).
     cfg.INPUT.FACE_CROP.WHOLE_ABOVE = 0.7
-    # Which face of a training picture: the "largest", or one at "random" each time.
+    # Which face of a training image: the "largest", or one at "random" each time.
     cfg.INPUT.FACE_CROP.TRAIN_FACE = "largest"
-    # Training rows carry the box of the nose, for a system that labels pixels of pictures without masks.
+    # Training rows carry the box of the nose, for a system that labels pixels of images without masks.
     cfg.INPUT.FACE_CROP.NOSE_BOX = False
-    # The most pixels (height x width, from the header) that a picture from outside may have.
+    # The most pixels (height x width, from the header) that an image from outside may have.
     cfg.INPUT.MAX_PIXELS = 64_000_000
 
     # "TrainingSampler" (uniform) or "ClassBalancedSampler" (real and fake equally often).
@@ -106,7 +106,7 @@ def _add_data_keys(cfg: CfgNode) -> None:
 
 
 def _add_augment_keys(cfg: CfgNode) -> None:
-    """More augmentations of training pictures; a probability of 0 is off. Ranges are [smallest, largest]."""
+    """More augmentations of training images; a probability of 0 is off. Ranges are [smallest, largest]."""
     augment = cfg.INPUT.AUGMENT = CfgNode()
     # A vertical flip (a horizontal one is RANDOM_FLIP's), and a turn by 0, 1, 2 or 3 quarters.
     augment.VERTICAL_FLIP_PROB = 0.0
@@ -116,18 +116,18 @@ def _add_augment_keys(cfg: CfgNode) -> None:
     augment.SHIFT = 0.0625
     augment.SCALE = 0.2
     augment.ROTATE = 45.0
-    # Grey instead of colours.
-    augment.GREY_PROB = 0.0
+    # Gray instead of colors.
+    augment.GRAY_PROB = 0.0
     # One of these, each as likely: brightness +- share of 255 with contrast 1 +- CONTRAST; an offset along the
-    # principal components of the picture's colours, of deviation PCA; hue, saturation and value +- HSV (half
+    # principal components of the image's colors, of deviation PCA; hue, saturation and value +- HSV (half
     # degrees, of 255).
-    augment.COLOUR_PROB = 0.0
-    augment.COLOUR_KINDS = ["brightness_contrast", "fancy_pca", "hsv"]
+    augment.COLOR_PROB = 0.0
+    augment.COLOR_KINDS = ["brightness_contrast", "fancy_pca", "hsv"]
     augment.BRIGHTNESS = 0.3
     augment.CONTRAST = 0.3
     augment.PCA = 0.1
     augment.HSV = [20, 30, 20]
-    # Gaussian noise; its variance, in squared grey levels.
+    # Gaussian noise; its variance, in squared gray levels.
     augment.NOISE_PROB = 0.0
     augment.NOISE_VARIANCE = [10.0, 60.0]
     # One of these, each as likely; the sizes of their kernels in pixels, odd.
@@ -135,24 +135,24 @@ def _add_augment_keys(cfg: CfgNode) -> None:
     augment.BLUR_KINDS = ["gaussian", "motion"]
     augment.BLUR_KERNEL = [3, 11]
     augment.MOTION_KERNEL = [3, 7]
-    # Forgeries of real and fake pictures alike: a rectangle copied elsewhere, a rectangle painted over from around it;
-    # and its sides, as shares of the picture's.
+    # Forgeries of real and fake images alike: a rectangle copied elsewhere, a rectangle painted over from around it;
+    # and its sides, as shares of the image's.
     augment.COPY_MOVE_PROB = 0.0
     augment.INPAINT_PROB = 0.0
     augment.FORGED_SIDE = [0.05, 0.8]
 
 
 def _add_self_blending_keys(cfg: CfgNode) -> None:
-    """Forging real training pictures on the way. Ranges are [smallest, largest]; what each means in full, and in which
+    """Forging real training images on the way. Ranges are [smallest, largest]; what each means in full, and in which
     unit: `ddl_d2.forging.ForgeryOptions`, which has these names in small letters and the same defaults."""
     blend = cfg.INPUT.SELF_BLEND = CfgNode()
     blend.ENABLED = False
-    # True: each real picture gives a pair (itself, self-blended), and fakes of the set are left out. False: a share
-    # PROB of the real pictures is replaced by forged ones, and fakes stay.
+    # True: each real image gives a pair (itself, self-blended), and fakes of the set are left out. False: a share
+    # PROB of the real images is replaced by forged ones, and fakes stay.
     blend.PAIRS = True
     blend.PROB = 0.5
-    # Each pair is cut to one face of its picture, with a margin drawn from a range for every side (shares of the face's
-    # box, whose edges are its outermost landmarks). Off: pairs show the whole picture.
+    # Each pair is cut to one face of its image, with a margin drawn from a range for every side (shares of the face's
+    # box, whose edges are its outermost landmarks). Off: pairs show the whole image.
     blend.FACE_CROP = True
     blend.FACE_CROP_MARGIN = [0.1, 0.5]
     # Off: always the whole face, never its parts.
@@ -200,7 +200,7 @@ def _add_forgery_ranges(blend: CfgNode) -> None:
     blend.APPEARANCE_WEIGHTS = [0.5, 0.5, 0.0]
     blend.RGB_SHIFT_PROB = 0.3
     blend.RGB_SHIFT = [-20.0, 20.0]
-    blend.COLOUR_PROB = 1.0
+    blend.COLOR_PROB = 1.0
     blend.HUE = [-2.0, 2.0]
     blend.SATURATION = [0.9, 1.1]
     blend.TONE_PROB = 1.0
@@ -219,12 +219,12 @@ def _add_forgery_ranges(blend: CfgNode) -> None:
 
 
 def _add_post_ranges(blend: CfgNode) -> None:
-    # Changes made to both pictures of a pair alike, before the other augmentations; `PostOptions` has the units.
+    # Changes made to both images of a pair alike, before the other augmentations; `PostOptions` has the units.
     post = blend.POST = CfgNode()
     post.ENABLED = True
     post.RGB_SHIFT_PROB = 0.3
     post.RGB_SHIFT = [-20.0, 20.0]
-    post.COLOUR_PROB = 0.3
+    post.COLOR_PROB = 0.3
     post.HUE = [-10.0, 10.0]
     post.SATURATION = [0.7, 1.3]
     post.TONE_PROB = 0.3
@@ -291,7 +291,7 @@ def _add_model_keys(cfg: CfgNode) -> None:
     former.TRAIN_NUM_POINTS = 12544
     former.OVERSAMPLE_RATIO = 3.0
     former.IMPORTANCE_SAMPLE_RATIO = 0.75
-    # Pictures are padded to a multiple of this.
+    # Images are padded to a multiple of this.
     former.SIZE_DIVISIBILITY = 32
 
     model.DETECTION = CfgNode()
@@ -328,7 +328,7 @@ def _add_model_keys(cfg: CfgNode) -> None:
 def _add_lfdl_keys(cfg: CfgNode) -> None:
     """LFDL. Its two encoders are both MODEL.TIMM's model: legacy_xception, or an EfficientNet-Lite."""
     lfdl = cfg.MODEL.LFDL = CfgNode()
-    # Every picture is stretched to a square of this side, in pixels.
+    # Every image is stretched to a square of this side, in pixels.
     lfdl.INPUT_SIZE = 299
     # Noise residuals are multiplied by this before they are clipped to +-3; 127.5 clips as the literature does.
     lfdl.SRM_SCALE = 1.0
@@ -349,8 +349,8 @@ def _add_lfdl_keys(cfg: CfgNode) -> None:
     lfdl.PIXEL_WEIGHT = 1.0
     # Which head gives the map: "pixel" or "patch".
     lfdl.MAP = "pixel"
-    # Label locations in fake pictures without a known mask by their likeness to noses of fakes and to real pictures
-    # (off: such pictures teach the class only), from this many steps on. Best with INPUT.FACE_CROP.NOSE_BOX.
+    # Label locations in fake images without a known mask by their likeness to noses of fakes and to real images
+    # (off: such images teach the class only), from this many steps on. Best with INPUT.FACE_CROP.NOSE_BOX.
     lfdl.PSEUDO_LABELS = CfgNode()
     lfdl.PSEUDO_LABELS.ENABLED = False
     lfdl.PSEUDO_LABELS.WARMUP_ITERS = 0
@@ -358,7 +358,7 @@ def _add_lfdl_keys(cfg: CfgNode) -> None:
 
 def _add_mesorch_keys(model: CfgNode) -> None:
     mesorch = model.MESORCH = CfgNode()
-    # Every picture is stretched to a square of this side, a multiple of 32.
+    # Every image is stretched to a square of this side, a multiple of 32.
     mesorch.INPUT_SIZE = 512
     # The share of each axis' frequencies that counts as low.
     mesorch.FREQUENCY_CUT = 0.05
@@ -405,7 +405,7 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     solver.AMP.ENABLED = True
     # "bfloat16" or "float16" (the latter only on CUDA).
     solver.AMP.PRECISION = "bfloat16"
-    # Sharpness-aware minimisation around OPTIMIZER: two passes a step, the second RHO uphill; not with float16.
+    # Sharpness-aware minimization around OPTIMIZER: two passes a step, the second RHO uphill; not with float16.
     solver.SAM = CfgNode()
     solver.SAM.ENABLED = False
     solver.SAM.RHO = 0.05
@@ -424,7 +424,7 @@ def _add_engine_keys(cfg: CfgNode) -> None:
 
 def _add_test_keys(cfg: CfgNode) -> None:
     test = cfg.TEST
-    # Pictures per step of an evaluation (each rank).
+    # Images per step of an evaluation (each rank).
     test.BATCH_SIZE = 1
     # Arithmetic of evaluation and demo: "float32", "bfloat16", or "float16" (GPUs only).
     test.PRECISION = "float32"
@@ -432,24 +432,24 @@ def _add_test_keys(cfg: CfgNode) -> None:
     test.FP32_STRIDE = 32
     # A pixel is called forged where its map is strictly greater.
     test.MAP_THRESHOLD = 0.5
-    # F1 and IoU of a picture with neither true nor predicted forged pixels: "skip", "0" or "1".
+    # F1 and IoU of an image with neither true nor predicted forged pixels: "skip", "0" or "1".
     test.EMPTY_SCORE = "skip"
-    # The picture's score when there is no image head: "mean", "max" or "topk" (mean of the highest 1 %) of its map.
+    # The image's score when there is no image head: "mean", "max" or "top_pixels" (mean of the highest 1 %) of its map.
     test.IMAGE_SCORE = "max"
-    # With INPUT.FACE_CROP, a picture's score from its faces': "mean", "max", or "confident" (the mean of those >= 0.5,
+    # With INPUT.FACE_CROP, an image's score from its faces': "mean", "max", or "confident" (the mean of those >= 0.5,
     # or of all where there are none).
     test.FACE_SCORE = "confident"
-    # A video's score from its frames': their "mean", the "max", or "topk" (the mean of the highest tenth).
+    # A video's score from its frames': their "mean", the "max", or "top_frames" (the mean of the highest tenth).
     test.VIDEO_SCORE = "mean"
     # Write a prediction store (scores, maps) when evaluating.
     test.SAVE_PREDICTIONS = False
-    # Pictures with a side longer than SIZE (pixels after resizing; none with INPUT.MIN_SIZE_TEST 0) are seen in tiles
+    # Images with a side longer than SIZE (pixels after resizing; none with INPUT.MIN_SIZE_TEST 0) are seen in tiles
     # of that side, BATCH_SIZE at once. 0 = no tiles.
     test.TILE = CfgNode()
     test.TILE.SIZE = 0
     test.TILE.BATCH_SIZE = 1
-    # Neighbouring tiles overlap by at least this share of their side, up to 0.5; their maps are blended there.
+    # Neighboring tiles overlap by at least this share of their side, up to 0.5; their maps are blended there.
     test.TILE.OVERLAP = 0.125
-    # A picture's score from its tiles': the "max", the "mean", or "topk" (the mean of the highest tenth); or, by
+    # An image's score from its tiles': the "max", the "mean", or "top_tiles" (the mean of the highest tenth); or, by
     # IMAGE_SCORE, that of the blended "map".
     test.TILE.SCORE = "max"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -11,12 +12,13 @@ from detectron2.config import CfgNode, get_cfg
 
 from ddl_d2.config.checks import check_config
 from ddl_d2.config.defaults import add_ddl_config
+from ddl_d2.config.renamed import current_options, current_tree
 from ddl_d2.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 
-def read_config(config_file: str | Path, opts: list[str] | tuple[str, ...] = ()) -> CfgNode:
+def read_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> CfgNode:
     """Read `config_file`, apply `opts` (KEY VALUE KEY VALUE ...) and check the result; -> frozen config.
 
     Raises ConfigError naming the file and the key: no such file, not YAML, unknown key, value of the wrong type, a
@@ -31,11 +33,11 @@ def read_config(config_file: str | Path, opts: list[str] | tuple[str, ...] = ())
     add_ddl_config(cfg)
     try:
         # allow_unsafe=False: a config is data; YAML tags that build Python objects are refused.
-        cfg.merge_from_other_cfg(CfgNode(_read_yaml(path)))
+        cfg.merge_from_other_cfg(CfgNode(current_tree(_read_yaml(path))))
     except (KeyError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
     try:
-        cfg.merge_from_list(list(opts))
+        cfg.merge_from_list(current_options(opts))
     except (KeyError, ValueError, TypeError, AssertionError, AttributeError, SyntaxError) as error:
         raise ConfigError(f"option on the command line: {_one_line(error)}") from error
     check_config(cfg)
@@ -44,14 +46,14 @@ def read_config(config_file: str | Path, opts: list[str] | tuple[str, ...] = ())
 
 
 def config_from_text(text: str) -> CfgNode:
-    """What a config's `dump` wrote -> the config, thawed; its data sets are not registered.
+    """What a config's `dump` wrote -> the config, thawed; its datasets are not registered.
 
     Raises ConfigError as `read_config`.
     """
     cfg = get_cfg()
     add_ddl_config(cfg)
     try:
-        cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(text)))
+        cfg.merge_from_other_cfg(CfgNode(current_tree(yaml.safe_load(text))))
     except (KeyError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(_one_line(error)) from error
     return cfg

@@ -32,7 +32,7 @@ struct SamplingPoint {
   int32_t inside;  // 0: no corner is inside (or the location is NaN); all the above weights are 0
 };
 
-// `x`, `y` in [0, 1] over the level. Pixel centres are at (i + 0.5) / size, as in grid_sample(align_corners=False).
+// `x`, `y` in [0, 1] over the level. Pixel centers are at (i + 0.5) / size, as in grid_sample(align_corners=False).
 // Conditions are integers to calculate with, and values are clamped instead of chosen: compilers then see no branch and
 // vectorise the function over points.
 template <typename T>
@@ -98,7 +98,7 @@ DDL_HOST_DEVICE int32_t contributes(int32_t inside, T weight) {
 // Gradients of one point from `dot`, the inner products of the output gradient with the four corner pixels.
 template <typename T>
 struct PointGradient {
-  T x, y, weight;  // by the normalised location and by the attention weight
+  T x, y, weight;  // by the normalized location and by the attention weight
 };
 
 template <typename T>

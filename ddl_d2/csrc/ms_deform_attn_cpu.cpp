@@ -121,7 +121,7 @@ std::atomic<Capability>& capability() {
 
 // ---- order of the queries
 
-// When there is a query for every pixel (self-attention of an encoder), visit all levels of one region of the picture
+// When there is a query for every pixel (self-attention of an encoder), visit all levels of one region of the image
 // together: the queries of a region sample the same pixels. Tiles are kTile cells of the finest level wide.
 constexpr int64_t kTile = 16;
 

@@ -1,8 +1,8 @@
 // CUDA kernels of ddl_d2::ms_deform_attn.
 //
-// A (query, head) belongs to a group of 4 to 32 lanes of one warp; a lane owns kVec neighbouring channels (16 bytes, or
+// A (query, head) belongs to a group of 4 to 32 lanes of one warp; a lane owns kVec neighboring channels (16 bytes, or
 // one channel where D or the addresses do not allow that). What does not depend on the channel is computed once per
-// point, by one lane, and left in shared memory for the group. A block owns one head of neighbouring queries, which
+// point, by one lane, and left in shared memory for the group. A block owns one head of neighboring queries, which
 // sample the same pixels, and blocks run image by image, so that values stay in the L1 and L2 caches.
 //
 // Offsets inside an image are 32-bit (checked on entry), the addresses of images and queries 64-bit.

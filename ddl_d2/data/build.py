@@ -51,7 +51,7 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
         mapper: replaces `ForgeryDatasetMapper(cfg, True)`.
 
     Raises:
-        DatasetError: a dataset cannot be loaded, has pictures without a label, or one class only for a balanced sampler.
+        DatasetError: a dataset cannot be loaded, has images without a label, or one class only for a balanced sampler.
         ConfigError: DATASETS.SOURCES, DATALOADER.MAX_BAD_SHARE or the sampler's name is not as it should be.
     """
     rows, weights = training_rows(cfg)
@@ -62,12 +62,10 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
         labels, weights = labels[real], weights[real]
     if not 0 <= cfg.DATALOADER.MAX_BAD_SHARE <= 1:
         raise ConfigError(f"DATALOADER.MAX_BAD_SHARE is {cfg.DATALOADER.MAX_BAD_SHARE}: it must be in [0, 1]")
-    unlabelled = int((labels < 0).sum())
-    if unlabelled and not pairs:
+    unlabeled = int((labels < 0).sum())
+    if unlabeled and not pairs:
         names = ", ".join(cfg.DATASETS.TRAIN)
-        raise DatasetError(
-            f"{names}: {unlabelled} of {len(labels)} pictures have no real/fake label; training needs it"
-        )
+        raise DatasetError(f"{names}: {unlabeled} of {len(labels)} images have no real/fake label; training needs it")
     return TrainLoader(
         rows,
         mapper=mapper or build_train_mapper(cfg),
@@ -99,9 +97,9 @@ def build_train_mapper(cfg: CfgNode) -> Mapper:
 
 
 def build_face_crop(cfg: CfgNode, is_train: bool) -> FaceCropper | None:
-    """What cuts a picture to its faces as INPUT.FACE_CROP asks: in training to one of them, in testing to all.
+    """What cuts an image to its faces as INPUT.FACE_CROP asks: in training to one of them, in testing to all.
 
-    None where pictures are shown whole.
+    None where images are shown whole.
 
     Raises:
         ConfigError: a value out of its limits, keys that do not go together, or an unknown finder.
@@ -152,19 +150,19 @@ def face_cache_folder(chosen: str) -> Path:
 
 
 def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any, np.ndarray]:
-    """The pictures to self-blend, and which they are: all but the fakes; those without a label are the user's real."""
+    """The images to self-blend, and which they are: all but the fakes; those without a label are the user's real."""
     real = np.flatnonzero(labels != 1)
     if not len(real):
-        raise DatasetError(f"{', '.join(names)}: no real picture to self-blend (INPUT.SELF_BLEND)")
+        raise DatasetError(f"{', '.join(names)}: no real image to self-blend (INPUT.SELF_BLEND)")
     if len(real) < len(labels):
-        logger.info("self-blending pairs: %d fake pictures of the training set are left out", len(labels) - len(real))
+        logger.info("self-blending pairs: %d fake images of the training set are left out", len(labels) - len(real))
     return torch.utils.data.Subset(rows, real.tolist()), real
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None = None) -> DataLoader:
-    """Every picture of a registered dataset once (each rank its share, in order), TEST.BATCH_SIZE at a time.
+    """Every image of a registered dataset once (each rank its share, in order), TEST.BATCH_SIZE at a time.
 
-    A picture that cannot be read does not end the loader: its row is the dataset dict without `image`, and says why
+    An image that cannot be read does not end the loader: its row is the dataset dict without `image`, and says why
     under `unreadable` (see `OrUnreadable`).
     """
     rows = get_detection_dataset_dicts(dataset_name, filter_empty=False)
@@ -180,7 +178,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
 
 
 class OrUnreadable:
-    """A mapper that makes of a row whose picture cannot be read the row itself with an `ImageReadError` in it, under
+    """A mapper that makes of a row whose image cannot be read the row itself with an `ImageReadError` in it, under
     `unreadable`; otherwise as `mapper`."""
 
     def __init__(self, mapper: Mapper) -> None:

@@ -1,6 +1,6 @@
-"""The mapper's `forge` functions of INPUT.AUGMENT: training pictures that are forged on the way, real or not.
+"""The mapper's `forge` functions of INPUT.AUGMENT: training images that are forged on the way, real or not.
 
-Self-blending, which forges faces of real pictures, is in `self_blending`.
+Self-blending, which forges faces of real images, is in `self_blending`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ddl_d2.errors import ConfigError
 from ddl_d2.forging.options import Range
 from ddl_d2.forging.rectangles import SIDES, copy_move, inpaint
 
-# (picture, generator, sides) -> (forged picture, mask of what is new in it)
+# (image, generator, sides) -> (forged image, mask of what is new in it)
 RectangleForgery = Callable[[np.ndarray, np.random.Generator, Range], tuple[np.ndarray, np.ndarray]]
 
 
 class RandomlyForge:
-    """Forge a rectangle of a share of the training pictures: what is new is added to the mask, the label becomes fake.
+    """Forge a rectangle of a share of the training images: what is new is added to the mask, the label becomes fake.
 
     Of a fake whose mask is not known the new part is known, the rest is still not: `localization_valid` stays False.
     """
@@ -30,8 +30,8 @@ class RandomlyForge:
         """
         Args:
             how: `copy_move` or `inpaint`.
-            probability: how likely a picture is forged, in [0, 1].
-            sides: of the rectangle, as shares of the picture's.
+            probability: how likely an image is forged, in [0, 1].
+            sides: of the rectangle, as shares of the image's.
         """
         self.how, self.probability, self.sides = how, probability, sides
 
@@ -46,7 +46,7 @@ class RandomlyForge:
 
 
 class ForgeInTurn:
-    """Several `forge` functions one after the other; each sees the picture, mask and label that the last one left."""
+    """Several `forge` functions one after the other; each sees the image, mask and label that the last one left."""
 
     def __init__(self, forges: Sequence[Forge]) -> None:
         self.forges = tuple(forges)

@@ -37,7 +37,7 @@ _REPORT = "bad_files"
 class TrainStream(IterableDataset):
     """The mapped samples of one rank, from the sampler's position on; each worker makes every n-th batch of it.
 
-    Where the picture or mask of a row cannot be read, another row of its class takes its place, and the sample carries
+    Where the image or mask of a row cannot be read, another row of its class takes its place, and the sample carries
     what was bad. Where none of `MAX_DRAWS` rows could be read it carries nothing else.
     """
 
@@ -55,7 +55,7 @@ class TrainStream(IterableDataset):
             rows: dataset dicts.
             mapper: dataset dict -> model input. It runs with numpy and `random` seeded for the sample.
             sampler: which row stands at which position.
-            batch_size: pictures of this rank; samples that are batched together come from one worker.
+            batch_size: images of this rank; samples that are batched together come from one worker.
             labels: the class of every row; None: all are of one class.
         """
         self.rows = rows
@@ -128,7 +128,7 @@ class TrainLoader:
             rows: dataset dicts.
             mapper: dataset dict -> model input.
             sampler: decides which rows come in which order.
-            total_batch_size: pictures per step over all ranks; a multiple of the number of ranks.
+            total_batch_size: images per step over all ranks; a multiple of the number of ranks.
             num_workers: processes of this rank; 0 maps in this process.
             labels: the class of every row, which is kept where another stands in for it; None: any row may.
             max_bad_share: the share of `rows` that may be unreadable, in [0, 1].
@@ -139,7 +139,7 @@ class TrainLoader:
         """
         world, pair = comm.get_world_size(), rows_per_sample(mapper)
         if total_batch_size < 1 or total_batch_size % (world * pair):
-            of_pairs = f" with {pair} pictures a sample" if pair > 1 else ""
+            of_pairs = f" with {pair} images a sample" if pair > 1 else ""
             raise ConfigError(
                 f"SOLVER.IMS_PER_BATCH {total_batch_size} is not a positive multiple of {world} processes{of_pairs}"
             )

@@ -19,24 +19,24 @@ from ddl_d2.io.image import MAX_PIXELS, read_row_image
 
 EMPTY_POLICIES = ("keep", "relabel")
 
-# Picture -> the windows of it that are shown instead of the whole: one in training, all that there are in testing.
+# Image -> the windows of it that are shown instead of the whole: one in training, all that there are in testing.
 Crop = Callable[[np.ndarray], Sequence[FaceWindow]]
 
-# (picture, mask, row) -> (picture, mask, is_fake): turns a real picture into a forged one while training.
+# (image, mask, row) -> (image, mask, is_fake): turns a real image into a forged one while training.
 Forge = Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], tuple[np.ndarray, np.ndarray, int]]
 
 
 class ForgeryDatasetMapper:
-    """Reads a picture (and in training its mask), augments both and packs them for a model.
+    """Reads an image (and in training its mask), augments both and packs them for a model.
 
     The result holds everything of the dataset dict, and
 
     - `image`: uint8 RGB tensor, 3 x H x W, after augmentation; not padded (the model pads its batch),
-    - `height`, `width`: of the picture as stored on disk (after its EXIF orientation),
+    - `height`, `width`: of the image as stored on disk (after its EXIF orientation),
 
     in testing with a `crop` instead of `image`
 
-    - `crops`: one {`image`: as above, `window`: (x0, y0, x1, y1) in pixels of the picture as stored} for each window
+    - `crops`: one {`image`: as above, `window`: (x0, y0, x1, y1) in pixels of the image as stored} for each window
       (what a system makes of them: `modeling/test_time/faces.py`),
 
     and in training
@@ -45,8 +45,8 @@ class ForgeryDatasetMapper:
     - `forgery_mask`: bool tensor, H x W,
     - `instances`: `gt_classes` and `gt_masks`, possibly none (see `data/instances.py`),
     - `localization_valid`: False for a fake whose mask is not known. Its `forgery_mask` and `instances` are then empty
-      and mean nothing: a criterion must leave the picture out of its localization losses,
-    - `mask_resized`: True where the mask file had another size than the picture,
+      and mean nothing: a criterion must leave the image out of its localization losses,
+    - `mask_resized`: True where the mask file had another size than the image,
     - `nose_box`, if asked for and if `crop` found a face whose nose is still in `image`: float tensor (x0, y0, x1, y1)
       in pixels of `image`; see `face_crop.nose_box`.
     """
@@ -69,12 +69,12 @@ class ForgeryDatasetMapper:
         """
         Args:
             is_train: whether targets are made.
-            augmentations: applied in order to picture and mask.
+            augmentations: applied in order to image and mask.
             instance_mode, num_classes, min_instance_area: see `forgery_mask_to_instances`.
             empty_policy: a fake whose crop shows no forged pixel "keep"s its label or is "relabel"led real.
-            max_pixels: the most pixels a picture may have.
-            crop: called on each picture first, to cut it (see `Crop`).
-            forge: called on each training picture (cut) before the augmentations.
+            max_pixels: the most pixels an image may have.
+            crop: called on each image first, to cut it (see `Crop`).
+            forge: called on each training image (cut) before the augmentations.
             nose_box: whether training rows carry it.
         """
         if empty_policy not in EMPTY_POLICIES:
@@ -110,8 +110,8 @@ class ForgeryDatasetMapper:
         """Map one dataset dict; see the class.
 
         Raises:
-            ImageReadError: the picture or its mask cannot be read.
-            ValueError: a training picture without a label.
+            ImageReadError: the image or its mask cannot be read.
+            ValueError: a training image without a label.
         """
         row, image = self.read(dataset_dict)
         if not self.is_train:
@@ -139,7 +139,7 @@ class ForgeryDatasetMapper:
         return row
 
     def read(self, dataset_dict: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-        """A copy of the dataset dict with the picture's size in it, and the picture, uint8 H×W×3. Raises as a call."""
+        """A copy of the dataset dict with the image's size in it, and the image, uint8 H×W×3. Raises as a call."""
         row = dict(dataset_dict)
         if self.is_train and row.get("is_fake") not in (0, 1):
             raise DatasetError(f"{row['file_name']}: has no real/fake label (is_fake), which training needs")
@@ -148,7 +148,7 @@ class ForgeryDatasetMapper:
         return row, image
 
     def augment(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, T.TransformList]:
-        """Picture and bool mask after the augmentations, and the transforms that were drawn."""
+        """Image and bool mask after the augmentations, and the transforms that were drawn."""
         augmented = T.AugInput(image, sem_seg=mask.view(np.uint8))
         transforms = self.augmentations(augmented)
         return augmented.image, np.array(augmented.sem_seg, dtype=bool, order="C"), transforms
@@ -156,7 +156,7 @@ class ForgeryDatasetMapper:
     def add_targets(
         self, row: dict[str, Any], image: np.ndarray, mask: np.ndarray, *, is_fake: int, known: bool
     ) -> None:
-        """Put an augmented training picture and what is to be learnt from it into `row`; see the class."""
+        """Put an augmented training image and what is to be learnt from it into `row`; see the class."""
         if is_fake and known and self.empty_policy == "relabel" and not mask.any():
             is_fake = 0
         row["image"] = _to_tensor(image)
@@ -169,9 +169,9 @@ class ForgeryDatasetMapper:
 
 
 def shown(image: np.ndarray, augmentation: T.Augmentation, crop: Crop | None) -> dict[str, Any]:
-    """What a network is shown of a picture (uint8 H×W×3 RGB) in testing: `image` or, with a `crop`, `crops`.
+    """What a network is shown of an image (uint8 H×W×3 RGB) in testing: `image` or, with a `crop`, `crops`.
 
-    See `ForgeryDatasetMapper`. `augmentation` is applied to the picture or to each crop of it.
+    See `ForgeryDatasetMapper`. `augmentation` is applied to the image or to each crop of it.
     """
     if crop is None:
         return {"image": _augmented(image, augmentation)}

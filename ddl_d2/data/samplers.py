@@ -46,11 +46,11 @@ class StatefulSampler(Sampler[int]):
             ValueError: no rows, or weights that are not positive numbers, one for each row.
         """
         if size < 1:
-            raise DatasetError("a training set needs at least one picture")
+            raise DatasetError("a training set needs at least one image")
         self.size = size
         self.weights = np.ones(size) if weights is None else np.asarray(weights, dtype=np.float64)
         if self.weights.shape != (size,) or not (np.isfinite(self.weights) & (self.weights > 0)).all():
-            raise ValueError(f"weights of pictures must be positive numbers, one for each of {size} pictures")
+            raise ValueError(f"weights of images must be positive numbers, one for each of {size} images")
         self.seed = comm.shared_random_seed() if seed is None else int(seed)
         self.position = 0
         self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
@@ -78,12 +78,12 @@ class StatefulSampler(Sampler[int]):
         for key, mine in (("kind", type(self).__name__), ("size", self.size)):
             if state[key] != mine:
                 raise DatasetError(
-                    f"cannot resume the order of training pictures: {key} was {state[key]}, is now {mine}. "
+                    f"cannot resume the order of training images: {key} was {state[key]}, is now {mine}. "
                     "Resume with the same dataset and DATALOADER.SAMPLER_TRAIN, or start a new run."
                 )
         if state.get("weights") != self.state_dict().get("weights"):
             raise DatasetError(
-                "cannot resume the order of training pictures: the weights of their sources are not those of the saved "
+                "cannot resume the order of training images: the weights of their sources are not those of the saved "
                 "run. Resume with the same DATASETS.TRAIN and DATASETS.SOURCES, or start a new run."
             )
         self.seed, self.position = int(state["seed"]), int(state["position"])
@@ -139,7 +139,7 @@ class StatefulSampler(Sampler[int]):
 
 
 class TrainingSampler(StatefulSampler):
-    """Every picture once per pass, in a new order each pass; with weights, each as often as its weight says."""
+    """Every image once per pass, in a new order each pass; with weights, each as often as its weight says."""
 
     def __init__(
         self, size: int, *, weights: Sequence[float] | np.ndarray | None = None, seed: int | None = None
@@ -152,9 +152,9 @@ class TrainingSampler(StatefulSampler):
 
 
 class ClassBalancedSampler(StatefulSampler):
-    """Real and fake pictures equally often.
+    """Real and fake images equally often.
 
-    The stream is made of pairs, one real and one fake picture in random order; each class is gone through in its own
+    The stream is made of pairs, one real and one fake image in random order; each class is gone through in its own
     shuffled passes, so the rarer class is repeated rather than the other dropped. Weights act within a class.
     """
 
@@ -181,7 +181,7 @@ class ClassBalancedSampler(StatefulSampler):
         self.members = (np.flatnonzero(labels == 0), np.flatnonzero(labels == 1))
         if not all(map(len, self.members)):
             raise DatasetError(
-                "ClassBalancedSampler needs real and fake pictures, the training set has "
+                "ClassBalancedSampler needs real and fake images, the training set has "
                 f"{len(self.members[0])} real and {len(self.members[1])} fake. "
                 'Use DATALOADER.SAMPLER_TRAIN "TrainingSampler", or add the missing class.'
             )

@@ -1,4 +1,4 @@
-"""Training on pictures forged on the way: a real picture in, itself and a forgery of it out.
+"""Training on images forged on the way: a real image in, itself and a forgery of it out.
 
 Source: multi-part local-displacement self-blending (Sci. Rep. 2025); Shiohara and Yamasaki, Self-Blended Images (CVPR
 2022). The forging itself is `forging`; here it meets the mapper and the loader's workers.
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class SelfBlender:
-    """Finds the faces of a real picture and forges it; how is drawn from `np.random`, which the loader seeds.
+    """Finds the faces of a real image and forges it; how is drawn from `np.random`, which the loader seeds.
 
     Args:
         finder: finds faces; give one that remembers (`CachedFaceFinder`), it is the slowest step by far.
@@ -46,9 +46,9 @@ class SelfBlender:
         return [face for face in self.finder(image) if face.landmarks is not None]
 
     def __call__(self, image: np.ndarray, name: str, faces: list[Face] | None = None) -> Forgery | None:
-        """The forged picture; None (said once for each picture) where no face is fit to be forged.
+        """The forged image; None (said once for each image) where no face is fit to be forged.
 
-        `faces` are looked for if they are not given; `name` is what to call the picture in a message.
+        `faces` are looked for if they are not given; `name` is what to call the image in a message.
         """
         try:
             found = self.find(image) if faces is None else faces
@@ -61,10 +61,10 @@ class SelfBlender:
 
 
 class ReplaceWithSelfBlended:
-    """The mapper's `forge` function that turns a share of the real training pictures into forged ones."""
+    """The mapper's `forge` function that turns a share of the real training images into forged ones."""
 
     def __init__(self, blender: SelfBlender, probability: float) -> None:
-        """`probability` in [0, 1]: how likely a real picture is forged."""
+        """`probability` in [0, 1]: how likely a real image is forged."""
         self.blender, self.probability = blender, probability
 
     def __call__(
@@ -78,11 +78,11 @@ class ReplaceWithSelfBlended:
 
 
 class SelfBlendingMapper:
-    """A real picture -> [real, self-blended], both after the same augmentation, so that nothing else tells them apart.
+    """A real image -> [real, self-blended], both after the same augmentation, so that nothing else tells them apart.
 
     The rows are a `ForgeryDatasetMapper`'s training rows, with `image_id` ending in "#self-blended" for the forgery,
-    and with `soft_mask`, float32 H×W in [0, 1]: how much of a pixel is forged content (zeros for the real picture).
-    `forgery_mask` and `instances` are where it is above one half. A picture that cannot be forged gives itself twice.
+    and with `soft_mask`, float32 H×W in [0, 1]: how much of a pixel is forged content (zeros for the real image).
+    `forgery_mask` and `instances` are where it is above one half. An image that cannot be forged gives itself twice.
     """
 
     rows_per_sample = 2
@@ -100,13 +100,13 @@ class SelfBlendingMapper:
             mapper: reads, augments and packs; one for training, without a `forge` of its own.
             blender: forges.
             crop_margin: the pair is cut to one of the faces, with a margin drawn from here for every side (shares of
-                the face's box); None keeps the whole picture.
-            post: changes of appearance that both pictures undergo alike; None for none.
+                the face's box); None keeps the whole image.
+            post: changes of appearance that both images undergo alike; None for none.
         """
         self.mapper, self.blender, self.crop_margin, self.post = mapper, blender, crop_margin, post
 
     def __call__(self, dataset_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Map one dataset dict of a real picture. Raises as the mapper."""
+        """Map one dataset dict of a real image. Raises as the mapper."""
         row, image = self.mapper.read({**dataset_dict, "is_fake": 0})
         faces = self.blender.find(image)
         if self.crop_margin and faces:
@@ -140,7 +140,7 @@ class SelfBlendingMapper:
 def build_self_blending_mapper(
     cfg: CfgNode, finder: FaceFinder, *, crop: Crop | None = None
 ) -> ForgeryDatasetMapper | SelfBlendingMapper:
-    """The training mapper of a config with INPUT.SELF_BLEND.ENABLED; `crop` where pictures are not made into pairs.
+    """The training mapper of a config with INPUT.SELF_BLEND.ENABLED; `crop` where images are not made into pairs.
 
     Raises:
         ConfigError: a value of INPUT.SELF_BLEND is out of its limits, or pairs with forgeries of INPUT.AUGMENT.
@@ -148,7 +148,7 @@ def build_self_blending_mapper(
     blend = cfg.INPUT.SELF_BLEND
     if blend.PAIRS and build_forge(cfg) is not None:
         raise ConfigError(
-            "INPUT.AUGMENT.COPY_MOVE_PROB and INPAINT_PROB would forge the real picture of a pair: "
+            "INPUT.AUGMENT.COPY_MOVE_PROB and INPAINT_PROB would forge the real image of a pair: "
             "set them to 0, or INPUT.SELF_BLEND.PAIRS False"
         )
     blender = SelfBlender(finder, forgery_options(blend))
@@ -178,7 +178,7 @@ def forgery_options(blend: CfgNode) -> ForgeryOptions:
 
 
 def post_options(post: CfgNode) -> PostOptions:
-    """INPUT.SELF_BLEND.POST -> what both pictures of a pair undergo. Raises ConfigError as `forgery_options`."""
+    """INPUT.SELF_BLEND.POST -> what both images of a pair undergo. Raises ConfigError as `forgery_options`."""
     try:
         return PostOptions(**_values(post, PostOptions))
     except ValueError as error:

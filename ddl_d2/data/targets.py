@@ -25,7 +25,7 @@ def forgery_mask_to_instances(
     min_area: int = 16,
     max_instances: int = 100,
 ) -> Instances:
-    """Targets of one picture.
+    """Targets of one image.
 
     Args:
         mask: bool H x W, True = forged.
@@ -72,7 +72,7 @@ def _components(mask: np.ndarray, min_area: int, max_instances: int) -> list[np.
 
 
 class ForgeryMask(NamedTuple):
-    """`mask` bool H x W, True = forged; `resized` if the file had another size than the picture."""
+    """`mask` bool H x W, True = forged; `resized` if the file had another size than the image."""
 
     mask: np.ndarray
     resized: bool
@@ -81,11 +81,11 @@ class ForgeryMask(NamedTuple):
 def read_forgery_mask(
     row: Mapping[str, Any], height: int, width: int, *, max_pixels: int = MAX_PIXELS
 ) -> ForgeryMask | None:
-    """The ground truth of a picture of `height` x `width` pixels, or None if it is not known.
+    """The ground truth of an image of `height` x `width` pixels, or None if it is not known.
 
     Real: empty, and no file is read. Fake with `mask_file_name`: that file, or frame `frame_index` of it if it is a
-    video; if its size differs from the picture's it is resized (nearest) with one warning per process. Fake with
-    `fully_forged`: forged everywhere. Fake without either, and a picture without a label: None.
+    video; if its size differs from the image's it is resized (nearest) with one warning per process. Fake with
+    `fully_forged`: forged everywhere. Fake without either, and an image without a label: None.
 
     Raises:
         ImageReadError: the mask file cannot be read.
@@ -103,7 +103,7 @@ def read_forgery_mask(
         return ForgeryMask(mask, False)
     log_first_n(
         logging.WARNING,
-        f"{path}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {width} x {height}. "
+        f"{path}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its image {width} x {height}. "
         "It is resized; others are resized without a word: tools/check_dataset.py --deep lists them all.",
         key="caller",
         name=__name__,
@@ -112,7 +112,7 @@ def read_forgery_mask(
 
 
 def resize_nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`mask` (H x W) at another size: each new pixel takes the old one under its centre."""
+    """`mask` (H x W) at another size: each new pixel takes the old one under its center."""
     rows = (2 * np.arange(height) + 1) * mask.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * mask.shape[1] // (2 * width)
     return mask[rows[:, None], columns]

@@ -74,7 +74,7 @@ class OnReadable(nn.Module):
 
 
 def for_each_set(names: Sequence[str], test: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
-    """`test(i)` for each of the data sets, also after one that is incomplete; -> Detectron2's dict of results.
+    """`test(i)` for each of the datasets, also after one that is incomplete; -> Detectron2's dict of results.
 
     Raises IncompleteEvaluation, in the end, with all files that could not be read.
     """

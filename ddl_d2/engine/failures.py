@@ -32,7 +32,7 @@ class Failure:
     """One rank's part of a step whose numbers are not finite.
 
     `what` is not finite; `batch` mapper rows; `losses` by name (none where the forward pass did not end); `model` the
-    weights that the step started from (with sharpness-aware minimisation, those of the pass that failed);
+    weights that the step started from (with sharpness-aware minimization, those of the pass that failed);
     `random_state` before the forward pass, see the function of that name; `config` as YAML; `precision` as in
     `engine.precision`.
     """

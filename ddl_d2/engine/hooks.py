@@ -1,4 +1,4 @@
-"""Training hooks: Detectron2's, where a full disk or a stop must not cost what was learnt; and pictures."""
+"""Training hooks: Detectron2's, where a full disk or a stop must not cost what was learnt; and images."""
 
 from __future__ import annotations
 
@@ -251,13 +251,13 @@ class LastingWriter(hooks.PeriodicWriter):
             logger.error("Metrics cannot be written: %s. Training goes on", error)
 
 
-class PredictionPictures(HookBase):
-    """Every `period` steps, shows in TensorBoard what the model sees in some pictures of a training batch."""
+class PredictionImages(HookBase):
+    """Every `period` steps, shows in TensorBoard what the model sees in some images of a training batch."""
 
-    def __init__(self, period: int, threshold: float, max_pictures: int = 4):
+    def __init__(self, period: int, threshold: float, max_images: int = 4):
         self.period = period
         self.threshold = threshold
-        self.max_pictures = max_pictures
+        self.max_images = max_images
         self._batch: list[dict] | None = None
 
     def after_step(self) -> None:
@@ -265,8 +265,8 @@ class PredictionPictures(HookBase):
         if step % self.period and step != self.trainer.max_iter:
             return
         if self._batch is None:
-            # The same pictures each time, so that progress can be seen.
-            self._batch = self.trainer.batch[: self.max_pictures]
+            # The same images each time, so that progress can be seen.
+            self._batch = self.trainer.batch[: self.max_images]
         model = self.trainer.model
         was_training = model.training
         model.eval()
@@ -276,9 +276,9 @@ class PredictionPictures(HookBase):
         finally:
             model.train(was_training)
         for i, (row, output) in enumerate(zip(self._batch, outputs, strict=True)):
-            picture = draw_prediction(row["image"].permute(1, 2, 0).numpy(), output, self.threshold)
+            image = draw_prediction(row["image"].permute(1, 2, 0).numpy(), output, self.threshold)
             name = f"predictions/{i}_{'fake' if row['is_fake'] else 'real'}"
-            self.trainer.storage.put_image(name, np.ascontiguousarray(picture.transpose(2, 0, 1)))
+            self.trainer.storage.put_image(name, np.ascontiguousarray(image.transpose(2, 0, 1)))
 
     @staticmethod
     def _shown(row: dict) -> dict:

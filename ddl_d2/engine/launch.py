@@ -240,7 +240,7 @@ def _run_rank(local_rank: int, launcher: connection.Connection, report: str, wor
     _say_where_it_crashes()
     die_with_parent()
     connect_launcher(launcher)
-    # "spawn" is handed down. Data workers start as in a single process: forked, with no copy of the data set.
+    # "spawn" is handed down. Data workers start as in a single process: forked, with no copy of the dataset.
     multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]
     try:
         _distributed_worker(local_rank, *work)

@@ -1,4 +1,4 @@
-"""Stopping before numbers that are not finite reach the weights: on all ranks alike, and with the pictures named."""
+"""Stopping before numbers that are not finite reach the weights: on all ranks alike, and with the images named."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OVERFLOW = "the norm of all gradients"
 
 
 class Causes(NamedTuple):
-    """What is not finite on one rank: `losses` by name, `others` in words; and the pictures it was computed from."""
+    """What is not finite on one rank: `losses` by name, `others` in words; and the images it was computed from."""
 
     rank: int
     losses: list[str]
@@ -80,7 +80,7 @@ class StepGuard:
         """The error to raise on each rank, once all know that something is not finite; all have to call this.
 
         Gradients are averaged over the ranks: where a loss is not finite on one, the gradients are not finite on any.
-        The pictures, and the files, are those of the ranks with such a loss; without any, those of the ranks with such
+        The images, and the files, are those of the ranks with such a loss; without any, those of the ranks with such
         gradients or statistics.
         """
         every = comm.all_gather(self._causes(losses, batch))

@@ -22,7 +22,7 @@ class Replay:
     """What came of a step the second time.
 
     `losses` of the batch by name (none where the forward pass could not go on: `refused` says why); `alone`: those of
-    each picture by itself, or why it cannot be run so; `weights`: the saved ones that are not finite; `module` and
+    each image by itself, or why it cannot be run so; `weights`: the saved ones that are not finite; `module` and
     `parameter`: the first whose output, or gradient, is not finite, as they were computed ("": none); `same_numbers`:
     whether the same random numbers were drawn.
     """
@@ -45,7 +45,7 @@ class Replay:
 def replay(failure: Failure, *, device: str, precision: str) -> Replay:
     """Run the forward and the backward pass of `failure` on `device`, in `precision` (see `engine.precision`).
 
-    On one rank: losses that are normalised over the ranks may differ by a factor.
+    On one rank: losses that are normalized over the ranks may differ by a factor.
 
     Raises:
         ConfigError, CheckpointError: its config or its weights are not of this version.

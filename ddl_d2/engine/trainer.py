@@ -27,7 +27,7 @@ from ddl_d2.engine.hooks import (
     BestCheckpoint,
     Evaluation,
     LastingWriter,
-    PredictionPictures,
+    PredictionImages,
     RecentCheckpoints,
     StopWhenAsked,
 )
@@ -55,7 +55,7 @@ class TrainingStep(SimpleTrainer):
 
     Args:
         precision: "float32", "bfloat16" or "float16" (the latter with loss scaling).
-        sam_rho: how far uphill sharpness-aware minimisation takes the gradient (see `solver/sam.py`), with twice the
+        sam_rho: how far uphill sharpness-aware minimization takes the gradient (see `solver/sam.py`), with twice the
             work a step; 0: at the weights themselves. Not with "float16".
         seed: gives the run's seed, from which each step's random numbers follow; None leaves them to chance.
         failures: the folder for what a stopped step leaves (see `engine/failures.py`); None writes nothing.
@@ -135,7 +135,7 @@ class TrainingStep(SimpleTrainer):
         return getattr(self.data_loader, "bad_files", NO_BAD_FILES)
 
     def _backward_uphill(self, batch: list[dict]) -> dict[str, Tensor]:
-        """Gradients uphill, for sharpness-aware minimisation; -> the losses at the weights as they are."""
+        """Gradients uphill, for sharpness-aware minimization; -> the losses at the weights as they are."""
         with random_numbers_to_repeat(self.device):
             losses = self._backward(batch)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -156,7 +156,7 @@ class TrainingStep(SimpleTrainer):
         if "data_loader" in state_dict:
             self.data_loader.load_state_dict(state_dict["data_loader"])
         else:
-            logger.warning("The checkpoint, of Detectron2's own trainer, has no order of pictures: it starts anew")
+            logger.warning("The checkpoint, of Detectron2's own trainer, has no order of images: it starts anew")
         if "grad_scaler" in state_dict:
             self.scaler.load_state_dict(state_dict["grad_scaler"])
 
@@ -242,7 +242,7 @@ class ForgeryTrainer(DefaultTrainer):
             # The tag of the last checkpoint must stay on the periodic one: the best is no place to resume from.
             reports.append(BestCheckpoint(Checkpointer(self.model, cfg.OUTPUT_DIR, tag_last=False), "ddl/final"))
         if cfg.VIS_PERIOD > 0:
-            reports.append(PredictionPictures(cfg.VIS_PERIOD, cfg.TEST.MAP_THRESHOLD))
+            reports.append(PredictionImages(cfg.VIS_PERIOD, cfg.TEST.MAP_THRESHOLD))
         reports.append(BadFileReport(self.data_loader.bad_files, cfg.OUTPUT_DIR))
         return [*reports, LastingWriter(self.build_writers(), period=20)]
 
@@ -279,7 +279,7 @@ class ForgeryTrainer(DefaultTrainer):
     def test(cls, cfg, model: nn.Module, evaluators=None):
         """As Detectron2's, in TEST.PRECISION, on face crops and tiles as the config says.
 
-        Raises IncompleteEvaluation, once all data sets were evaluated, if files of theirs cannot be read.
+        Raises IncompleteEvaluation, once all datasets were evaluated, if files of theirs cannot be read.
         """
         given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
         model = OnReadable(wrapped_for_testing(cfg, model))

@@ -1,4 +1,4 @@
-"""One forgery map against the ground truth of its picture."""
+"""One forgery map against the ground truth of its image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddl_d2.predictions.maps import binarize_map
 
 class Comparison(NamedTuple):
     """`counts` (TP, FP, FN, TN) pixels, None if map or truth is missing; `has_mask`: the truth is known; `resized`:
-    the mask file had another size than the picture."""
+    the mask file had another size than the image."""
 
     counts: tuple[int, int, int, int] | None
     has_mask: bool
@@ -32,7 +32,7 @@ def compare(
     threshold: float,
     max_pixels: int = MAX_PIXELS,
 ) -> Comparison:
-    """Count the pixels of a map (height x width, the picture's original size; see `binarize_map`) against a dataset
+    """Count the pixels of a map (height x width, the image's original size; see `binarize_map`) against a dataset
     dict's ground truth, whose mask file is only read if there is a map.
 
     Raises EvaluationError if the map has another size and `ImageReadError` if the mask cannot be read.
@@ -42,9 +42,7 @@ def compare(
     if forgery_map is None:
         return Comparison(None, has_mask, False)
     if forgery_map.shape != (height, width):
-        raise EvaluationError(
-            f"{row['image_id']}: the forgery map is {forgery_map.shape}, the picture {(height, width)}"
-        )
+        raise EvaluationError(f"{row['image_id']}: the forgery map is {forgery_map.shape}, the image {(height, width)}")
     truth = read_forgery_mask(row, height, width, max_pixels=max_pixels) if has_mask else None
     if truth is None:
         return Comparison(None, False, False)

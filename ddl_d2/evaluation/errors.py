@@ -10,18 +10,18 @@ from ddl_d2.io.bad_files import listed as listed_files
 
 
 class IncompleteEvaluation(EvaluationError):
-    """Some files of the data set could not be read, so that not all of it was scored; `files` are these."""
+    """Some files of the dataset could not be read, so that not all of it was scored; `files` are these."""
 
     def __init__(self, files: Sequence[BadFile], num_images: int, where: str = "") -> None:
         """
         Args:
-            num_images: in the whole data set.
+            num_images: in the whole dataset.
             where: what to add about the rest.
         """
         self.files, self.num_images, self.where = list(files), num_images, where
         super().__init__(
             f"the evaluation is incomplete: {len(self.files)} of {num_images} images were not scored, for these files "
-            f"cannot be read: {listed_files(self.files)}. Repair them, or take them out of the data set.{where}"
+            f"cannot be read: {listed_files(self.files)}. Repair them, or take them out of the dataset.{where}"
         )
 
     def __reduce__(self) -> tuple[type[IncompleteEvaluation], tuple[list[BadFile], int, str]]:
@@ -30,7 +30,7 @@ class IncompleteEvaluation(EvaluationError):
 
     @classmethod
     def of(cls, errors: Sequence[IncompleteEvaluation]) -> IncompleteEvaluation:
-        """Of several data sets together."""
+        """Of several datasets together."""
         files = [bad for error in errors for bad in error.files]
         return cls(files, sum(error.num_images for error in errors), "".join(error.where for error in errors))
 

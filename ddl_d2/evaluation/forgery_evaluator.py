@@ -1,6 +1,6 @@
 """Detectron2's evaluator for image scores and forgery maps: every system of this project is measured by this one.
 
-Legend: `H`, `W` pixels of the original picture. Inputs are the mapper's rows, outputs the models' (docs/metrics.md).
+Legend: `H`, `W` pixels of the original image. Inputs are the mapper's rows, outputs the models' (docs/metrics.md).
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class StoreWriter(Protocol):
 
 
 class ForgeryEvaluator(DatasetEvaluator):
-    """Measures detection and localization over a data set, on one or several processes.
+    """Measures detection and localization over a dataset, on one or several processes.
 
     `evaluate` returns `{"ddl": metrics}` with the keys `results.METRIC_NAMES` (and, for frames of videos,
     `results.VIDEO_METRIC_NAMES`), all numbers, on the main process and `{}` elsewhere. It raises EvaluationError, on
-    every process, unless each image of the data set was scored.
+    every process, unless each image of the dataset was scored.
 
-    A picture or mask that cannot be read does not end the evaluation where it is met: the others are scored, and
+    An image or mask that cannot be read does not end the evaluation where it is met: the others are scored, and
     `evaluate` then raises IncompleteEvaluation, which lists all such files.
     """
 
@@ -79,16 +79,16 @@ class ForgeryEvaluator(DatasetEvaluator):
     ) -> None:
         """
         Args:
-            dataset_rows: dataset dicts, or the name of a registered data set; says which images must have been scored.
+            dataset_rows: dataset dicts, or the name of a registered dataset; says which images must have been scored.
             output_dir: where `metrics.json` goes; None writes none.
             threshold: in [0, 1); a pixel is forged, and an image fake, above it (strictly).
             empty_score: "skip", "0" or "1", see `functional.localization_metrics`.
-            video_score: "mean", "topk" or "max": how the scores of frames with a `video_id` become their video's.
+            video_score: "mean", "top_frames" or "max": how the scores of frames with a `video_id` become their video's.
             store: keeps every prediction; completed by `evaluate`, so it serves a single evaluation.
             distributed: gather over all processes; False evaluates what this process saw.
             max_pixels: the most pixels a forgery mask may have.
 
-        Raises ValueError for an unknown option and KeyError for an unregistered data set.
+        Raises ValueError for an unknown option and KeyError for an unregistered dataset.
         """
         if not 0 <= threshold < 1:
             raise EvaluationError(f"the threshold must be in [0, 1), got {threshold}")
@@ -122,8 +122,8 @@ class ForgeryEvaluator(DatasetEvaluator):
 
         Args:
             inputs: mapper's rows: `image_id`, `is_fake` (0, 1 or absent), `mask_file_name` or `fully_forged` (a
-                fake's), `height`, `width` in pixels of the original picture, and `video_id` (a frame's). Where the
-                picture could not be read: `image_id` and `unreadable`, an ImageReadError; its output is not looked at.
+                fake's), `height`, `width` in pixels of the original image, and `video_id` (a frame's). Where the
+                image could not be read: `image_id` and `unreadable`, an ImageReadError; its output is not looked at.
             outputs: `fake_score`, P(fake) as a float or 0-d tensor, and `forgery_map`, float tensor or array H x W in
                 [0, 1]; either may be absent or None, but then for all images.
 

@@ -1,4 +1,4 @@
-"""Evaluation without a model: a prediction store against a data set."""
+"""Evaluation without a model: a prediction store against a dataset."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def table_from_store(
     intersection: bool = False,
     workers: int = 1,
 ) -> ResultTable:
-    """Score a store's predictions against dataset dicts; pictures are not decoded, only their headers are read.
+    """Score a store's predictions against dataset dicts; images are not decoded, only their headers are read.
 
     Args:
         store: the predictions.
@@ -47,8 +47,8 @@ def table_from_store(
         workers: threads that read maps and masks.
 
     Returns the table; its numbers do not depend on `workers`. Raises EvaluationError for images missing on either
-    side, labels that contradict each other and a map of another size than its picture, and IncompleteEvaluation, once
-    all have been tried, for pictures, masks and maps that cannot be read.
+    side, labels that contradict each other and a map of another size than its image, and IncompleteEvaluation, once
+    all have been tried, for images, masks and maps that cannot be read.
     """
     predicted = {image_id: index for index, image_id in enumerate(store.ids)}
     wanted = [row for row in rows if row["image_id"] in predicted] if intersection else list(rows)
@@ -83,7 +83,7 @@ def _evaluate_one(
 ) -> ImageResult | BadFile:
     image_id, label = row["image_id"], row.get("is_fake")
     if label is not None and stored_label >= 0 and stored_label != label:
-        raise EvaluationError(f"{image_id}: the data set's label is {label}, the prediction store's {stored_label}")
+        raise EvaluationError(f"{image_id}: the dataset's label is {label}, the prediction store's {stored_label}")
     try:
         height, width = read_row_size(row)
         forgery_map = _stored_map(store, image_id) if store.has_maps else None

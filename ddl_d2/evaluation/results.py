@@ -48,7 +48,7 @@ class ImageResult(NamedTuple):
     `is_fake` 0, 1 or None (unknown); `score` P(fake) in [0, 1] or None (the system gives none); `counts` (TP, FP, FN,
     TN) in pixels, or None if there is no forgery map or no ground truth to compare it with; `has_mask`: the ground
     truth is known (always for a real image, for a fake if it has a mask file); `resized_mask`: the mask file had
-    another size than the picture and was brought to it; `video_id`: the video it is a frame of, or None.
+    another size than the image and was brought to it; `video_id`: the video it is a frame of, or None.
     """
 
     image_id: str
@@ -94,7 +94,7 @@ class ResultTable:
 
         Samplers that pad to equal lengths repeat images. Repeats may differ by rounding (`SCORE_TOLERANCE`,
         `COUNT_TOLERANCE`), and then the smallest row is kept, whichever rank it came from; if they differ by more,
-        two pictures or two models share an id and EvaluationError is raised.
+        two images or two models share an id and EvaluationError is raised.
         """
         kept: list[ImageResult] = []
         for row in sorted(self._rows, key=_sort_key):
@@ -109,10 +109,10 @@ class ResultTable:
         expected, present = set(expected_ids), {row.image_id for row in self._rows}
         if missing := sorted(expected - present):
             raise EvaluationError(
-                f"{len(missing)} of {len(expected)} images of the data set were not scored: {listed(missing)}"
+                f"{len(missing)} of {len(expected)} images of the dataset were not scored: {listed(missing)}"
             )
         if unknown := sorted(present - expected):
-            raise EvaluationError(f"{len(unknown)} scored images are not in the data set: {listed(unknown)}")
+            raise EvaluationError(f"{len(unknown)} scored images are not in the dataset: {listed(unknown)}")
 
     def metrics(
         self, *, threshold: float = 0.5, empty_score: str = "skip", video_score: str = "mean"
@@ -179,7 +179,7 @@ def _sort_key(row: ImageResult) -> tuple[Any, ...]:
 
 
 def _same_image(first: ImageResult, second: ImageResult) -> bool:
-    """Whether two rows of one id are the same picture and, up to rounding, the same prediction."""
+    """Whether two rows of one id are the same image and, up to rounding, the same prediction."""
 
     def plain(row: ImageResult) -> tuple[Any, ...]:
         same = (row.is_fake, row.score is None, row.counts is None, row.has_mask)

@@ -1,6 +1,6 @@
-"""Remembering on disk which faces a picture has.
+"""Remembering on disk which faces an image has.
 
-One small JSON file per picture, named by what was looked at (the pixels) and by what looked (the finder's settings):
+One small JSON file per image, named by what was looked at (the pixels) and by what looked (the finder's settings):
 a file that is renamed or copied is found again, another model or setting starts afresh, and nothing ever goes stale.
 """
 
@@ -21,12 +21,12 @@ _VERSION = 1
 
 
 class CachedFaceFinder:
-    """A face finder that looks at each picture once.
+    """A face finder that looks at each image once.
 
     Several processes may share a folder: files are written whole or not at all. A damaged file is made again.
 
     Args:
-        finder: what looks at pictures that are not in the cache.
+        finder: what looks at images that are not in the cache.
         folder: where to keep the results; made if missing.
 
     Attributes:

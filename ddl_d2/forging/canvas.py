@@ -1,7 +1,7 @@
-"""Making many different real pictures from few photographs.
+"""Making many different real images from few photographs.
 
-A picture is a canvas of one to four cells; each cell is a crop around a face of some photograph, scaled, turned,
-mirrored, lit and degraded in its own way. Cells are put together for real and for forged pictures alike, so that a
+An image is a canvas of one to four cells; each cell is a crop around a face of some photograph, scaled, turned,
+mirrored, lit and degraded in its own way. Cells are put together for real and for forged images alike, so that a
 seam between cells says nothing about the label: only the forging inside a face does.
 """
 
@@ -38,7 +38,7 @@ class ComposeOptions:
         face_share: the face's width over the cell's shorter side.
         max_enlargement: a crop is never enlarged more than this.
         rotation: degrees, either way.
-        placement: how far the face's centre may be off the cell's, as a share of the cell.
+        placement: how far the face's center may be off the cell's, as a share of the cell.
     """
 
     single_prob: float = 0.6
@@ -50,7 +50,7 @@ class ComposeOptions:
 
 @dataclass(frozen=True)
 class Canvas:
-    """A composed real picture: `image` uint8 S×S×3 RGB, its `faces`, and the `record` of how it was made."""
+    """A composed real image: `image` uint8 S×S×3 RGB, its `faces`, and the `record` of how it was made."""
 
     image: np.ndarray
     faces: tuple[Face, ...]
@@ -130,19 +130,19 @@ def _draw_view(
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     if mirror:
         linear = linear @ np.diag([-1.0, 1.0])
-    centre = (face.landmarks.min(0) + face.landmarks.max(0)) / 2
+    center = (face.landmarks.min(0) + face.landmarks.max(0)) / 2
     goal = (0.5 + rng.uniform(-options.placement, options.placement, size=2)) * np.array(size)
-    centre += _push_inside(centre, linear, goal, photo, size)
-    return np.concatenate([linear, (goal - linear @ centre)[:, None]], axis=1), mirror
+    center += _push_inside(center, linear, goal, photo, size)
+    return np.concatenate([linear, (goal - linear @ center)[:, None]], axis=1), mirror
 
 
 def _push_inside(
-    centre: np.ndarray, linear: np.ndarray, goal: np.ndarray, photo: tuple[int, int], size: tuple[int, int]
+    center: np.ndarray, linear: np.ndarray, goal: np.ndarray, photo: tuple[int, int], size: tuple[int, int]
 ) -> np.ndarray:
     """How far (pixels of the photograph) the view must move so that the cell hangs over its edges least."""
     width, height = size
     corners = np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64)
-    seen = (corners - goal) @ np.linalg.inv(linear).T + centre
+    seen = (corners - goal) @ np.linalg.inv(linear).T + center
     before, after = np.maximum(-seen.min(0), 0), np.maximum(seen.max(0) - np.array([photo[1], photo[0]]), 0)
     both = (before > 0) & (after > 0)
     return np.where(both, (before - after) / 2, before - after)
@@ -153,7 +153,7 @@ def _mostly_inside(face: Face, size: tuple[int, int]) -> bool:
 
 
 def draw_real_variation(rng: np.random.Generator) -> list[Step]:
-    """Light, colour, sharpness, noise and compression that an honest photograph may have, as appearance steps."""
+    """Light, color, sharpness, noise and compression that an honest photograph may have, as appearance steps."""
     steps: list[Step] = []
 
     def maybe(probability: float, step: Step) -> None:

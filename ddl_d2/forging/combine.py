@@ -1,12 +1,12 @@
-"""Random combination: faces of other photographs put into a picture, coarsely.
+"""Random combination: faces of other photographs put into an image, coarsely.
 
-Two ways, one after the other as often as is drawn: a donor's face is *spliced* over a face of the picture, aligned by
+Two ways, one after the other as often as is drawn: a donor's face is *spliced* over a face of the image, aligned by
 landmarks; or it is *pasted*, smaller and sometimes halved, at a random place. Its outline is the convex hull of its
 landmarks, with an edge that is hard or next to it. Everything random is drawn first and kept in the record.
 
 Source: the "random combination" forgeries of LFDL + MITL + MDMF (IJCAI 2025 challenge, second place; spec S2): splices
-that are scaled and centred, pastes of 1-3 faces 0.4-0.6 times as wide as the picture's, half of them halved. Turning
-the face with its landmarks, the soft edge and the matched colours are additions; each can be switched off.
+that are scaled and centerd, pastes of 1-3 faces 0.4-0.6 times as wide as the image's, half of them halved. Turning
+the face with its landmarks, the soft edge and the matched colors are additions; each can be switched off.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ddl_d2.forging.self_blend import Forgery, NoSuitableFace
 from ddl_d2.forging.soft_mask import Softening, face_square_side, region_box, soft_region_mask
 from ddl_d2.forging.warp import affine_view
 
-ALIGNMENTS = ("centre", "similarity", "affine")
+ALIGNMENTS = ("center", "similarity", "affine")
 HALVES = ("left", "right", "top", "bottom")
-_MARGIN = 8  # of the donor's picture kept around its face, pixels: what interpolation looks at
+_MARGIN = 8  # of the donor's image kept around its face, pixels: what interpolation looks at
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class CombineOptions:
     """The ranges that a combination is drawn from; a range is (smallest, largest), both included.
 
     Attributes:
-        splice_prob: how likely the first face is spliced over one of the picture's, if a donor's is not too small for
+        splice_prob: how likely the first face is spliced over one of the image's, if a donor's is not too small for
             it; else it is pasted, and the others always are.
-        count: faces put into the picture.
-        alignments: how a spliced face is laid over the other, one of these: "centre" (scaled to the other's box and
-            centred), "similarity" (turned, too) or "affine" (by all 68 landmarks, least squares).
-        paste_width: of a pasted face, as a share of the width of the picture's widest.
+        count: faces put into the image.
+        alignments: how a spliced face is laid over the other, one of these: "center" (scaled to the other's box and
+            centerd), "similarity" (turned, too) or "affine" (by all 68 landmarks, least squares).
+        paste_width: of a pasted face, as a share of the width of the image's widest.
         paste_angle: degrees that a pasted face is turned, either way.
         half_prob: how likely only half of a pasted face is.
         mirror_prob: how likely the donor is mirrored.
         area: factor by which the outline's area is scaled.
-        match_prob, match: how likely the mean colour of the face is moved towards what it covers, and how far (share).
+        match_prob, match: how likely the mean color of the face is moved towards what it covers, and how far (share).
         soft_prob: how likely the edge is softened, by a blur of `blur_kernel` raster pixels (see `Softening`).
         min_face_width: donors' and covered faces are at least this wide, pixels.
         max_enlargement: a donor's face is never made wider by more than this factor.
@@ -72,7 +72,7 @@ class CombineOptions:
 
 @dataclass(frozen=True)
 class Insertion:
-    """One face to be put into a picture: what was drawn of it.
+    """One face to be put into an image: what was drawn of it.
 
     Attributes:
         kind: "splice" or "paste".
@@ -80,10 +80,10 @@ class Insertion:
         face: which of its faces, counted from 0.
         mirrored: whether the donor is mirrored first.
         alignment: for a splice, see `CombineOptions`; "" for a paste.
-        matrix: 2×3, from the (mirrored) donor to the picture, row by row.
+        matrix: 2×3, from the (mirrored) donor to the image, row by row.
         half: which half of the face is shown, one of `HALVES`; "" for all of it.
         area: factor of the outline's area.
-        match: share by which the colour is matched.
+        match: share by which the color is matched.
         blur: odd kernel of the edge, raster pixels; 1 for a hard edge.
     """
 
@@ -102,7 +102,7 @@ class Insertion:
 def random_combination(
     photo: Photo, donors: Sequence[Photo], rng: np.random.Generator, options: CombineOptions | None = None
 ) -> Forgery:
-    """Put faces of other photographs into a picture.
+    """Put faces of other photographs into an image.
 
     Args:
         photo: with at least one face (it gives the size of what is pasted); its pixels are not changed.
@@ -111,10 +111,10 @@ def random_combination(
         options: what to draw from.
 
     Returns:
-        The same bytes for the same pictures, faces, options and state of `rng`. `real` is the picture itself.
+        The same bytes for the same images, faces, options and state of `rng`. `real` is the image itself.
 
     Raises:
-        NoSuitableFace: the picture, or no donor, has a face that is wide enough and (donors) wholly inside.
+        NoSuitableFace: the image, or no donor, has a face that is wide enough and (donors) wholly inside.
         ValueError: an unknown alignment.
     """
     options = options or CombineOptions()
@@ -144,7 +144,7 @@ def random_combination(
 
 
 def _usable(donor: Photo, options: CombineOptions) -> list[int]:
-    """The faces that are wide enough and wholly inside their picture."""
+    """The faces that are wide enough and wholly inside their image."""
     size = np.array(donor.image.shape[1::-1])
     return [
         number
@@ -160,7 +160,7 @@ def _wide_enough(face: Face, onto: Face, options: CombineOptions) -> bool:
 def _draw_insertion(
     photo: Photo, onto: Face | None, donor: Photo, number: int, rng: np.random.Generator, options: CombineOptions
 ) -> Insertion:
-    """How one face of a donor is put over another of the picture (`onto`), or pasted."""
+    """How one face of a donor is put over another of the image (`onto`), or pasted."""
     mirrored = bool(rng.random() < options.mirror_prob)
     face = _mirrored(donor.faces[number], donor.image.shape[1]) if mirrored else donor.faces[number]
     alignment, half = "", ""
@@ -189,7 +189,7 @@ def _draw_insertion(
 def alignment_matrix(face: Face, onto: Face, alignment: str) -> np.ndarray:
     """The 2×3 matrix that lays the landmarks of one face over those of another; see `CombineOptions.alignments`."""
     source, goal = face.landmarks, onto.landmarks
-    if alignment == "centre":
+    if alignment == "center":
         scale = float((np.ptp(goal, axis=0) / np.ptp(source, axis=0)).max())
         middles = [(points.min(0) + points.max(0)) / 2 for points in (source, goal)]
         return np.concatenate([scale * np.eye(2), (middles[1] - scale * middles[0])[:, None]], axis=1)
@@ -199,7 +199,7 @@ def alignment_matrix(face: Face, onto: Face, alignment: str) -> np.ndarray:
 def _draw_paste(
     face: Face, scale: float, photo: Photo, rng: np.random.Generator, options: CombineOptions
 ) -> np.ndarray:
-    """A matrix that turns and scales a face and puts the box of its landmarks somewhere inside the picture."""
+    """A matrix that turns and scales a face and puts the box of its landmarks somewhere inside the image."""
     angle = np.deg2rad(float(rng.uniform(-options.paste_angle, options.paste_angle)))
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = face.landmarks @ linear.T
@@ -242,7 +242,7 @@ def _insert(forged: np.ndarray, soft: np.ndarray, donor: Photo, plan: Insertion)
 
 
 def _seen(image: np.ndarray, matrix: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """What of a donor's picture comes to lie in a box of the forged one: only that part of it is warped."""
+    """What of a donor's image comes to lie in a box of the forged one: only that part of it is warped."""
     x0, y0, x1, y1 = box
     inverse = np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))
     corners = np.array([(x0, y0, 1), (x1, y0, 1), (x1, y1, 1), (x0, y1, 1)]) @ inverse[:2].T
@@ -255,7 +255,7 @@ def _seen(image: np.ndarray, matrix: np.ndarray, box: tuple[int, int, int, int])
 
 
 def _matching(content: np.ndarray, covered: np.ndarray, mask: np.ndarray, share: float) -> list[Step]:
-    """The step that moves the mean colour of `content` towards that of what it covers, by `share` of the way."""
+    """The step that moves the mean color of `content` towards that of what it covers, by `share` of the way."""
     if share == 0:
         return []
     offsets = share * (covered[mask].mean(0) - content[mask].mean(0))

@@ -1,6 +1,6 @@
-"""Making a whole set of real and forged pictures on disk, in DDL-I's layout.
+"""Making a whole set of real and forged images on disk, in DDL-I's layout.
 
-    ROOT/{train,valid}/{real,fake}/000000.jpg     pairs: the same picture, once left alone, once forged
+    ROOT/{train,valid}/{real,fake}/000000.jpg     pairs: the same image, once left alone, once forged
     ROOT/{train,valid}/masks/000000.png           1 bit, white = forged
     ROOT/manifest.json                            settings, photographs, what the split means
     ROOT/manifest.jsonl                           one line per pair: everything that was done
@@ -42,7 +42,7 @@ _FACE_MARGIN = (0.0, 0.35)
 _ATTEMPTS = 20
 
 #: Forgeries that a small network learns to see in minutes: stronger than the defaults, never nearly transparent, and
-#: the appearance always changes in the target, so that the real picture of a pair is the canvas itself.
+#: the appearance always changes in the target, so that the real image of a pair is the canvas itself.
 TOY_OPTIONS = ForgeryOptions(
     whole_face_prob=0.4,
     part_count=(1, 2),
@@ -63,21 +63,21 @@ TOY_OPTIONS = ForgeryOptions(
 _NOTE_DISJOINT = "train and valid are made from different photographs."
 _NOTE_SHARED = (
     "train and valid are made from the SAME photographs, seen through different crops, light and forgeries: a score on "
-    "valid says how well the forging is recognised on these faces, not how a detector does on other people."
+    "valid says how well the forging is recognized on these faces, not how a detector does on other people."
 )
 
 
 @dataclass(frozen=True)
 class SetSettings:
-    """What is made: `count` pictures (half real, half forged) of `size`×`size` pixels.
+    """What is made: `count` images (half real, half forged) of `size`×`size` pixels.
 
     Attributes:
         source: where the photographs are from, in words, for the manifest.
-        style: what a picture is. "canvas": square, of one or several faces, with forgeries a small network learns to
+        style: what an image is. "canvas": square, of one or several faces, with forgeries a small network learns to
             see in minutes (`TOY_OPTIONS`). "faces": one photograph after the other cut to a face (shortest side at
-            most `size`), forged as in training on self-blended pictures (`ForgeryOptions`). "combination": one whole
+            most `size`), forged as in training on self-blended images (`ForgeryOptions`). "combination": one whole
             photograph after the other (shortest side at most `size`) with faces of others in it (`CombineOptions`).
-        valid_share: the share of pictures, and of photographs where there are four or more, kept for valid.
+        valid_share: the share of images, and of photographs where there are four or more, kept for valid.
     """
 
     source: str
@@ -130,7 +130,7 @@ def make_set(
     """Make the set below `root`.
 
     Args:
-        photos: where to take real pictures from; those without a face are skipped and listed in the manifest.
+        photos: where to take real images from; those without a face are skipped and listed in the manifest.
         finder: finds their faces.
         workers: processes; 1 works in this one.
         existing: what to do if `root` holds something: "refuse", "resume" (a set with the same settings: make what
@@ -181,10 +181,10 @@ def make_set(
 def make_pair(
     photos: Sequence[PhotoFile], settings: SetSettings, rng: np.random.Generator, *, index: int = 0
 ) -> tuple[dict[str, Any], Forgery]:
-    """A forgery with its real partner, before they are compressed, and what is to be said of the picture under them.
+    """A forgery with its real partner, before they are compressed, and what is to be said of the image under them.
 
     Raises:
-        ForgerySetError: no picture with a face wide enough to forge came up.
+        ForgerySetError: no image with a face wide enough to forge came up.
     """
     for attempt in range(_ATTEMPTS):
         try:
@@ -195,7 +195,7 @@ def make_pair(
             return _forge_canvas(photos, settings, rng)
         except NoSuitableFace:
             continue  # every face fell out of its cell or is too narrow: draw again
-    raise ForgerySetError(f"no face fit to forge in {_ATTEMPTS} pictures of {settings.size} pixels; use a larger size")
+    raise ForgerySetError(f"no face fit to forge in {_ATTEMPTS} images of {settings.size} pixels; use a larger size")
 
 
 def _forge_canvas(
@@ -228,7 +228,7 @@ def _combine_photos(
 
 
 def _fitted(image: np.ndarray, faces: Sequence[Face], size: int) -> tuple[np.ndarray, list[Face]]:
-    """A picture whose shortest side is at most `size`, and its faces."""
+    """An image whose shortest side is at most `size`, and its faces."""
     scale = size / min(image.shape[:2])
     if scale >= 1:
         return image, list(faces)
@@ -286,7 +286,7 @@ def _jpeg_bytes(image: np.ndarray, quality: int) -> bytes:
     """uint8 H x W x 3 RGB as a JPEG file."""
     done, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
-        raise RuntimeError(f"OpenCV could not encode a picture of shape {image.shape} as JPEG")
+        raise RuntimeError(f"OpenCV could not encode an image of shape {image.shape} as JPEG")
     return data.tobytes()
 
 
@@ -298,7 +298,7 @@ def _manifest(
         "made_by": "tools/make_forgeries.py",
         "complete": False,
         "settings": asdict(settings),
-        "pictures": {split: {"real": pairs[split], "fake": pairs[split]} for split in SPLITS},
+        "images": {split: {"real": pairs[split], "fake": pairs[split]} for split in SPLITS},
         "note": _NOTE_DISJOINT if disjoint else _NOTE_SHARED,
         "photographs": {split: sorted(photo.name for photo in group) for split, group in groups.items()},
         "skipped": dict(sorted(skipped.items())),

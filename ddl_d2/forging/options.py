@@ -36,7 +36,7 @@ class ForgeryOptions:
     """The ranges that a forgery is drawn from; a range is (smallest, largest), both included.
 
     A probability of 0 switches a step off. *Raster pixels* are those of the square of `raster` pixels a side that a
-    face (the box of its landmarks, enlarged by a half) is drawn in for masking, whatever its size in the picture.
+    face (the box of its landmarks, enlarged by a half) is drawn in for masking, whatever its size in the image.
 
     Which faces and regions:
         face_prob: how likely each face is forged; at least one always is.
@@ -52,7 +52,7 @@ class ForgeryOptions:
         drag_radius: of the circle that moves.
         drag_length: as a share of the radius; a third at most, so that the map does not fold.
         move_prob: how likely the target is also moved as a whole, by `shift_x`, `shift_y` (shares of the face's
-            square) and scaled by `scale` about the region's centre.
+            square) and scaled by `scale` about the region's center.
 
     Mask:
         elastic_prob, elastic_alpha, elastic_sigma: elastic deformation: white noise in [-1, 1], blurred with sigma
@@ -67,13 +67,13 @@ class ForgeryOptions:
 
     Appearance (made for the source, the target, or differently for both):
         appearance_weights: how likely it goes to (the source, the target, both); they need not sum to 1.
-        rgb_shift_prob, rgb_shift: offset of each channel, grey levels.
-        colour_prob, hue, saturation: degrees, factor. SBI's own "±.3" is under one grey level, that is nothing.
+        rgb_shift_prob, rgb_shift: offset of each channel, gray levels.
+        color_prob, hue, saturation: degrees, factor. SBI's own "±.3" is under one gray level, that is nothing.
         tone_prob, brightness, contrast: brightness is added (share of 255), contrast changes the gain 1 by so much.
         frequency_prob, frequency: how likely one of these kinds: "downscale" by one of `downscale` (less where that
             would leave a face under 32 pixels), "sharpen" with `sharpen_alpha` and `sharpen_lightness`, "blur" with
             `blur_width` (sigma, share of the face's width).
-        noise_prob, noise: Gaussian noise, grey levels. Off by default.
+        noise_prob, noise: Gaussian noise, gray levels. Off by default.
         jpeg_prob, jpeg_quality: recompression. Off by default.
 
     Raises:
@@ -115,7 +115,7 @@ class ForgeryOptions:
     appearance_weights: tuple[float, float, float] = (0.5, 0.5, 0.0)
     rgb_shift_prob: float = _probability(0.3)
     rgb_shift: Range = _range((-20.0, 20.0), -255.0, 255.0)
-    colour_prob: float = _probability(1.0)
+    color_prob: float = _probability(1.0)
     hue: Range = _range((-2.0, 2.0), -180.0, 180.0)
     saturation: Range = _range((0.9, 1.1), 0.0, 4.0)
     tone_prob: float = _probability(1.0)

@@ -34,7 +34,7 @@ def builtin_photos() -> list[PhotoFile]:
     """Two portraits in the public domain that scikit-image and matplotlib carry (NASA; US Navy).
 
     Raises:
-        ForgerySetError: an installed package came without its picture.
+        ForgerySetError: an installed package came without its image.
     """
     photos = []
     for name, package, inside in _BUILTIN:
@@ -42,22 +42,22 @@ def builtin_photos() -> list[PhotoFile]:
         places = list(spec.submodule_search_locations or ()) if spec else []
         path = Path(places[0]) / inside if places else Path(inside)
         if not path.is_file():
-            raise ForgerySetError(f"{package} is not installed with its picture {inside}; give --real-dir instead")
+            raise ForgerySetError(f"{package} is not installed with its image {inside}; give --real-dir instead")
         photos.append(PhotoFile(name, path))
     return photos
 
 
 def folder_photos(folder: Path) -> list[PhotoFile]:
-    """The pictures below `folder`, sorted by path; their names are paths relative to it.
+    """The images below `folder`, sorted by path; their names are paths relative to it.
 
     Raises:
-        ForgerySetError: no such folder, or no picture in it.
+        ForgerySetError: no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise ForgerySetError(f"{folder} is not a folder")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
     if not paths:
-        raise ForgerySetError(f"no picture ({' '.join(PHOTO_SUFFIXES)}) in {folder}")
+        raise ForgerySetError(f"no image ({' '.join(PHOTO_SUFFIXES)}) in {folder}")
     return [PhotoFile(path.relative_to(folder).as_posix(), path) for path in paths]
 
 

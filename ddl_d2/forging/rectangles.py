@@ -10,9 +10,9 @@ import numpy as np
 
 from ddl_d2.forging.options import Range
 
-#: Sides of a rectangle, as shares of the picture's (smallest, largest).
+#: Sides of a rectangle, as shares of the image's (smallest, largest).
 SIDES: Range = (0.05, 0.8)
-_RADIUS = 3.0  # of the neighbourhood that a pixel is filled from
+_RADIUS = 3.0  # of the neighborhood that a pixel is filled from
 _LONGEST_FILLED = 512  # a hole of millions of pixels would take minutes, and what fills it is smooth anyway
 
 
@@ -25,7 +25,7 @@ def copy_move(image: np.ndarray, rng: np.random.Generator, sides: Range = SIDES)
         sides: of the rectangle, as shares of H and of W.
 
     Returns:
-        The forged picture, and the mask of where the copy lies, bool H×W: all False if the two places are one.
+        The forged image, and the mask of where the copy lies, bool H×W: all False if the two places are one.
     """
     height, width = _drawn_sides(image, rng, sides)
     from_rows, from_columns = _drawn_place(image, height, width, rng)
@@ -39,7 +39,7 @@ def copy_move(image: np.ndarray, rng: np.random.Generator, sides: Range = SIDES)
 def inpaint(image: np.ndarray, rng: np.random.Generator, sides: Range = SIDES) -> tuple[np.ndarray, np.ndarray]:
     """Paint over a random rectangle by Telea's or by the Navier-Stokes method, each as likely (OpenCV's, radius 3).
 
-    A picture with a side above 512 pixels is filled in a copy shrunk to that. Arguments and result as `copy_move`'s.
+    An image with a side above 512 pixels is filled in a copy shrunk to that. Arguments and result as `copy_move`'s.
     """
     rows, columns = _drawn_place(image, *_drawn_sides(image, rng, sides), rng)
     method = (cv2.INPAINT_TELEA, cv2.INPAINT_NS)[int(rng.integers(2))]
@@ -53,7 +53,7 @@ def inpaint(image: np.ndarray, rng: np.random.Generator, sides: Range = SIDES) -
 
 
 def _filled(image: np.ndarray, mask: np.ndarray, method: int) -> np.ndarray:
-    """The picture with a new content of `mask`; elsewhere, roughly itself."""
+    """The image with a new content of `mask`; elsewhere, roughly itself."""
     height, width = image.shape[:2]
     image = image.copy()
     image[mask] = np.rint(cv2.mean(image, (~mask).view(np.uint8))[:3])  # OpenCV's fillings look at what they cover
@@ -75,6 +75,6 @@ def _drawn_sides(image: np.ndarray, rng: np.random.Generator, sides: Range) -> t
 
 
 def _drawn_place(image: np.ndarray, height: int, width: int, rng: np.random.Generator) -> tuple[slice, slice]:
-    """Rows and columns of a rectangle, anywhere inside the picture."""
+    """Rows and columns of a rectangle, anywhere inside the image."""
     top, left = int(rng.integers(image.shape[0] - height + 1)), int(rng.integers(image.shape[1] - width + 1))
     return slice(top, top + height), slice(left, left + width)

@@ -14,7 +14,7 @@ import numpy as np
 _JAW, _LEFT_BROW, _RIGHT_BROW = range(17), range(17, 22), range(22, 27)
 _NOSE, _LEFT_EYE, _RIGHT_EYE, _MOUTH = range(27, 36), range(36, 42), range(42, 48), range(48, 68)
 
-#: Region name -> the landmark numbers of each of its hulls. "left" is the left side of an upright picture.
+#: Region name -> the landmark numbers of each of its hulls. "left" is the left side of an upright image.
 REGIONS: dict[str, tuple[tuple[int, ...], ...]] = {
     "left_eye": ((*_LEFT_BROW, *_LEFT_EYE),),
     "right_eye": ((*_RIGHT_BROW, *_RIGHT_EYE),),
@@ -50,8 +50,8 @@ def region_polygons(landmarks: np.ndarray, region: str, *, area_factor: float = 
     polygons = []
     for indices in REGIONS[region]:
         hull = cv2.convexHull(landmarks[list(indices)].astype(np.float32))[:, 0].astype(np.float64)
-        centre = _centroid(hull)
-        polygons.append(centre + (hull - centre) * np.sqrt(area_factor))
+        center = _centroid(hull)
+        polygons.append(center + (hull - center) * np.sqrt(area_factor))
     return polygons
 
 
@@ -62,13 +62,13 @@ def region_mask(landmarks: np.ndarray, region: str, shape: tuple[int, int], *, a
         shape: (H, W).
 
     Returns:
-        bool H×W; what lies outside the picture is cut off.
+        bool H×W; what lies outside the image is cut off.
     """
     return polygon_mask(region_polygons(landmarks, region, area_factor=area_factor), shape)
 
 
 def polygon_mask(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """bool H×W of `shape`, True inside the convex polygons (float N×2 of (x, y), pixel centres at whole numbers)."""
+    """bool H×W of `shape`, True inside the convex polygons (float N×2 of (x, y), pixel centers at whole numbers)."""
     canvas = np.zeros(shape, np.uint8)
     for polygon in polygons:
         points = np.round(polygon * (1 << _SUBPIXEL_BITS)).astype(np.int32)

@@ -1,9 +1,9 @@
-"""Self-blending: forging the faces of a real picture with nothing but the picture itself.
+"""Self-blending: forging the faces of a real image with nothing but the image itself.
 
-Source and target are copies of the picture. One of them changes its appearance; the target is displaced around a
+Source and target are copies of the image. One of them changes its appearance; the target is displaced around a
 region of a face and blended into the source through the region's soft mask: O = target · M + source · (1 - M). One
 region after the other, one face after the other. Everything random is drawn first, from `ForgeryOptions` and the
-caller's generator, and kept in a record; the rest is a function of the picture and what was drawn.
+caller's generator, and kept in a record; the rest is a function of the image and what was drawn.
 
 Sources: multi-part local-displacement self-blending (Sci. Rep. 2025) for regions, area factors and drags;
 self-blended images (SBI, CVPR 2022) for appearance, global moves, elastic deformation and the soft mask.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ddl_d2.faces.finders import NUM_LANDMARKS, Face
-from ddl_d2.forging.appearance import Step, apply_steps, draw_colour_steps, drawn
+from ddl_d2.forging.appearance import Step, apply_steps, draw_color_steps, drawn
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.options import ForgeryOptions, IntRange, Range
 from ddl_d2.forging.regions import REGIONS, region_polygons
@@ -31,18 +31,18 @@ _NARROWEST_AFTER_DOWNSCALE, _LEAST_DOWNSCALE = 32.0, 1.25
 
 
 class NoSuitableFace(ValueError):
-    """The picture has no face that is wide enough and inside the picture."""
+    """The image has no face that is wide enough and inside the image."""
 
 
 @dataclass(frozen=True)
 class Forgery:
-    """A forged picture and its real partner.
+    """A forged image and its real partner.
 
     Attributes:
         image: uint8 H×W×3 RGB; bit for bit `real` where `soft` is 0.
         real: uint8 H×W×3 RGB, the source: the untouched input (not a copy), or the input after
             `record["source_appearance"]` where the appearance was given to the source. Train on this one as the real
-            partner: against the untouched input, a change of the whole picture would give every such forgery away.
+            partner: against the untouched input, a change of the whole image would give every such forgery away.
         soft: float32 H×W in [0, 1], the union (maximum) of the regions' soft masks, before their ratios: what to
             train on.
         mask: bool H×W, True = forged: `soft` above one half, never empty; what to evaluate on.
@@ -58,7 +58,7 @@ class Forgery:
 
 @dataclass(frozen=True)
 class RegionPlan:
-    """What is to be done to one region of a face; lengths in pixels of the picture, see `Softening` for the rest."""
+    """What is to be done to one region of a face; lengths in pixels of the image, see `Softening` for the rest."""
 
     region: str
     area_factor: float
@@ -78,7 +78,7 @@ class RegionStages:
     """What became of one region, each array of the size of `box`; for looking at.
 
     Attributes:
-        box: where in the picture.
+        box: where in the image.
         changed: uint8 h×w×3, the target after its appearance.
         warped: the same after its displacements.
         hard, soft: bool and float32 h×w, the mask before and after softening.
@@ -94,7 +94,7 @@ class RegionStages:
 def self_blend(
     image: np.ndarray, faces: Sequence[Face], rng: np.random.Generator, options: ForgeryOptions | None = None
 ) -> Forgery:
-    """Forge some of the faces of a real picture, each in its own way, by blending the picture with itself.
+    """Forge some of the faces of a real image, each in its own way, by blending the image with itself.
 
     Args:
         image: uint8 H×W×3 RGB; not changed.
@@ -103,15 +103,15 @@ def self_blend(
         options: what to draw from.
 
     Returns:
-        The same bytes for the same picture, faces, options and state of `rng`.
+        The same bytes for the same image, faces, options and state of `rng`.
 
     Raises:
-        NoSuitableFace: no face is wide enough and inside the picture, or (rarely, at an edge) no region drawn is.
-        ValueError: the picture is not uint8 H×W×3, or a face has no 68 landmarks.
+        NoSuitableFace: no face is wide enough and inside the image, or (rarely, at an edge) no region drawn is.
+        ValueError: the image is not uint8 H×W×3, or a face has no 68 landmarks.
     """
     options = options or ForgeryOptions()
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"self_blend takes a uint8 H×W×3 picture, not {image.dtype} {image.shape}")
+        raise ValueError(f"self_blend takes a uint8 H×W×3 image, not {image.dtype} {image.shape}")
     for face in faces:
         if face.landmarks.shape != (NUM_LANDMARKS, 2):
             raise ValueError(
@@ -120,7 +120,7 @@ def self_blend(
             )
     suitable = [i for i, face in enumerate(faces) if _suits(face, image.shape[:2], options)]
     if not suitable:
-        raise NoSuitableFace(f"none of {len(faces)} faces is inside the picture and {options.min_face_width:g} px wide")
+        raise NoSuitableFace(f"none of {len(faces)} faces is inside the image and {options.min_face_width:g} px wide")
     chosen = {i for i in suitable if rng.random() < options.face_prob} or {suitable[int(rng.integers(len(suitable)))]}
     weights = np.asarray(options.appearance_weights, np.float64)
     side = ("source", "target", "both")[int(rng.choice(3, p=weights / weights.sum()))]
@@ -140,16 +140,16 @@ def self_blend(
         box = [round(float(v), 1) for v in face.box]
         records.append({"box": box, "forged": bool(done), "regions": [plan.record() for plan in done]})
     if not any(face["forged"] for face in records):
-        raise NoSuitableFace("the regions drawn lie outside the picture")
+        raise NoSuitableFace("the regions drawn lie outside the image")
     record = {"appearance_of": side, "source_appearance": source_steps, "faces": records}
     return Forgery(image=forged, real=real, soft=soft, mask=soft > 0.5, record=record)
 
 
 def region_stages(image: np.ndarray, face: Face, plan: RegionPlan) -> RegionStages | None:
-    """Make the target and the masks of one region; None if the region lies outside the picture.
+    """Make the target and the masks of one region; None if the region lies outside the image.
 
     Args:
-        image: uint8 H×W×3 RGB, the picture that the target is made from.
+        image: uint8 H×W×3 RGB, the image that the target is made from.
     """
     polygons = region_polygons(face.landmarks, plan.region, area_factor=plan.area_factor)
     side = face_square_side(face.landmarks)
@@ -167,7 +167,7 @@ def region_stages(image: np.ndarray, face: Face, plan: RegionPlan) -> RegionStag
 
 def _forge_region(forged: np.ndarray, soft: np.ndarray, image: np.ndarray, face: Face, plan: RegionPlan) -> bool:
     """Forge one region in place (`forged` and the running `soft` mask); False, and nothing done, if next to nothing
-    of it lies inside the picture."""
+    of it lies inside the image."""
     stages = region_stages(image, face, plan)
     if stages is None or not (stages.soft > 0.5).any():
         return False
@@ -254,8 +254,8 @@ def _draw_softening(rng: np.random.Generator, options: ForgeryOptions) -> Soften
 
 
 def draw_appearance(width: float, rng: np.random.Generator, options: ForgeryOptions) -> list[Step]:
-    """Draw a change of colour and frequency for a face of `width` pixels."""
-    steps = draw_colour_steps(rng, options)
+    """Draw a change of color and frequency for a face of `width` pixels."""
+    steps = draw_color_steps(rng, options)
     if rng.random() < options.frequency_prob:
         steps.append(_draw_frequency(width, rng, options))
     if rng.random() < options.noise_prob:

@@ -1,7 +1,7 @@
 """From a region's polygons to its soft mask: elastic deformation, erosion, blur, and the optional mosaic.
 
 Everything happens in *raster pixels*: the face's square (the box of its landmarks, enlarged by a half) is drawn
-192-256 pixels wide whatever its size in the picture, and only the part of it around the region. That is what the
+192-256 pixels wide whatever its size in the image, and only the part of it around the region. That is what the
 numbers of self-blended images (SBI) refer to, and it bounds the cost for large faces.
 """
 
@@ -75,7 +75,7 @@ def face_square_side(landmarks: np.ndarray) -> float:
 def region_box(
     polygons: Sequence[np.ndarray], softening: Softening, *, side: float, shape: tuple[int, int]
 ) -> Box | None:
-    """The box of a picture of `shape` (H, W) that holds the soft mask of `polygons`; None if it lies outside.
+    """The box of an image of `shape` (H, W) that holds the soft mask of `polygons`; None if it lies outside.
 
     Args:
         polygons: float N×2 each, of (x, y), pixels.
@@ -91,10 +91,10 @@ def region_box(
 def soft_region_mask(
     polygons: Sequence[np.ndarray], softening: Softening, *, box: Box, side: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The hard and the soft mask of `polygons` within a box of the picture.
+    """The hard and the soft mask of `polygons` within a box of the image.
 
     Args:
-        polygons: convex, float N×2 each, of (x, y), pixels of the picture.
+        polygons: convex, float N×2 each, of (x, y), pixels of the image.
         box: from `region_box`.
         side: of the face's square, pixels.
 
@@ -107,7 +107,7 @@ def soft_region_mask(
     scale = softening.raster / max(side, 1.0)
     columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
     ratio = np.array([columns / width, rows / height])
-    # Pixel centres are at whole numbers in picture and raster alike.
+    # Pixel centers are at whole numbers in image and raster alike.
     raster = polygon_mask([(polygon - (x0, y0) + 0.5) * ratio - 0.5 for polygon in polygons], (rows, columns))
     soft = soften(raster, softening)
     way = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR

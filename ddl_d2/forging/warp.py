@@ -1,6 +1,6 @@
-"""Displacing the content of a picture: local drags and small affine moves, by inverse mapping.
+"""Displacing the content of an image: local drags and small affine moves, by inverse mapping.
 
-Source: local translation warp of the local-displacement self-blending paper (Sci. Rep. 2025). Around a centre c with
+Source: local translation warp of the local-displacement self-blending paper (Sci. Rep. 2025). Around a center c with
 radius r, dragged towards m, a point x with |x - c| < r shows what was at u:
 
     alpha = ((r² - |x - c|²) / ((r² - |x - c|²) + |m - c|²))²,    u = x - alpha (m - c)
@@ -22,18 +22,18 @@ Box = tuple[int, int, int, int]  # x0, y0, x1, y1; the ends not included
 
 @dataclass(frozen=True)
 class Drag:
-    """A local translation: content at `centre` moves towards `target` within `radius` (all in pixels)."""
+    """A local translation: content at `center` moves towards `target` within `radius` (all in pixels)."""
 
-    centre: Point
+    center: Point
     target: Point
     radius: float
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A similarity move of everything: scale by `factor` about `centre`, then shift by `shift` (pixels)."""
+    """A similarity move of everything: scale by `factor` about `center`, then shift by `shift` (pixels)."""
 
-    centre: Point
+    center: Point
     factor: float
     shift: Point = (0.0, 0.0)
 
@@ -56,9 +56,9 @@ def drag_points(points: np.ndarray, drag: Drag) -> np.ndarray:
     if drag.radius <= 0:
         raise ValueError(f"a drag needs a positive radius, not {drag.radius}")
     points = np.asarray(points, dtype=np.float64)
-    centre, target = np.asarray(drag.centre, np.float64), np.asarray(drag.target, np.float64)
-    move = target - centre
-    inside = np.maximum(drag.radius**2 - ((points - centre) ** 2).sum(-1), 0.0)
+    center, target = np.asarray(drag.center, np.float64), np.asarray(drag.target, np.float64)
+    move = target - center
+    inside = np.maximum(drag.radius**2 - ((points - center) ** 2).sum(-1), 0.0)
     total = inside + (move**2).sum()
     alpha = np.divide(inside, total, out=np.zeros_like(inside), where=total > 0) ** 2
     return points - alpha[..., None] * move
@@ -72,14 +72,14 @@ def scale_points(points: np.ndarray, scale: Scale) -> np.ndarray:
     """
     if scale.factor <= 0:
         raise ValueError(f"a scale needs a positive factor, not {scale.factor}")
-    centre = np.asarray(scale.centre, np.float64)
-    return (np.asarray(points, np.float64) - np.asarray(scale.shift) - centre) / scale.factor + centre
+    center = np.asarray(scale.center, np.float64)
+    return (np.asarray(points, np.float64) - np.asarray(scale.shift) - center) / scale.factor + center
 
 
 def displaced_points(points: np.ndarray, displacements: Sequence[Displacement]) -> np.ndarray:
-    """Where a picture displaced by all of `displacements`, in this order, samples the original.
+    """Where an image displaced by all of `displacements`, in this order, samples the original.
 
-    The maps are composed exactly, so that a picture is interpolated once however many moves it undergoes.
+    The maps are composed exactly, so that an image is interpolated once however many moves it undergoes.
     """
     points = np.asarray(points, np.float64)
     for displacement in reversed(displacements):
@@ -97,7 +97,7 @@ def sampling_maps(box: Box, displacements: Sequence[Displacement]) -> tuple[np.n
         box: (x0, y0, x1, y1), whole pixels, the ends not included.
 
     Returns:
-        The columns and the rows to sample, float32 H×W each, in the picture's coordinates.
+        The columns and the rows to sample, float32 H×W each, in the image's coordinates.
 
     Raises:
         ValueError: as `displaced_points`.
@@ -111,14 +111,14 @@ def sampling_maps(box: Box, displacements: Sequence[Displacement]) -> tuple[np.n
             if move.factor <= 0:
                 raise ValueError(f"a scale needs a positive factor, not {move.factor}")
             for values, axis in ((xs, 0), (ys, 1)):
-                values -= np.float32(move.shift[axis] + move.centre[axis])
+                values -= np.float32(move.shift[axis] + move.center[axis])
                 values /= np.float32(move.factor)
-                values += np.float32(move.centre[axis])
+                values += np.float32(move.center[axis])
             strayed = np.inf
             continue
         near = _near(box, move, strayed)
         _drag_in_place(xs[near], ys[near], move)
-        strayed += float(np.hypot(move.target[0] - move.centre[0], move.target[1] - move.centre[1]))
+        strayed += float(np.hypot(move.target[0] - move.center[0], move.target[1] - move.center[1]))
     return xs, ys
 
 
@@ -129,7 +129,7 @@ def _near(box: Box, drag: Drag, strayed: float) -> tuple[slice, slice]:
     if not np.isfinite(strayed):
         return slice(None), slice(None)
     reach = drag.radius + strayed + 1
-    (x, y), (x0, y0, _, _) = drag.centre, box
+    (x, y), (x0, y0, _, _) = drag.center, box
     return (
         slice(max(0, int(y - reach) - y0), max(0, int(np.ceil(y + reach)) + 1 - y0)),
         slice(max(0, int(x - reach) - x0), max(0, int(np.ceil(x + reach)) + 1 - x0)),
@@ -138,11 +138,11 @@ def _near(box: Box, drag: Drag, strayed: float) -> tuple[slice, slice]:
 
 def _drag_in_place(xs: np.ndarray, ys: np.ndarray, drag: Drag) -> None:
     """`drag_points` on planes of x and y."""
-    move_x, move_y = drag.target[0] - drag.centre[0], drag.target[1] - drag.centre[1]
+    move_x, move_y = drag.target[0] - drag.center[0], drag.target[1] - drag.center[1]
     squared = np.float32(move_x**2 + move_y**2)
     if squared == 0:
         return
-    from_x, from_y = xs - np.float32(drag.centre[0]), ys - np.float32(drag.centre[1])
+    from_x, from_y = xs - np.float32(drag.center[0]), ys - np.float32(drag.center[1])
     inside = np.maximum(np.float32(drag.radius**2) - from_x * from_x - from_y * from_y, 0)
     alpha = np.square(inside / (inside + squared))
     xs -= alpha * np.float32(move_x)
@@ -150,7 +150,7 @@ def _drag_in_place(xs: np.ndarray, ys: np.ndarray, drag: Drag) -> None:
 
 
 def sampled_box(maps: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Box:
-    """The smallest box of a picture of `shape` (H, W) that holds all that bilinear sampling at `maps` looks at."""
+    """The smallest box of an image of `shape` (H, W) that holds all that bilinear sampling at `maps` looks at."""
     (height, width), (xs, ys) = shape, maps
     x0, y0 = (int(np.clip(np.floor(v.min()) - 1, 0, n - 1)) for v, n in ((xs, width), (ys, height)))
     x1, y1 = (int(np.clip(np.ceil(v.max()) + 2, 1, n)) for v, n in ((xs, width), (ys, height)))

@@ -7,12 +7,12 @@ from ddl_d2.fusion.ensemble import average_maps, average_scores, check_weights
 from ddl_d2.fusion.morphology import FUSION_MODES, fuse_masks
 from ddl_d2.fusion.search import SearchResult, check_disjoint, report_weights, search_weights, weight_grid
 from ddl_d2.fusion.stores import AlignedStores, SavedPredictions, align_stores, read_maps
-from ddl_d2.fusion.truth import LabelledPredictions, label_predictions
+from ddl_d2.fusion.truth import LabeledPredictions, label_predictions
 
 __all__ = [
     "FUSION_MODES",
     "AlignedStores",
-    "LabelledPredictions",
+    "LabeledPredictions",
     "SavedPredictions",
     "SearchResult",
     "align_stores",

@@ -1,6 +1,6 @@
 """Weighted averages of several systems' predictions.
 
-Legend: S systems, N pictures, H x W pixels. Scores and maps are averaged as **probabilities**, not as logits, which is
+Legend: S systems, N images, H x W pixels. Scores and maps are averaged as **probabilities**, not as logits, which is
 what the published two-model ensemble does: Y = (w1 y1 + w2 y2) / (w1 + w2). Only the ratio of the weights counts.
 "Detection from both, masks from one" is weights 1, 2.5 for the scores and 1, 0 for the maps.
 """
@@ -39,14 +39,14 @@ def average_scores(scores: NDArray[np.float64], weights: Sequence[float] | NDArr
         scores: (S, N) in [0, 1], P(fake).
         weights: (S,), see `check_weights`.
 
-    Returns: (N,) float64 in [0, 1]. With one weight above 0, that system's scores to the last bit; pictures that all
+    Returns: (N,) float64 in [0, 1]. With one weight above 0, that system's scores to the last bit; images that all
     systems score alike stay tied. Raises FusionError for impossible weights.
     """
     values = check_weights(weights, len(scores))
     used = np.flatnonzero(values)
     if len(used) == 1:
         return scores[used[0]].astype(np.float64)
-    # One system after the other, not a matrix product: that may round differently from picture to picture.
+    # One system after the other, not a matrix product: that may round differently from image to image.
     total = np.zeros(scores.shape[1], np.float64)
     for index in used:
         total += values[index] * scores[index]
@@ -54,7 +54,7 @@ def average_scores(scores: NDArray[np.float64], weights: Sequence[float] | NDArr
 
 
 def average_maps(maps: Sequence[NDArray[np.uint8]], weights: Sequence[float] | NDArray) -> NDArray[np.uint8]:
-    """The weighted mean of one picture's forgery maps as they are stored.
+    """The weighted mean of one image's forgery maps as they are stored.
 
     Args:
         maps: S arrays, uint8 H x W, 255 x probability, of equal size.
@@ -104,7 +104,7 @@ def exceeds_on_average(
 
 
 def resize_map(forgery_map: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """A stored map (uint8, 255 x probability) at another size: bilinear between pixel centres, rounded halves down."""
+    """A stored map (uint8, 255 x probability) at another size: bilinear between pixel centers, rounded halves down."""
     if forgery_map.shape == (height, width):
         return forgery_map
     wide = cv2.resize(forgery_map.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)

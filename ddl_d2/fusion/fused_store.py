@@ -38,10 +38,10 @@ def write_fused_store(
 
     Args:
         output: the new store's folder. It appears whole or not at all, and what was there stays until then.
-        systems: the predictions to fuse, N pictures.
+        systems: the predictions to fuse, N images.
         scores: (N,) fused fake scores in [0, 1], in the order of `systems.ids`.
         map_stores: whose maps are fused, of `systems`; none makes a store without maps.
-        fuse_maps: their maps of one picture, uint8 H x W of equal size -> the fused one; called from several threads.
+        fuse_maps: their maps of one image, uint8 H x W of equal size -> the fused one; called from several threads.
         meta: JSON values for `meta.json`, see `inference.store.make_meta`.
         overwrite: replace a store that lies there. A folder with anything else in it is refused.
         workers: threads that decode, fuse and encode; they do not change a byte of the store.

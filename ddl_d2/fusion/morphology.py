@@ -1,9 +1,9 @@
 """MDMF: two systems' masks fused by mathematical morphology.
 
-Legend: `first` and `second` are bool H x W masks of one picture, True = forged; B is a square of k x k ones. In the
+Legend: `first` and `second` are bool H x W masks of one image, True = forged; B is a square of k x k ones. In the
 published system `first` is LFDL's (sure of the place, coarse) and `second` MITL's (fine, but noisy).
 
-Borders: what lies outside the picture counts as authentic for a dilation and has no say in an erosion, so a forged
+Borders: what lies outside the image counts as authentic for a dilation and has no say in an erosion, so a forged
 region that touches the border is not eaten away from there, and closing an all-forged mask leaves it all-forged.
 """
 
@@ -27,7 +27,7 @@ def fuse_masks(
     kernel_size: int = 5,
     iterations: int = 1,
 ) -> NDArray[np.bool_]:
-    """Fuse two forgery masks of one picture (IJCAI 2025 challenge, second system, eqs. 19 to 21).
+    """Fuse two forgery masks of one image (IJCAI 2025 challenge, second system, eqs. 19 to 21).
 
     Args:
         first, second: bool H x W, True = forged, of equal size.
@@ -66,7 +66,7 @@ def dilate(mask: NDArray[np.bool_], kernel_size: int = 5, iterations: int = 1) -
 
 
 def erode(mask: NDArray[np.bool_], kernel_size: int = 5, iterations: int = 1) -> NDArray[np.bool_]:
-    """`mask` (bool H x W) shrunk by B, `iterations` times: forged if all of B that lies in the picture is forged."""
+    """`mask` (bool H x W) shrunk by B, `iterations` times: forged if all of B that lies in the image is forged."""
     kernel = _kernel(kernel_size, iterations)
     outside_neutral = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 1}
     return cv2.erode(_bytes(mask), kernel, iterations=iterations, **outside_neutral).view(np.bool_)
@@ -78,9 +78,9 @@ def close(mask: NDArray[np.bool_], kernel_size: int = 5, iterations: int = 1) ->
 
 
 def check_kernel(kernel_size: int, iterations: int) -> None:
-    """Raise FusionError unless B has a centre and is applied at least once."""
+    """Raise FusionError unless B has a center and is applied at least once."""
     if kernel_size < 1 or kernel_size % 2 == 0:
-        raise FusionError(f"the kernel has a side of {kernel_size}: it must be odd, such as 3 or 5, to have a centre")
+        raise FusionError(f"the kernel has a side of {kernel_size}: it must be odd, such as 3 or 5, to have a center")
     if iterations < 1:
         raise FusionError(f"{iterations} iterations of a dilation or erosion: must be 1 or more")
 

@@ -1,6 +1,6 @@
-"""Weights of an ensemble, searched on one labelled set and reported on another.
+"""Weights of an ensemble, searched on one labeled set and reported on another.
 
-Legend: S systems, N pictures, W candidate weights. A candidate is a tuple of S whole numbers without a common divisor:
+Legend: S systems, N images, W candidate weights. A candidate is a tuple of S whole numbers without a common divisor:
 (2, 5) is 1 : 2.5. AUC depends on the weights of the scores alone, F1 and IoU (M1 of docs/metrics.md) on those of the
 maps alone, so the two are searched apart, and the best of each together have the best challenge score
 (AUC + F1 + IoU) / 3 if maps are judged by F1 + IoU.
@@ -23,7 +23,7 @@ from ddl_d2.errors import FusionError
 from ddl_d2.evaluation.functional import f1_iou_per_image, final_score, pixel_counts, roc_auc
 from ddl_d2.fusion.ensemble import average_scores, exceeds_on_average
 from ddl_d2.fusion.stores import read_maps
-from ddl_d2.fusion.truth import LabelledPredictions, Row, check_disjoint
+from ddl_d2.fusion.truth import LabeledPredictions, Row, check_disjoint
 from ddl_d2.io.image import read_row_size
 from ddl_d2.utils.threads import in_order
 
@@ -83,14 +83,14 @@ def weight_grid(systems: int, step: float = 0.05) -> list[Weights]:
 
 
 def search_weights(
-    predictions: LabelledPredictions,
+    predictions: LabeledPredictions,
     *,
     step: float = 0.05,
     map_metric: str = "final",
     threshold: float = 0.5,
     workers: int = 1,
 ) -> SearchResult:
-    """Try every weight of `weight_grid` on one labelled set.
+    """Try every weight of `weight_grid` on one labeled set.
 
     Args:
         predictions: of the set to search on. Its figures are too good for every other set: see `report_weights`.
@@ -100,7 +100,7 @@ def search_weights(
         workers: threads that read maps; they change no number.
 
     Of equally good candidates the one nearest to equal weights is taken. Each map and forgery mask is read once,
-    whatever the number of candidates, and one picture is held per thread. Raises FusionError, and what reading raises.
+    whatever the number of candidates, and one image is held per thread. Raises FusionError, and what reading raises.
     """
     if map_metric not in MAP_METRICS:
         raise FusionError(f"the metric of the maps is one of {', '.join(MAP_METRICS)}, not {map_metric!r}")
@@ -117,13 +117,13 @@ def search_weights(
 
 def report_weights(
     result: SearchResult,
-    searched_on: LabelledPredictions,
-    predictions: LabelledPredictions,
+    searched_on: LabeledPredictions,
+    predictions: LabeledPredictions,
     *,
     threshold: float = 0.5,
     workers: int = 1,
 ) -> dict[str, dict[str, float]]:
-    """What the found weights are worth on pictures they were not searched on, beside each system and equal weights.
+    """What the found weights are worth on images they were not searched on, beside each system and equal weights.
 
     Args:
         result: of `search_weights`.
@@ -131,7 +131,7 @@ def report_weights(
         predictions: the same systems, in the same order, on another set.
 
     Returns `{"1": ..., "2": ..., "equal": ..., "searched": ...}`, each with `auc`, `f1`, `iou` and `final` in [0, 1];
-    the last three NaN where maps were not searched. Raises FusionError if the two sets share a picture.
+    the last three NaN where maps were not searched. Raises FusionError if the two sets share an image.
     """
     systems = len(predictions.systems.stores)
     if systems != len(searched_on.systems.stores):
@@ -150,19 +150,19 @@ def report_weights(
     return {name: {"auc": a, "f1": f, "iou": i, "final": final_score(a, f, i)} for name, a, f, i in rows}
 
 
-def ranking(predictions: LabelledPredictions, candidates: Sequence[Weights]) -> NDArray[np.float64]:
+def ranking(predictions: LabeledPredictions, candidates: Sequence[Weights]) -> NDArray[np.float64]:
     """(W,) AUC in [0, 1] of the averaged scores."""
     labels = predictions.labels
     return np.array([roc_auc(labels, average_scores(predictions.scores, weights)) for weights in candidates])
 
 
 def localization(
-    predictions: LabelledPredictions, candidates: Sequence[Weights], *, threshold: float = 0.5, workers: int = 1
+    predictions: LabeledPredictions, candidates: Sequence[Weights], *, threshold: float = 0.5, workers: int = 1
 ) -> Localization:
     """M1 of the averaged maps, at the original size, over the fakes whose forgery mask is known and not empty.
 
     Equal, to rounding in the sum, to evaluating each stored average. Raises FusionError if maps are missing or have
-    another size than their picture, and what reading raises.
+    another size than their image, and what reading raises.
     """
     if without := [str(store.root) for store in predictions.systems.stores if not store.has_maps]:
         raise FusionError(f"no forgery maps in {', '.join(without)}")
@@ -178,7 +178,7 @@ def localization(
 
 
 def _counts_of(
-    predictions: LabelledPredictions, candidates: Sequence[Weights], threshold: float, row: Row
+    predictions: LabeledPredictions, candidates: Sequence[Weights], threshold: float, row: Row
 ) -> NDArray[np.int64] | None:
     """(W, 4) TP, FP, FN, TN of one fake's averaged maps; None if its forgery mask is unknown or empty."""
     height, width = read_row_size(row)
@@ -187,7 +187,7 @@ def _counts_of(
         return None
     maps, _ = read_maps(predictions.systems.stores, row["image_id"])
     if maps[0].shape != (height, width):
-        raise FusionError(f"{row['image_id']}: the forgery map is {maps[0].shape}, the picture {(height, width)}")
+        raise FusionError(f"{row['image_id']}: the forgery map is {maps[0].shape}, the image {(height, width)}")
     counts = [pixel_counts(exceeds_on_average(maps, weights, threshold), truth.mask) for weights in candidates]
     return np.array(counts, np.int64)
 

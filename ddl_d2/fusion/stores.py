@@ -1,4 +1,4 @@
-"""Several prediction stores side by side: the same pictures in one order, one opinion on labels, maps of one size."""
+"""Several prediction stores side by side: the same images in one order, one opinion on labels, maps of one size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SavedPredictions(StoreReader, Protocol):
 
 @dataclass(frozen=True)
 class AlignedStores:
-    """S stores' predictions of N pictures.
+    """S stores' predictions of N images.
 
     `ids` sorted; `scores` (S, N) float64 in [0, 1]; `labels` (N,) int8, 0 real, 1 fake, -1 unknown to every store.
     """
@@ -37,14 +37,14 @@ class AlignedStores:
 
 
 def align_stores(stores: Sequence[SavedPredictions], *, intersection: bool = False) -> AlignedStores:
-    """Bring stores to one list of pictures.
+    """Bring stores to one list of images.
 
     Args:
         stores: two or more.
-        intersection: keep the pictures that all stores have, instead of refusing when their lists differ.
+        intersection: keep the images that all stores have, instead of refusing when their lists differ.
 
     Raises FusionError for fewer than two stores, lists that differ (it says who lacks what) or share nothing, and for
-    a picture that one store calls real and another fake.
+    an image that one store calls real and another fake.
     """
     if len(stores) < 2:
         raise FusionError("fusing takes at least two prediction stores")
@@ -53,7 +53,7 @@ def align_stores(stores: Sequence[SavedPredictions], *, intersection: bool = Fal
     if not intersection:
         _refuse_unlike(stores, positions, len(common))
     if not common:
-        raise FusionError("nothing to fuse: the prediction stores have no picture in common")
+        raise FusionError("nothing to fuse: the prediction stores have no image in common")
     ids = sorted(common)
     orders = [np.array([position[image_id] for image_id in ids]) for position in positions]
     scores = np.stack([store.scores[order] for store, order in zip(stores, orders, strict=True)])
@@ -62,10 +62,10 @@ def align_stores(stores: Sequence[SavedPredictions], *, intersection: bool = Fal
 
 
 def read_maps(stores: Sequence[SavedPredictions], image_id: str) -> tuple[list[NDArray[np.uint8]], int]:
-    """The maps of one picture and how many of them had to be resized.
+    """The maps of one image and how many of them had to be resized.
 
-    A store's maps have their picture's original size. Where they differ all the same, the first store's size is taken
-    for the picture's and the others' maps are brought to it (`resize_map`): no picture is left out. Raises what the
+    A store's maps have their image's original size. Where they differ all the same, the first store's size is taken
+    for the image's and the others' maps are brought to it (`resize_map`): no image is left out. Raises what the
     stores raise.
     """
     maps = [store.read_map(image_id) for store in stores]
@@ -83,7 +83,7 @@ def _refuse_unlike(stores: Sequence[SavedPredictions], positions: Sequence[dict[
                 problems.append(f"{has.root} has {len(missing)} that {lacks.root} lacks ({listed(missing)})")
     if problems:
         raise FusionError(
-            f"the prediction stores hold different pictures: {'; '.join(problems)}. "
+            f"the prediction stores hold different images: {'; '.join(problems)}. "
             f"To fuse only the {shared} that all of them have, say so (--intersection)"
         )
 
@@ -100,5 +100,5 @@ def _merged_labels(stores: Sequence[SavedPredictions], ids: list[str], labels: N
             for store, label in zip(stores, labels[:, index].tolist(), strict=True)
             if label >= 0
         )
-        raise FusionError(f"the labels of {len(wrong)} pictures contradict each other, first {ids[index]}: {says}")
+        raise FusionError(f"the labels of {len(wrong)} images contradict each other, first {ids[index]}: {says}")
     return merged

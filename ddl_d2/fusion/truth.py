@@ -1,4 +1,4 @@
-"""Predictions beside the ground truth of a data set, and the check that two data sets share no picture."""
+"""Predictions beside the ground truth of a dataset, and the check that two datasets share no image."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class LabelledPredictions:
-    """Predictions of N pictures and what is true of them.
+class LabeledPredictions:
+    """Predictions of N images and what is true of them.
 
-    `scores` (S, N) of `systems`; `labels` (N,) 0 or 1; `rows` the data set, `order` (N,) where in it each picture is.
+    `scores` (S, N) of `systems`; `labels` (N,) 0 or 1; `rows` the dataset, `order` (N,) where in it each image is.
     """
 
     systems: AlignedStores
@@ -44,25 +44,23 @@ class LabelledPredictions:
         return (self.rows[int(index)] for index in self.order[self.labels == 1])
 
 
-def label_predictions(
-    systems: AlignedStores, rows: Sequence[Row], *, intersection: bool = False
-) -> LabelledPredictions:
-    """Join predictions with a data set.
+def label_predictions(systems: AlignedStores, rows: Sequence[Row], *, intersection: bool = False) -> LabeledPredictions:
+    """Join predictions with a dataset.
 
     Args:
         systems: the predictions.
         rows: dataset dicts; all that are used need `is_fake`.
-        intersection: use the pictures both sides have, instead of refusing when they differ.
+        intersection: use the images both sides have, instead of refusing when they differ.
 
-    Raises FusionError for pictures missing on either side, without a label, or with another label than the stores
+    Raises FusionError for images missing on either side, without a label, or with another label than the stores
     know, and if only one class is left: nothing can be ranked then.
     """
     found = {row["image_id"]: index for index, row in enumerate(rows)}
     known = set(systems.ids)
     if not intersection:
         for missing, problem in (
-            (found.keys() - known, "images of the data set have no prediction"),
-            (known - found.keys(), "predicted images are not in the data set"),
+            (found.keys() - known, "images of the dataset have no prediction"),
+            (known - found.keys(), "predicted images are not in the dataset"),
         ):
             if missing:
                 raise FusionError(f"{len(missing)} {problem}: {listed(sorted(missing))}")
@@ -70,13 +68,13 @@ def label_predictions(
     order = np.array([found[systems.ids[column]] for column in columns], np.int64)
     labels = np.array([rows[int(index)].get("is_fake", -1) for index in order], np.int8)
     _check_labels(systems, columns, labels)
-    return LabelledPredictions(systems, systems.scores[:, columns], labels, rows, order)
+    return LabeledPredictions(systems, systems.scores[:, columns], labels, rows, order)
 
 
-def check_disjoint(tuned: LabelledPredictions, reported: LabelledPredictions) -> None:
-    """Raise FusionError if a picture that weights were chosen on is among those they are to be reported on.
+def check_disjoint(tuned: LabeledPredictions, reported: LabeledPredictions) -> None:
+    """Raise FusionError if an image that weights were chosen on is among those they are to be reported on.
 
-    Ids are relative to a data set's folder, so `real/1.png` may be two pictures. The same picture is: the same file
+    Ids are relative to a dataset's folder, so `real/1.png` may be two images. The same image is: the same file
     (by its number on the disk, so links do not hide it; any two frames of one video are the same file), or two files
     of one id and equal content. Raises OSError for files that cannot be read.
     """
@@ -91,7 +89,7 @@ def check_disjoint(tuned: LabelledPredictions, reported: LabelledPredictions) ->
     ]
     if shared:
         raise FusionError(
-            f"{len(shared)} of the {len(reported)} pictures to report on are among those the weights are searched on "
+            f"{len(shared)} of the {len(reported)} images to report on are among those the weights are searched on "
             f"({listed(shared)}): the figures would be too good. Report on another set"
         )
 
@@ -99,16 +97,16 @@ def check_disjoint(tuned: LabelledPredictions, reported: LabelledPredictions) ->
 def _check_labels(systems: AlignedStores, columns: list[int], labels: NDArray[np.int8]) -> None:
     ids = [systems.ids[column] for column in columns]
     stored = systems.labels[columns]
-    if (unlabelled := np.flatnonzero(labels < 0)).size:
-        names = [ids[index] for index in unlabelled[:6]]
-        raise FusionError(f"{unlabelled.size} pictures have no label, so nothing can be measured: {listed(names)}")
+    if (unlabeled := np.flatnonzero(labels < 0)).size:
+        names = [ids[index] for index in unlabeled[:6]]
+        raise FusionError(f"{unlabeled.size} images have no label, so nothing can be measured: {listed(names)}")
     if (unlike := np.flatnonzero((stored >= 0) & (stored != labels))).size:
         index = int(unlike[0])
         raise FusionError(
-            f"{ids[index]}: the data set's label is {labels[index]}, the prediction stores' {stored[index]}"
+            f"{ids[index]}: the dataset's label is {labels[index]}, the prediction stores' {stored[index]}"
         )
     if len(np.unique(labels)) < 2:
-        raise FusionError(f"both real and fake pictures are needed; of {len(ids)}, {int(labels.sum())} are fake")
+        raise FusionError(f"both real and fake images are needed; of {len(ids)}, {int(labels.sum())} are fake")
 
 
 def _file_number(path: str) -> tuple[int, int]:

@@ -4,9 +4,9 @@ It asks of a model, besides Detectron2's call, what every system of this project
 
     model.backbone                             a Detectron2 backbone: {name: B×C×h×w}, `output_shape()`
     model.image_logits(features, image_sizes)  differentiable: those features, and the unpadded (height, width) of each
-                                               picture -> B logits of "fake"; ConfigError without an image head
+                                               image -> B logits of "fake"; ConfigError without an image head
 
-Legend: `C` channels, `h, w` cells of the stage, `H, W` pixels of the original picture.
+Legend: `C` channels, `h, w` cells of the stage, `H, W` pixels of the original image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ddl_d2.modeling.test_time.windows import OnWindows
 
 
 def predict_with_heat_map(model: nn.Module, row: dict[str, Any]) -> dict[str, Any]:
-    """Predict a picture and show what its score rests on.
+    """Predict an image and show what its score rests on.
 
     The encoder runs once: its features are caught on their way, and only the image head is run again, with gradients.
     On windows (face crops, tiles) it does so for each; their maps are merged into one as their forgery maps are, and
@@ -36,7 +36,7 @@ def predict_with_heat_map(model: nn.Module, row: dict[str, Any]) -> dict[str, An
         row: as a mapper makes it: `image` uint8 3×h'×w' (or `crops`), and `height`, `width` of the original.
 
     Returns:
-        the model's output for the picture and `heat_map`: float32 tensor H×W in [0, 1], its highest value 1, or 0
+        the model's output for the image and `heat_map`: float32 tensor H×W in [0, 1], its highest value 1, or 0
         everywhere if nothing speaks for a fake.
 
     Raises:
@@ -79,7 +79,7 @@ def class_activation(
     """Grad-CAM++ of the coarsest stage that the logits depend on.
 
     Args:
-        features: {name: 1×C×h×w} of one picture.
+        features: {name: 1×C×h×w} of one image.
         strides: of each.
         logits_of: features -> logits (1,) of "fake", differentiable.
 

@@ -1,4 +1,4 @@
-"""Predicting many pictures into a folder: an overlay and a JSON file for each, and one list of all."""
+"""Predicting many images into a folder: an overlay and a JSON file for each, and one list of all."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddl_d2.data.datasets.listing import IMAGE_EXTENSIONS, is_picture
+from ddl_d2.data.datasets.listing import IMAGE_EXTENSIONS, is_image
 from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
-from ddl_d2.inference.summary import summarise
+from ddl_d2.inference.summary import summarize
 from ddl_d2.io.atomic import write_json
 from ddl_d2.io.image import read_image, write_png
 
@@ -19,32 +19,32 @@ SUMMARY_NAME = "predictions.json"
 
 
 def expand_inputs(inputs: Sequence[str]) -> list[Path]:
-    """The pictures meant by files, globs and folders (searched to the bottom), each once, in order.
+    """The images meant by files, globs and folders (searched to the bottom), each once, in order.
 
     Raises:
-        InputError: a path that does not exist, a glob that matches nothing, a folder without pictures.
+        InputError: a path that does not exist, a glob that matches nothing, a folder without images.
     """
     found: dict[Path, None] = {}
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            pictures = sorted(p for p in path.rglob("*") if is_picture(p.name) and p.is_file())
-            if not pictures:
-                raise InputError(f"{path}: no picture ({', '.join(sorted(IMAGE_EXTENSIONS))}) in this folder")
+            images = sorted(p for p in path.rglob("*") if is_image(p.name) and p.is_file())
+            if not images:
+                raise InputError(f"{path}: no image ({', '.join(sorted(IMAGE_EXTENSIONS))}) in this folder")
         elif path.exists():
-            pictures = [path]
+            images = [path]
         else:
-            pictures = [Path(match) for match in sorted(glob.glob(text, recursive=True)) if Path(match).is_file()]
-            if not pictures:
+            images = [Path(match) for match in sorted(glob.glob(text, recursive=True)) if Path(match).is_file()]
+            if not images:
                 raise InputError(f"{text}: no such file or folder, and no file matches it")
-        found.update(dict.fromkeys(pictures))
+        found.update(dict.fromkeys(images))
     return list(found)
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
-    """A different name (without suffix) for each picture: its stem where that is enough.
+    """A different name (without suffix) for each image: its stem where that is enough.
 
-    Pictures whose stems agree, upper and lower case alike, are told apart by their suffix, then by their folders,
+    Images whose stems agree, upper and lower case alike, are told apart by their suffix, then by their folders,
     then by a number.
     """
     taken = {Path(SUMMARY_NAME).stem}
@@ -75,24 +75,24 @@ def output_names(paths: Sequence[Path]) -> list[str]:
 
 
 def plan_outputs(paths: Sequence[Path], output: Path) -> list[Path]:
-    """The overlay's file for each picture: `output` itself if it ends in .png (one picture only), else inside it.
+    """The overlay's file for each image: `output` itself if it ends in .png (one image only), else inside it.
 
     Raises:
-        InputError: several pictures into one file, a file that is no .png, or an overlay that would replace one of the
-            pictures.
+        InputError: several images into one file, a file that is no .png, or an overlay that would replace one of the
+            images.
     """
     if output.suffix.lower() == ".png" and not output.is_dir():
         if len(paths) > 1:
-            raise InputError(f"{output}: {len(paths)} pictures do not fit in one file; give a folder")
+            raise InputError(f"{output}: {len(paths)} images do not fit in one file; give a folder")
         planned = [output]
-    elif output.is_file() or (is_picture(output.name) and not output.is_dir()):
+    elif output.is_file() or (is_image(output.name) and not output.is_dir()):
         raise InputError(f"{output}: the output is a folder, or a file that ends in .png")
     else:
         planned = [output / f"{name}.png" for name in output_names(paths)]
     own = {path.resolve() for path in paths}
     for path in planned:
         if path.resolve() in own:
-            raise InputError(f"{path}: the overlay would replace a picture that is to be read; choose another folder")
+            raise InputError(f"{path}: the overlay would replace an image that is to be read; choose another folder")
     return planned
 
 
@@ -101,15 +101,15 @@ def heat_map_file(overlay: Path) -> Path:
     return overlay.with_suffix(".heat_map.png")
 
 
-def check_heat_map_files(overlays: Sequence[Path], pictures: Sequence[Path]) -> None:
-    """Raise InputError if a heat map would replace another picture's overlay, or a picture that is to be read."""
-    taken = {path.resolve() for path in (*overlays, *pictures)}
+def check_heat_map_files(overlays: Sequence[Path], images: Sequence[Path]) -> None:
+    """Raise InputError if a heat map would replace another image's overlay, or an image that is to be read."""
+    taken = {path.resolve() for path in (*overlays, *images)}
     for overlay in overlays:
         if heat_map_file(overlay).resolve() in taken:
-            raise InputError(f"{heat_map_file(overlay)}: the heat map would replace another file; rename that picture")
+            raise InputError(f"{heat_map_file(overlay)}: the heat map would replace another file; rename that image")
 
 
-def predict_pictures(
+def predict_images(
     jobs: Iterable[tuple[Path, Path]],
     predictor: Callable[..., Mapping[str, Any]],
     *,
@@ -119,16 +119,16 @@ def predict_pictures(
     about: Mapping[str, Any] | None = None,
     heat_maps: bool = False,
 ) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
-    """Predict pictures, one at a time, and write an overlay PNG and a JSON file for each.
+    """Predict images, one at a time, and write an overlay PNG and a JSON file for each.
 
     Args:
-        jobs: (picture, file of its overlay); the JSON file has the same name but .json.
+        jobs: (image, file of its overlay); the JSON file has the same name but .json.
         predictor: uint8 H×W×3 RGB -> the model's output; it takes `heat_map=True` if heat maps are asked for.
         about: entries added to every JSON file, such as the model's name.
         heat_maps: write one beside each overlay, see `heat_map_file`.
 
     Returns:
-        what the JSON files say, and one error for each picture that could not be read.
+        what the JSON files say, and one error for each image that could not be read.
     """
     rows, failed = [], []
     for source, overlay in jobs:
@@ -138,7 +138,7 @@ def predict_pictures(
             failed.append(error)
             continue
         prediction = predictor(image, heat_map=True) if heat_maps else predictor(image)
-        summary = summarise(prediction, threshold, map_threshold)
+        summary = summarize(prediction, threshold, map_threshold)
         row = {"file": printable(source), "overlay": printable(overlay.name), **summary.as_dict(), **(about or {})}
         if "faces" in prediction:
             row["faces"] = [{"box": list(f["window"]), "score": f["fake_score"]} for f in prediction["faces"]]

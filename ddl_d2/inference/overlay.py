@@ -1,6 +1,6 @@
-"""Showing a prediction: the picture, the forged pixels, the forgery map, and what it all says.
+"""Showing a prediction: the image, the forged pixels, the forgery map, and what it all says.
 
-Panels are scaled so that text keeps its size: small pictures are enlarged, large ones shrunk.
+Panels are scaled so that text keeps its size: small images are enlarged, large ones shrunk.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image, ImageDraw, ImageFont
 
-from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarise
+from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarize
 
 FORGED, _OUTLINE = (230, 30, 60), (255, 225, 60)
 BACKGROUND, INK, FAINT = (24, 24, 28), (240, 240, 240), (170, 170, 175)
@@ -36,32 +36,32 @@ def draw_prediction(
     map_threshold: float = 0.5,
     title: str = "",
 ) -> np.ndarray:
-    """One figure of a prediction: picture | forged pixels | forgery map with its scale, and a caption.
+    """One figure of a prediction: image | forged pixels | forgery map with its scale, and a caption.
 
     Args:
-        image: uint8 H×W×3 RGB, the original picture.
+        image: uint8 H×W×3 RGB, the original image.
         prediction: the model's output for it: `fake_score`, `forgery_map` H×W, and optionally `instances`.
         threshold: the verdict is "fake" above it.
         map_threshold: a pixel is drawn as forged above it.
         title: shown in the caption, for instance the file's name.
 
     Returns:
-        uint8 H'×W'×3 RGB. Panels stand side by side, or on top of each other if the picture is wide.
+        uint8 H'×W'×3 RGB. Panels stand side by side, or on top of each other if the image is wide.
 
     Raises:
-        ValueError: picture and map are not of one size.
+        ValueError: image and map are not of one size.
     """
     forgery_map = forgery_map_of(prediction)
     if forgery_map.shape != image.shape[:2]:
-        raise ValueError(f"a picture of {image.shape[:2]} cannot be drawn with a forgery map of {forgery_map.shape}")
-    summary = summarise(prediction, threshold, map_threshold)
+        raise ValueError(f"an image of {image.shape[:2]} cannot be drawn with a forgery map of {forgery_map.shape}")
+    summary = summarize(prediction, threshold, map_threshold)
     size, factor = _panel_size(image.shape[1], image.shape[0])
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     shown = cv2.resize(image, size, interpolation=way)
     small_map = np.clip(cv2.resize(forgery_map, size, interpolation=cv2.INTER_LINEAR), 0, 1)
     boxes = _instance_boxes(prediction.get("instances"), threshold)
     panels = [
-        ("picture", shown),
+        ("image", shown),
         (
             f"forged pixels (map > {map_threshold:g})",
             _draw_forged(shown, small_map > map_threshold, boxes, size, image),
@@ -75,10 +75,10 @@ def draw_prediction(
 def draw_heat_map(
     image: np.ndarray, prediction: Mapping[str, Any], threshold: float = 0.5, *, title: str = ""
 ) -> np.ndarray:
-    """One figure of what a score rests on: picture | heat map with its scale, and a caption.
+    """One figure of what a score rests on: image | heat map with its scale, and a caption.
 
     Args:
-        image: uint8 H×W×3 RGB, the original picture.
+        image: uint8 H×W×3 RGB, the original image.
         prediction: with `fake_score` and `heat_map`, H×W in [0, 1] (`gradcam.predict_with_heat_map`).
         threshold: the verdict is "fake" above it.
         title: shown in the caption.
@@ -87,19 +87,19 @@ def draw_heat_map(
         uint8 H'×W'×3 RGB, laid out as `draw_prediction`'s.
 
     Raises:
-        ValueError: picture and map are not of one size.
+        ValueError: image and map are not of one size.
     """
     heat = prediction["heat_map"]
     heat = np.asarray(heat.detach().cpu() if hasattr(heat, "detach") else heat, dtype=np.float32)
     if heat.shape != image.shape[:2]:
-        raise ValueError(f"a picture of {image.shape[:2]} cannot be drawn with a heat map of {heat.shape}")
+        raise ValueError(f"an image of {image.shape[:2]} cannot be drawn with a heat map of {heat.shape}")
     size, factor = _panel_size(image.shape[1], image.shape[0])
     shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
     small = np.clip(cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR), 0, 1)
     score = float(prediction["fake_score"])
     fake = score > threshold
     text = f"{'FAKE' if fake else 'REAL'}   score {score:.3f} (threshold {threshold:g})"
-    panels = [("picture", shown), ("evidence for a fake (Grad-CAM++)", _draw_heat(shown, small))]
+    panels = [("image", shown), ("evidence for a fake (Grad-CAM++)", _draw_heat(shown, small))]
     return _lay_out(panels, text, title, fake=fake, marks=(0.0, 1.0))
 
 
@@ -123,7 +123,7 @@ def caption_of(summary: PredictionSummary) -> str:
 
 
 def _panel_size(width: int, height: int) -> tuple[tuple[int, int], float]:
-    """((W, H) of a panel, factor by which the picture is scaled)."""
+    """((W, H) of a panel, factor by which the image is scaled)."""
     longest = max(width, height)
     factor = min(max(1.0, _PANEL_SHORT / longest), _PANEL_LONG / longest)
     return (max(1, round(width * factor)), max(1, round(height * factor))), factor
@@ -168,17 +168,17 @@ def _draw_forged(
 
 
 def _draw_heat(shown: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The picture with the heat map in colours over it, the more opaque the hotter: cold parts stay as they are."""
-    colours = 255 * mpl.colormaps[_COLOUR_MAP](heat)[..., :3]
+    """The image with the heat map in colors over it, the more opaque the hotter: cold parts stay as they are."""
+    colors = 255 * mpl.colormaps[_COLOUR_MAP](heat)[..., :3]
     opacity = (0.15 + 0.6 * heat)[..., None]
-    return np.clip(np.rint((1 - opacity) * shown + opacity * colours), 0, 255).astype(np.uint8)
+    return np.clip(np.rint((1 - opacity) * shown + opacity * colors), 0, 255).astype(np.uint8)
 
 
 def _draw_map(shown: np.ndarray, forgery_map: np.ndarray) -> np.ndarray:
-    """The map in colours over a faint grey picture."""
+    """The map in colors over a faint gray image."""
     heat = 255 * mpl.colormaps[_COLOUR_MAP](forgery_map)[..., :3]
-    grey = cv2.cvtColor(shown, cv2.COLOR_RGB2GRAY).astype(np.float64)[..., None]
-    return np.clip(np.rint(0.8 * heat + 0.2 * grey), 0, 255).astype(np.uint8)
+    gray = cv2.cvtColor(shown, cv2.COLOR_RGB2GRAY).astype(np.float64)[..., None]
+    return np.clip(np.rint(0.8 * heat + 0.2 * gray), 0, 255).astype(np.uint8)
 
 
 def _lay_out(

@@ -1,4 +1,4 @@
-"""From a picture to a prediction, the way the evaluation does it: the same resizing, the same colour order."""
+"""From an image to a prediction, the way the evaluation does it: the same resizing, the same color order."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ddl_d2.utils.precision import autocast
 
 
 class ForgeryPredictor:
-    """Predict one picture at a time.
+    """Predict one image at a time.
 
     Args:
         model: any of the project's models; put into eval mode.
-        augmentation: what a picture (or each crop of it) undergoes before the model sees it; one without randomness.
+        augmentation: what an image (or each crop of it) undergoes before the model sees it; one without randomness.
         precision: "float32", "bfloat16" or "float16".
-        crop: cuts each picture, as the mapper's; for a model in `OnFaceCrops`.
+        crop: cuts each image, as the mapper's; for a model in `OnFaceCrops`.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ForgeryPredictor:
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> ForgeryPredictor:
-        """Build the model of `cfg`, load MODEL.WEIGHTS into it, and show it pictures as the evaluation does.
+        """Build the model of `cfg`, load MODEL.WEIGHTS into it, and show it images as the evaluation does.
 
         That is, cut to faces if INPUT.FACE_CROP says so, and resized as INPUT.{MIN,MAX}_SIZE_TEST say.
 
@@ -52,7 +52,7 @@ class ForgeryPredictor:
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray, *, heat_map: bool = False) -> dict[str, Any]:
-        """Predict a picture.
+        """Predict an image.
 
         Args:
             image: uint8 H×W×3 RGB, any size.

@@ -1,4 +1,4 @@
-"""What a prediction says, in plain values: the numbers under a picture and in a JSON file."""
+"""What a prediction says, in plain values: the numbers under an image and in a JSON file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ForgedRegion:
     """One 8-connected blob of forged pixels.
 
     Attributes:
-        box: (x0, y0, x1, y1) pixels of the original picture, x1 and y1 just outside.
+        box: (x0, y0, x1, y1) pixels of the original image, x1 and y1 just outside.
         area: pixels.
         mean_probability: mean of the forgery map over the blob, 0..1.
     """
@@ -38,7 +38,7 @@ class PredictionSummary:
         threshold: of the score.
         map_threshold: of the forgery map; a pixel strictly above it counts as forged.
         forged_share: share of the pixels that count as forged, 0..1.
-        height, width: of the picture, pixels.
+        height, width: of the image, pixels.
         regions: the forged blobs of at least 16 pixels, largest first, at most 50.
     """
 
@@ -66,8 +66,8 @@ def forgery_map_of(prediction: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(values, dtype=np.float32)
 
 
-def summarise(prediction: Mapping[str, Any], threshold: float = 0.5, map_threshold: float = 0.5) -> PredictionSummary:
-    """Summarise a model's output for one picture (`fake_score`, `forgery_map`)."""
+def summarize(prediction: Mapping[str, Any], threshold: float = 0.5, map_threshold: float = 0.5) -> PredictionSummary:
+    """Summarize a model's output for one image (`fake_score`, `forgery_map`)."""
     forgery_map = forgery_map_of(prediction)
     score = float(prediction["fake_score"])
     forged = forgery_map > map_threshold

@@ -1,4 +1,4 @@
-"""A score over the time of a video, as a picture."""
+"""A score over the time of a video, as an image."""
 
 from __future__ import annotations
 
@@ -79,19 +79,19 @@ def _draw_line(draw: ImageDraw.ImageDraw, columns: np.ndarray, values: np.ndarra
         if len(here) > 1:
             draw.line((x, _row(float(here.min())), x, _row(float(here.max()))), fill=_dimmed(points[-1][1], threshold))
     for (x0, y0), (x1, y1) in pairwise(points):
-        if (y0 > threshold) != (y1 > threshold):  # two colours, which meet at the threshold
+        if (y0 > threshold) != (y1 > threshold):  # two colors, which meet at the threshold
             middle = x0 + round((x1 - x0) * (threshold - y0) / (y1 - y0))
-            draw.line((x0, _row(y0), middle, _row(threshold)), fill=_colour(y0, threshold), width=2)
+            draw.line((x0, _row(y0), middle, _row(threshold)), fill=_color(y0, threshold), width=2)
             x0, y0 = middle, threshold
-        draw.line((x0, _row(y0), x1, _row(y1)), fill=_colour(y1, threshold), width=2)
+        draw.line((x0, _row(y0), x1, _row(y1)), fill=_color(y1, threshold), width=2)
     if len(points) == 1:
         (x, y), radius = points[0], 3
-        draw.ellipse((x - radius, _row(y) - radius, x + radius, _row(y) + radius), fill=_colour(y, threshold))
+        draw.ellipse((x - radius, _row(y) - radius, x + radius, _row(y) + radius), fill=_color(y, threshold))
 
 
-def _colour(score: float, threshold: float) -> tuple[int, int, int]:
+def _color(score: float, threshold: float) -> tuple[int, int, int]:
     return FORGED if score > threshold else GREEN
 
 
 def _dimmed(score: float, threshold: float) -> tuple[int, ...]:
-    return tuple((2 * b + c) // 3 for b, c in zip(BACKGROUND, _colour(score, threshold), strict=True))
+    return tuple((2 * b + c) // 3 for b, c in zip(BACKGROUND, _color(score, threshold), strict=True))

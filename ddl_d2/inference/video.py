@@ -21,7 +21,7 @@ import numpy as np
 from ddl_d2.evaluation import functional
 from ddl_d2.inference.images import printable
 from ddl_d2.inference.overlay import tint_forged
-from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarise
+from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarize
 from ddl_d2.inference.timeline import draw_curve
 from ddl_d2.io.atomic import replacing
 from ddl_d2.io.image import MAX_PIXELS, count_frames, iter_video_frames, write_png
@@ -94,8 +94,8 @@ def draw_frame(image: np.ndarray, prediction: Mapping[str, Any], summary: Predic
     thickness = max(1, round(2 * scale))
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     pad = max(2, round(6 * scale))
-    colour = (170, 20, 45) if summary.verdict == "fake" else (20, 110, 50)
-    cv2.rectangle(drawn, (0, 0), (width + 2 * pad, height + base + 2 * pad), colour, -1)
+    color = (170, 20, 45) if summary.verdict == "fake" else (20, 110, 50)
+    cv2.rectangle(drawn, (0, 0), (width + 2 * pad, height + base + 2 * pad), color, -1)
     cv2.putText(
         drawn, text, (pad, pad + height), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness, cv2.LINE_AA
     )
@@ -129,7 +129,7 @@ def annotate_video(
         video: the annotated video (without sound).
         curve: a PNG of the score over time.
         frames: evenly spaced frames to predict; 0 = all.
-        video_score: "mean", "topk" or "max" of the frames' scores (`evaluation.functional.video_score`).
+        video_score: "mean", "top_frames" or "max" of the frames' scores (`evaluation.functional.video_score`).
         about: entries to put at the head of the report.
         on_frame: called after each frame.
 
@@ -146,7 +146,7 @@ def annotate_video(
                 times, scores = array("d"), array("d")
                 for index, seconds, image in _frames(path, frames, max_pixels):
                     prediction = predictor(image)
-                    summary = summarise(prediction, threshold, map_threshold)
+                    summary = summarize(prediction, threshold, map_threshold)
                     if writer is not None:
                         writer.write(draw_frame(image, prediction, summary), seconds)
                     lines.write((",\n" if scores else "\n") + json.dumps(_line(index, seconds, summary)))

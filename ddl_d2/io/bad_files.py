@@ -16,7 +16,7 @@ _LISTED = 20
 
 
 class BadFile(NamedTuple):
-    """A row of a dataset whose picture, mask or video cannot be read.
+    """A row of a dataset whose image, mask or video cannot be read.
 
     `row` is its index in the list of dataset dicts (-1 where that is not known), `file` what could not be read, and
     `reason` why, in words.

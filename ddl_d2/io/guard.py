@@ -50,7 +50,7 @@ def regular_file(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
-    """Refuse a picture or frame without pixels, or with more than `max_pixels`."""
+    """Refuse an image or frame without pixels, or with more than `max_pixels`."""
     if width < 1 or height < 1:
         raise Refused(f"has no pixels ({width} x {height})")
     if width * height > max_pixels:

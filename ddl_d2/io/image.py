@@ -1,13 +1,13 @@
-"""The one place where a picture, a mask or a video frame from outside is opened, and where a PNG is written.
+"""The one place where an image, a mask or a video frame from outside is opened, and where a PNG is written.
 
 `H, W` are pixels after the EXIF orientation has been applied. What becomes of each kind of file:
 
 | file                                  | `read_image`                  | `read_mask`, `read_map`                      |
 |---------------------------------------|-------------------------------|----------------------------------------------|
-| 8-bit RGB, grey, 1-bit, palette       | RGB, grey repeated            | the largest channel (grey: the grey value)   |
-| alpha (RGBA, LA, palette)             | dropped: stored colours count | dropped                                      |
-| 16-bit grey or colour                 | high byte (`>> 8`)            | high byte; the value if none is above 255    |
-| CMYK, YCbCr                           | converted to RGB by Pillow    | as the picture, then the largest channel     |
+| 8-bit RGB, gray, 1-bit, palette       | RGB, gray repeated            | the largest channel (gray: the gray value)   |
+| alpha (RGBA, LA, palette)             | dropped: stored colors count | dropped                                      |
+| 16-bit gray or color                 | high byte (`>> 8`)            | high byte; the value if none is above 255    |
+| CMYK, YCbCr                           | converted to RGB by Pillow    | as the image, then the largest channel     |
 | 32-bit integers, float, CIE Lab       | refused                       | refused                                      |
 | animated or many pages                | first frame                   | first frame                                  |
 | truncated, too large, other formats   | refused                       | refused                                      |
@@ -53,7 +53,7 @@ __all__ = [
 
 MAX_FILE_BYTES = 512 * 2**20
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-# A mask is binary: a grey value from here on is forged.
+# A mask is binary: a gray value from here on is forged.
 MASK_THRESHOLD = 128
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -79,7 +79,7 @@ _LOAD_LOCK = threading.Lock()
 
 
 def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode a picture.
+    """Decode an image.
 
     Args:
         path: a JPEG, PNG, WebP, BMP or TIFF file (told by its content, not by its name).
@@ -97,7 +97,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 
 
 def read_image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) of a picture as `read_image` would return it, from the header alone.
+    """(height, width) of an image as `read_image` would return it, from the header alone.
 
     Raises:
         ImageReadError: as `read_image`, except for damage past the header.
@@ -113,31 +113,31 @@ def read_image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXEL
 def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a forgery mask: bool, H x W, True = forged.
 
-    Forged is a grey value of 128 or more, so a mask that is 255 everywhere is forged everywhere. A lossless file
+    Forged is a gray value of 128 or more, so a mask that is 255 everywhere is forged everywhere. A lossless file
     whose largest value is 1 is read as coded {0, 1}: 1 is forged. An inverted mask cannot be told from a true one.
 
     Raises:
         ImageReadError: as `read_image`.
     """
     with guard(path), _opened(path, max_pixels) as image:
-        grey, _ = _grey(image)
-        return _forged(image, grey)
+        gray, _ = _gray(image)
+        return _forged(image, gray)
 
 
 def inspect_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, tuple[str, ...]]:
     """`read_mask`, and what was odd about the file.
 
     Returns:
-        the mask, and any of "coded_01" (largest value 1), "soft" (values other than the two ends), "colour" (channels
+        the mask, and any of "coded_01" (largest value 1), "soft" (values other than the two ends), "color" (channels
         differ), "alpha", "sixteen_bit".
     """
     with guard(path), _opened(path, max_pixels) as image:
-        grey, notes = _grey(image)
-        mask = _forged(image, grey)
+        gray, notes = _gray(image)
+        mask = _forged(image, gray)
         if image.format in _LOSSLESS:
-            if int(grey.max()) == 1:
+            if int(gray.max()) == 1:
                 notes = (*notes, "coded_01")
-            elif bool(((grey != 0) & (grey != 255)).any()):
+            elif bool(((gray != 0) & (gray != 255)).any()):
                 notes = (*notes, "soft")
         return mask, notes
 
@@ -145,11 +145,11 @@ def inspect_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
 def read_map(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a stored forgery map: uint8, H x W; 255 is probability 1. Raises as `read_image`."""
     with guard(path), _opened(path, max_pixels) as image:
-        return _grey(image)[0]
+        return _gray(image)[0]
 
 
 def read_row_image(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The picture of a dataset dict: `file_name`, or frame `frame_index` of it where that is a video.
+    """The image of a dataset dict: `file_name`, or frame `frame_index` of it where that is a video.
 
     Returns and raises as `read_image`.
     """
@@ -159,7 +159,7 @@ def read_row_image(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> n
 
 
 def read_row_size(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) of `read_row_image`'s picture; of a video its frame is decoded. Raises as `read_image`."""
+    """(height, width) of `read_row_image`'s image; of a video its frame is decoded. Raises as `read_image`."""
     if is_video(row["file_name"]):
         return read_row_image(row, max_pixels=max_pixels).shape[:2]
     return read_image_size(row["file_name"], max_pixels=max_pixels)
@@ -182,16 +182,16 @@ def write_png(path: str | os.PathLike[str], array: np.ndarray, *, compress_level
 
     Args:
         path: where to; an existing file is replaced.
-        array: bool H x W (written as 1 bit), uint8 H x W (8-bit grey) or uint8 H x W x 3 (RGB).
+        array: bool H x W (written as 1 bit), uint8 H x W (8-bit gray) or uint8 H x W x 3 (RGB).
         compress_level: zlib's, 0..9.
 
     Raises:
         ValueError: another dtype or shape, or no pixels.
         OSError: the disk refuses.
     """
-    colour = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
+    color = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
     flat = array.ndim == 2 and array.dtype in (np.uint8, np.bool_)
-    if not (colour or flat) or array.size == 0:
+    if not (color or flat) or array.size == 0:
         raise ValueError(
             f"write_png takes bool or uint8 H x W, or uint8 H x W x 3, not {array.dtype} {tuple(array.shape)}"
         )
@@ -209,7 +209,7 @@ def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Ima
         try:
             image = Image.open(file, formats=FORMATS)
         except Image.UnidentifiedImageError as error:
-            raise Refused("is not a readable JPEG, PNG, WebP, BMP or TIFF picture") from error
+            raise Refused("is not a readable JPEG, PNG, WebP, BMP or TIFF image") from error
         with image:
             # Past Pillow's own limit it only warns of a decompression bomb: here that is an error too.
             check_pixels(*image.size, min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels))
@@ -224,7 +224,7 @@ def _load(image: Image.Image) -> None:
     if not ImageFile.LOAD_TRUNCATED_IMAGES:
         image.load()
         return
-    # Another library has allowed truncated pictures for the whole process: not for ours.
+    # Another library has allowed truncated images for the whole process: not for ours.
     with _LOAD_LOCK:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         try:
@@ -263,15 +263,15 @@ def _may_be_turned(image: Image.Image) -> bool:
 
 
 def _sixteen_bit(image: Image.Image) -> np.ndarray:
-    """uint16 H x W of a loaded 16-bit grey picture, upright."""
+    """uint16 H x W of a loaded 16-bit gray image, upright."""
     return _upright(np.asarray(image).astype(np.uint16, copy=False), _orientation(image))
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    """uint8 H x W x 3 of a loaded picture, upright."""
+    """uint8 H x W x 3 of a loaded image, upright."""
     if image.mode in _SIXTEEN_BIT:
-        grey = (_sixteen_bit(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        gray = (_sixteen_bit(image) >> 8).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
     if image.mode not in _CONVERTIBLE:
         raise Refused(f"has pixels of type {image.mode}, which are refused")
     # Without this Pillow would spend time (and warn) on a transparency that is dropped anyway.
@@ -296,14 +296,14 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
-def _forged(image: Image.Image, grey: np.ndarray) -> np.ndarray:
-    """The mask that `grey` means; see `read_mask`."""
-    if image.format in _LOSSLESS and int(grey.max()) == 1:
-        return grey == 1
-    return grey >= MASK_THRESHOLD
+def _forged(image: Image.Image, gray: np.ndarray) -> np.ndarray:
+    """The mask that `gray` means; see `read_mask`."""
+    if image.format in _LOSSLESS and int(gray.max()) == 1:
+        return gray == 1
+    return gray >= MASK_THRESHOLD
 
 
-def _grey(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
+def _gray(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
     """uint8 H x W, the largest channel, and notes on the coding (see `inspect_mask`)."""
     _load(image)
     alpha = ("alpha",) if image.mode in ("RGBA", "LA", "La", "PA", "RGBa") or "transparency" in image.info else ()
@@ -312,10 +312,10 @@ def _grey(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
         narrow = values if values.max() <= 255 else values >> 8
         return narrow.astype(np.uint8), ("sixteen_bit",)
     if image.mode in ("L", "1"):
-        # A 1-bit picture is unpacked to 0 and 255 on the way out, without a converted copy.
+        # A 1-bit image is unpacked to 0 and 255 on the way out, without a converted copy.
         values = np.frombuffer(bytearray(image.tobytes("raw", "L")), np.uint8).reshape(image.height, image.width)
         return np.ascontiguousarray(_upright(values, _orientation(image))), alpha
     rgb = _to_rgb(image)
     top = rgb.max(axis=2)
-    colour = ("colour",) if bool((rgb.min(axis=2) != top).any()) else ()
-    return top, (*colour, *alpha)
+    color = ("color",) if bool((rgb.min(axis=2) != top).any()) else ()
+    return top, (*color, *alpha)

@@ -1,4 +1,4 @@
-"""The discrete cosine transform of whole maps, and the split of a picture into high and low frequencies.
+"""The discrete cosine transform of whole maps, and the split of an image into high and low frequencies.
 
 All are products with one matrix per axis, in fp32 (fp64 for fp64 inputs) even under autocast.
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 LOW_PASSES = ("published", "square")
-# Ranges narrower than this share of the picture's largest magnitude are rounding, not content.
+# Ranges narrower than this share of the image's largest magnitude are rounding, not content.
 _ROUNDING = 1e-4
 
 
@@ -47,7 +47,7 @@ def inverse_dct(x: Tensor) -> Tensor:
 
 
 def split(x: Tensor, *, cut: float = 0.05, low_pass: str = "published") -> tuple[Tensor, Tensor]:
-    """High-pass and "low-pass" of a picture, as Mesorch (AAAI 2025) splits it; neither is normalised.
+    """High-pass and "low-pass" of an image, as Mesorch (AAAI 2025) splits it; neither is normalized.
 
     Of the DCT's coefficients, the high-pass lacks the int(cut·H) × int(cut·W) of the lowest frequencies. The published
     low-pass lacks the int((1 - cut)·H) × int((1 - cut)·W) of the highest: what remains is an L, the first rows and the
@@ -86,9 +86,9 @@ def split(x: Tensor, *, cut: float = 0.05, low_pass: str = "published") -> tuple
 
 
 def stretch_to_unit(x: Tensor, reference: Tensor) -> Tensor:
-    """Each picture moved and scaled so that its values, over all channels, reach from 0 to 1: B×C×H×W -> the same.
+    """Each image moved and scaled so that its values, over all channels, reach from 0 to 1: B×C×H×W -> the same.
 
-    A picture of one value becomes 0 throughout; so does one whose values differ by no more than the rounding of a
+    An image of one value becomes 0 throughout; so does one whose values differ by no more than the rounding of a
     transform of `reference` (B×C×H×W, what it was computed from), which would otherwise be blown up to noise.
     """
     low, high = x.amin(dim=(1, 2, 3), keepdim=True), x.amax(dim=(1, 2, 3), keepdim=True)

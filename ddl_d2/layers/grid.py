@@ -3,7 +3,7 @@
 A network's maps are rarely a whole number of cells; they are filled up by repeating their border, half of it on each
 side (the odd row and column below and on the right).
 
-Shapes: `B` pictures, `C` channels, `H, W` places, `h, w` cells, `k` places along a cell's side.
+Shapes: `B` images, `C` channels, `H, W` places, `h, w` cells, `k` places along a cell's side.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def grid_max_pool(x: Tensor, cells: Size) -> Tensor:
 def to_cells(x: Tensor, cells: Size, side: int) -> Tensor:
     """The places of each cell on axes of their own: B×C×H×W, H, W at most (h·k, w·k) -> B×h×k×w×k×C, k = `side`.
 
-    Channels come last, as they are in memory: gradients then lie as convolutions and normalisations like them.
+    Channels come last, as they are in memory: gradients then lie as convolutions and normalizations like them.
     """
     filled = pad_to_size(x, (cells[0] * side, cells[1] * side)).permute(0, 2, 3, 1)
     return filled.unflatten(2, (cells[1], side)).unflatten(1, (cells[0], side))

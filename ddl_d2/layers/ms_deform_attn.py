@@ -38,7 +38,7 @@ def ms_deform_attn(
 ) -> Tensor:
     """Weighted sum of bilinear samples: out[n, q, h] = sum over l, p of weight * value_l[n, h](location).
 
-    Equal to `grid_sample(align_corners=False, padding_mode="zeros")` on each level: pixel centres lie at
+    Equal to `grid_sample(align_corners=False, padding_mode="zeros")` on each level: pixel centers lie at
     (i + 0.5) / size, and pixels outside count as 0. A location that is NaN or infinite is outside. Values, and
     weights of any point, that are NaN make the result NaN.
 

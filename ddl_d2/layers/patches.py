@@ -1,6 +1,6 @@
 """Maps of tokens made finer or coarser by a linear layer over patches, as Swin networks do.
 
-Shapes: `B` pictures, `h, w` tokens, `C` channels last.
+Shapes: `B` images, `h, w` tokens, `C` channels last.
 """
 
 from __future__ import annotations

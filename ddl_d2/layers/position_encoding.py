@@ -11,7 +11,7 @@ from torch import Tensor
 def sine_position_encoding(
     height: int, width: int, num_channels: int, *, device: torch.device | None = None, temperature: float = 10000.0
 ) -> Tensor:
-    """Normalised 2-D sine encoding -> `num_channels` × H × W, values in [-1, 1], fp32.
+    """Normalized 2-D sine encoding -> `num_channels` × H × W, values in [-1, 1], fp32.
 
     The first half of the channels encodes y, the second x; within each, sine and cosine alternate. Coordinates are
     scaled to (0, 2π]. `num_channels` must be a multiple of 4.

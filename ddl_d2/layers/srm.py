@@ -1,6 +1,6 @@
 """Noise residuals of the Spatial Rich Model (Fridrich and Kodovsky 2012), by three fixed filters.
 
-Shapes: `B` pictures, `H, W` pixels.
+Shapes: `B` images, `H, W` pixels.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _HORIZONTAL = (
 
 
 class SRMResiduals(nn.Module):
-    """B×3×H×W -> B×3×H×W: one residual a filter, of the sum of the three colours, clipped to [-`limit`, `limit`].
+    """B×3×H×W -> B×3×H×W: one residual a filter, of the sum of the three colors, clipped to [-`limit`, `limit`].
 
     Nothing is learnt. Computed in fp32 under autocast as well: residuals are far smaller than the values they are
     differences of.
 
     Args:
-        scale: residuals are multiplied by this before the clip. The published network filters pictures normalised to
-            [-1, 1] (scale 1), so that the clip almost never acts; with 127.5 it acts as in the literature, on grey
+        scale: residuals are multiplied by this before the clip. The published network filters images normalized to
+            [-1, 1] (scale 1), so that the clip almost never acts; with 127.5 it acts as in the literature, on gray
             levels 0..255.
         limit: the clip.
     """
@@ -56,10 +56,10 @@ class SRMResiduals(nn.Module):
         self.register_buffer("kernels", kernels[:, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        # One filter on the sum of the colours is the same filter on each, summed.
+        # One filter on the sum of the colors is the same filter on each, summed.
         with torch.autocast(images.device.type, enabled=False):
-            grey = images.float().sum(dim=1, keepdim=True)
-            residuals = F.conv2d(grey, self.kernels * self.scale, padding=2)
+            gray = images.float().sum(dim=1, keepdim=True)
+            residuals = F.conv2d(gray, self.kernels * self.scale, padding=2)
             residuals = residuals.clamp_(-self.limit, self.limit)
         return residuals.contiguous(memory_format=torch.channels_last)
 

@@ -1,6 +1,6 @@
 """Heads on a backbone: the query decoder that localizes, and the image head that detects.
 
-Shapes: `B` pictures, `Q` queries, `C` channels, `K` classes, `H, W` pixels of the mask features (stride 4).
+Shapes: `B` images, `Q` queries, `C` channels, `K` classes, `H, W` pixels of the mask features (stride 4).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ddl_d2.errors import ConfigError
 
 
 class ImageHead(nn.Module):
-    """Is the picture forged? One logit from the average of a feature map over the unpadded area.
+    """Is the image forged? One logit from the average of a feature map over the unpadded area.
 
-    Padding is left out, or pictures of different shape in one batch would shift each other's score.
+    Padding is left out, or images of different shape in one batch would shift each other's score.
     """
 
     def __init__(self, *, in_features: list[str], input_shape: dict[str, ShapeSpec]):
@@ -29,7 +29,7 @@ class ImageHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
-        """{name: B×C×h×w}, unpadded (height, width) of each picture -> logits B, fp32."""
+        """{name: B×C×h×w}, unpadded (height, width) of each image -> logits B, fp32."""
         pooled = [
             valid_average(features[name].float(), image_sizes, stride)
             for name, stride in zip(self.in_features, self.strides, strict=True)
@@ -39,7 +39,7 @@ class ImageHead(nn.Module):
 
 
 def valid_average(feature: Tensor, image_sizes: list[tuple[int, int]], stride: int) -> Tensor:
-    """Mean of B×C×h×w over the cells that hold any of the picture (height, width) -> B×C."""
+    """Mean of B×C×h×w over the cells that hold any of the image (height, width) -> B×C."""
     _, _, height, width = feature.shape
     if all(math.ceil(h / stride) == height and math.ceil(w / stride) == width for h, w in image_sizes):
         return feature.mean(dim=(2, 3))
@@ -51,11 +51,11 @@ def valid_average(feature: Tensor, image_sizes: list[tuple[int, int]], stride: i
 
 
 def score_from_map(forgery_map: Tensor, rule: str) -> float:
-    """A picture's score where no image head gives one: "mean", "max" or "topk" (mean of the highest 1 %) of its map."""
+    """An image's score from its map: its "mean", its "max", or "top_pixels", the mean of its highest 1 %."""
     if rule == "mean":
         return float(forgery_map.mean())
     if rule == "max":
         return float(forgery_map.max())
-    if rule == "topk":
+    if rule == "top_pixels":
         return float(forgery_map.flatten().topk(max(1, forgery_map.numel() // 100)).values.mean())
-    raise ConfigError(f"TEST.IMAGE_SCORE is '{rule}': it must be mean, max or topk")
+    raise ConfigError(f"TEST.IMAGE_SCORE is '{rule}': it must be mean, max or top_pixels")

@@ -3,7 +3,7 @@
 On sampled points, and pairwise for matching: Mask2Former, section 3.3; PointRend. On whole maps: "Multi-part
 local-displacement self-blending" (Scientific Reports 2025), here "the self-blending paper".
 
-Shapes: `M` masks, `Q` predictions, `T` targets, `P` points; `B` pictures, `H, W` pixels, `N` places of a coarse map.
+Shapes: `M` masks, `Q` predictions, `T` targets, `P` points; `B` images, `H, W` pixels, `N` places of a coarse map.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def uncertainty(logits: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean over the places that count: B×…, bool B×… -> B; each picture needs one."""
+    """Mean over the places that count: B×…, bool B×… -> B; each image needs one."""
     weights = valid.to(values.dtype)
     axes = tuple(range(1, values.dim()))
     return (values * weights).sum(dim=axes) / weights.sum(dim=axes)
 
 
-def mean_of_known(by_picture: Tensor, known: Tensor) -> Tensor:
-    """Mean of B losses over the pictures that are known (bool B); 0, and still connected, if there is none."""
-    return (by_picture * known).sum() / known.sum().clamp(min=1)
+def mean_of_known(by_image: Tensor, known: Tensor) -> Tensor:
+    """Mean of B losses over the images that are known (bool B); 0, and still connected, if there is none."""
+    return (by_image * known).sum() / known.sum().clamp(min=1)
 
 
 def map_bce(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Between single pictures and the padded batch, for every system: into the network, and out of it.
+"""Between single images and the padded batch, for every system: into the network, and out of it.
 
-Shapes: `B` pictures, `H, W` pixels. A size is (height, width); a picture has three: `original` (on disk), `unpadded`
+Shapes: `B` images, `H, W` pixels. A size is (height, width); an image has three: `original` (on disk), `unpadded`
 (as the network got it) and `padded` (in its batch).
 """
 
@@ -25,7 +25,7 @@ def original_size(row: dict, unpadded: Size) -> Size:
 
 
 def to_original(padded_map: Tensor, unpadded: Size, original: Size) -> Tensor:
-    """A map at the network's input size -> without its padding, at the picture's own size."""
+    """A map at the network's input size -> without its padding, at the image's own size."""
     if unpadded == original:
         return padded_map[: unpadded[0], : unpadded[1]].contiguous()
     return sem_seg_postprocess(padded_map[None], unpadded, *original)[0]
@@ -51,7 +51,7 @@ def forged_instances(
 ) -> Instances:
     """Regions, (bool mask H×W, score) each, `most` at most, as Detectron2 instances of class 0; there may be none.
 
-    Each is copied as it comes: besides the result there is never more than one mask, of 20 MB if the picture has 20 MP.
+    Each is copied as it comes: besides the result there is never more than one mask, of 20 MB if the image has 20 MP.
     """
     masks = torch.empty((most, *size), dtype=torch.bool, device=device)
     scores: list[Tensor] = []

@@ -14,17 +14,17 @@ Size = tuple[int, int]
 
 
 def normalized_batch(batched_inputs: list[dict], mean: Tensor, std: Tensor, divisibility: int) -> ImageList:
-    """Rows with `image` uint8 3×H×W -> one batch B×3×H×W, normalised and then padded with zeros, channels last."""
-    pictures = [(x["image"].to(mean.device).float() - mean) / std for x in batched_inputs]
-    batch = ImageList.from_tensors(pictures, divisibility)
+    """Rows with `image` uint8 3×H×W -> one batch B×3×H×W, normalized and then padded with zeros, channels last."""
+    images = [(x["image"].to(mean.device).float() - mean) / std for x in batched_inputs]
+    batch = ImageList.from_tensors(images, divisibility)
     batch.tensor = batch.tensor.contiguous(memory_format=torch.channels_last)
     return batch
 
 
 def stretched_batch(batched_inputs: list[dict], size: Size, mean: Tensor, std: Tensor) -> Tensor:
-    """Rows with `image` uint8 3×H×W -> one batch B×3×h×w of `size`, normalised, channels last; shape is not kept."""
-    pictures = [_stretched(x["image"].to(mean.device).float(), size) for x in batched_inputs]
-    batch = (torch.stack(pictures) - mean) / std
+    """Rows with `image` uint8 3×H×W -> one batch B×3×h×w of `size`, normalized, channels last; shape is not kept."""
+    images = [_stretched(x["image"].to(mean.device).float(), size) for x in batched_inputs]
+    batch = (torch.stack(images) - mean) / std
     return batch.contiguous(memory_format=torch.channels_last)
 
 

@@ -1,14 +1,14 @@
-"""The prediction store: a folder with what a system said about many pictures, and nothing of the system itself.
+"""The prediction store: a folder with what a system said about many images, and nothing of the system itself.
 
     STORE/
       predictions.csv    image_id,fake_score,label,seconds   one line per image, sorted by image_id
-      maps/<image_id>.png    8-bit grey, 255 x probability, size of the picture; all images have one, or none
+      maps/<image_id>.png    8-bit gray, 255 x probability, size of the image; all images have one, or none
       meta.json          config, sha256 of the weights, thresholds, versions
 
 `image_id` is a relative POSIX path and keeps its own suffix, so the map of `real/a.jpg` is `maps/real/a.jpg.png`:
 different ids give different files. A score is written so that it reads back to the same float. `label` and `seconds`
 may be empty. `predictions.csv` is written last: a folder without it is no store. Until then each process appends its
-lines to a file of its own under `.parts/`, so memory does not grow with the number or the size of the pictures; only
+lines to a file of its own under `.parts/`, so memory does not grow with the number or the size of the images; only
 completing and reading a store hold its lines (no maps).
 """
 
@@ -143,9 +143,9 @@ class PredictionStoreWriter:
         """Keep one prediction.
 
         Args:
-            image_id: relative POSIX path of the picture.
+            image_id: relative POSIX path of the image.
             fake_score: P(fake) in [0, 1].
-            forgery_map: uint8 H x W, 255 x probability (`evaluation.functional.quantize_map`), at the picture's
+            forgery_map: uint8 H x W, 255 x probability (`evaluation.functional.quantize_map`), at the image's
                 original size; for every image or for none.
             label: 0 real, 1 fake, None unknown.
             seconds: time spent on the image, non-negative.

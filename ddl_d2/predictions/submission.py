@@ -1,9 +1,9 @@
 """The DDL challenge's submission file (image track), written from a prediction store and read back for checking.
 
     prediction.txt     one line per image: <file name>,<probability of fake with 4 digits>, e.g. 000001.png,0.9931
-    mask/<stem>.png    8-bit grey, 255 forged and 0 authentic, the picture's original size; every image has one
+    mask/<stem>.png    8-bit gray, 255 forged and 0 authentic, the image's original size; every image has one
 
-Source: the challenge site's rules, summarised in docs/metrics.md.
+Source: the challenge site's rules, summarized in docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -112,10 +112,10 @@ def read_submission(path: str | os.PathLike[str]) -> Submission:
 
 
 def validate_submission(path: str | os.PathLike[str], sizes: Mapping[str, tuple[int, int]]) -> Submission:
-    """Check a submission against the pictures it is for.
+    """Check a submission against the images it is for.
 
-    `sizes`: (height, width) in pixels of each picture by file name. Raises SubmissionError unless exactly these
-    pictures have a line and a mask of their size, of 0 and 255 only.
+    `sizes`: (height, width) in pixels of each image by file name. Raises SubmissionError unless exactly these
+    images have a line and a mask of their size, of 0 and 255 only.
     """
     submission = read_submission(path)
     if difference := sorted(set(sizes).symmetric_difference(submission.scores)):
@@ -123,7 +123,7 @@ def validate_submission(path: str | os.PathLike[str], sizes: Mapping[str, tuple[
         raise SubmissionError(f"{path}: {len(difference)} images differ from the list; {difference[0]} is {state}")
     for name, size in sizes.items():
         if (found := submission.read_mask(name).shape) != tuple(size):
-            raise SubmissionError(f"{path}: the mask of {name} is {found}, the picture {tuple(size)}")
+            raise SubmissionError(f"{path}: the mask of {name} is {found}, the image {tuple(size)}")
     return submission
 
 

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation (Foret et al. 2021): step along the gradient that the loss has a little uphill.
+"""Sharpness-aware minimization (Foret et al. 2021): step along the gradient that the loss has a little uphill.
 
 One step at weights w, in three parts that `TrainingStep` puts together: the gradient g at w; the gradient at
 w + ρ · g / ‖g‖, on the same batch and with the same random numbers; and, back at w, the optimizer's step with that
@@ -48,7 +48,7 @@ def _climb(parameters: list[nn.Parameter], rho: float) -> None:
 
 @contextmanager
 def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm (any kind) in training mode normalises by its batch as ever, but does not remember the batch.
+    """Inside, BatchNorm (any kind) in training mode normalizes by its batch as ever, but does not remember the batch.
 
     The statistics then describe the weights w only, and each batch counts once.
     """
@@ -57,7 +57,7 @@ def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
     try:
         for norm in norms:
             # PyTorch's own kinds look at the second, which also spares the count of batches; Detectron2's naive
-            # synchronised one only at the first.
+            # synchronized one only at the first.
             norm.momentum, norm.track_running_stats = 0.0, False
         yield
     finally:

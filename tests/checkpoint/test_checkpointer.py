@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_listed_and_a_partial_load_must_be_asked_for(tmp_pa
     report = load_weights(model, tmp_path / "w.pth", allow_partial=True)
     assert len(report.misshapen) == 3  # 1.bias alone has the same shape
     assert report.unused == ["extra"]
-    assert "newly initialised" in caplog.text
+    assert "newly initialized" in caplog.text
 
 
 def test_a_stranger_is_refused_even_in_part(tmp_path):
@@ -196,7 +196,7 @@ def test_a_run_goes_on_under_the_other_trainer(first, second, cfg, tmp_path, cap
     again.train()
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     if second is ForgeryTrainer:
-        assert "has no order of pictures" in caplog.text
+        assert "has no order of images" in caplog.text
 
 
 def test_weights_of_the_final_and_the_best_are_exported(tmp_path):

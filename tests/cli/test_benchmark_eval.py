@@ -40,11 +40,11 @@ def test_figures(tool, tmp_path, capsys):
     assert set(figures["targets"]) <= set(figures["ratios"])  # scikit-learn and torchmetrics are there in tests
     assert all(ratio > 0 for ratio in figures["ratios"].values())
     assert figures["state"]["equal"] is True
-    assert figures["state"]["bytes_per_picture"] < 60
+    assert figures["state"]["bytes_per_image"] < 60
     store = figures["store"]
     assert store["equal"] is True
     assert 0 < store["share_decoding"] < 1
-    parts = dict(store["ms_per_picture"])
+    parts = dict(store["ms_per_image"])
     assert math.isclose(parts.pop("total"), sum(parts.values()), rel_tol=0.5)  # medians, each of its own
     assert "times faster: image AUC / scikit-learn" in capsys.readouterr().out
 

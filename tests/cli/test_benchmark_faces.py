@@ -1,4 +1,4 @@
-"""benchmarks/benchmark_faces.py on tiny pictures: it compares before it measures, and its figures add up."""
+"""benchmarks/benchmark_faces.py on tiny images: it compares before it measures, and its figures add up."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def arguments(tmp_path):
     for name in ("a", "b", "c"):
         write_png(tmp_path / "in" / f"{name}.png", rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
     opts = [*TINY, "INPUT.MIN_SIZE_TEST", "32", "INPUT.MAX_SIZE_TEST", "64"]
-    words = ["--config-file", CONFIG, "--pictures", tmp_path / "in", "--count", 2, "--threads", 1, "--rounds", 2]
+    words = ["--config-file", CONFIG, "--images", tmp_path / "in", "--count", 2, "--threads", 1, "--rounds", 2]
     return [str(word) for word in (*words, "--json", tmp_path / "figures.json", "--opts", *opts)]
 
 
@@ -65,16 +65,16 @@ def test_figures(tool, tmp_path, finder, arguments, capsys):
     assert tool.main(arguments) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["equal"] is True
-    assert (figures["pictures"], figures["crops_per_picture"]) == (2, 2)
+    assert (figures["images"], figures["crops_per_image"]) == (2, 2)
     assert set(figures["ms"]) == {*tool.STAGES, *tool.WHOLE}
     assert all(0 < figures["ms_minimum"][name] <= ms for name, ms in figures["ms"].items())
-    assert figures["pictures_per_second"]["forward"] == pytest.approx(1000 / figures["ms"]["forward"])
-    # Each of 2 pictures is searched twice a round (by stages, and from the file on), in 1 + 2 rounds.
+    assert figures["images_per_second"]["forward"] == pytest.approx(1000 / figures["ms"]["forward"])
+    # Each of 2 images is searched twice a round (by stages, and from the file on), in 1 + 2 rounds.
     assert finder.calls == 2 * 2 * 3
     assert not (tmp_path / "unused").exists()  # the user's memory of faces is not touched
     printed = capsys.readouterr().out
     assert "detect, cold" in printed
-    assert "2 pictures of 2.00 crops" in printed
+    assert "2 images of 2.00 crops" in printed
 
 
 def test_what_differs_is_not_timed(tool, tmp_path, finder, arguments, monkeypatch):
@@ -84,7 +84,7 @@ def test_what_differs_is_not_timed(tool, tmp_path, finder, arguments, monkeypatc
     assert not (tmp_path / "figures.json").exists()
 
 
-@pytest.mark.parametrize("wrong", [["--rounds", "0"], ["--count", "0"], ["--threads", "0"], ["--pictures", "/nowhere"]])
+@pytest.mark.parametrize("wrong", [["--rounds", "0"], ["--count", "0"], ["--threads", "0"], ["--images", "/nowhere"]])
 def test_bad_arguments(tool, arguments, wrong):
     before = arguments.index("--opts")
     with pytest.raises(SystemExit) as stopped:

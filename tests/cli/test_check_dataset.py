@@ -50,8 +50,8 @@ def spoil(root):
 def test_a_clean_set(root, capsys):
     assert check_dataset.main([str(root), "--deep", "--workers", "1"]) == 0
     out = capsys.readouterr().out
-    assert "4 pictures, 2 real, 2 fake (2 with a mask)" in out
-    assert "1 pictures, 1 real, 0 fake" in out
+    assert "4 images, 2 real, 2 fake (2 with a mask)" in out
+    assert "1 images, 1 real, 0 fake" in out
     assert out.endswith("clean\n")
 
 
@@ -67,7 +67,7 @@ def test_every_problem_at_once(root, capsys, tmp_path, workers):
         "mask_size": 1,
         "mask_without_fake": 1,
         "unreadable_mask": 1,
-        "unreadable_picture": 1,
+        "unreadable_image": 1,
     }
     assert train["counts"] == {**train["problems"], "mask_full": 1, "mask_coded_01": 1}
     assert train["examples"]["mask_size"] == ["fake/c.png: 13 x 9, mask 12 x 9"]
@@ -138,4 +138,4 @@ def test_as_a_command(root):
 def test_real_sets(shared, capsys):
     assert check_dataset.main([str(shared / "data" / "casia_faces"), "--deep", "--workers", "1"]) == 0
     assert check_dataset.main([str(shared / "data" / "stylegan2_vs_ffhq")]) == 1
-    assert "40 fake pictures without a mask file" in capsys.readouterr().out
+    assert "40 fake images without a mask file" in capsys.readouterr().out

@@ -59,10 +59,10 @@ def noise(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_folder_glob_and_a_broken_picture(tmp_path, opts):
+def test_folder_glob_and_a_broken_image(tmp_path, opts):
     write_png(tmp_path / "in/a.png", noise(50, 70))
     write_png(tmp_path / "in/sub/a.png", noise(90, 40, 1))
-    (tmp_path / "in/broken.jpg").write_bytes(b"\xff\xd8 not much of a picture")
+    (tmp_path / "in/broken.jpg").write_bytes(b"\xff\xd8 not much of an image")
     write_png(tmp_path / "other.png", noise(64, 64, 2))
     out = tmp_path / "out"
     done = run(
@@ -71,7 +71,7 @@ def test_folder_glob_and_a_broken_picture(tmp_path, opts):
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "broken.jpg" in done.stderr
-    assert "1 of 4 pictures could not be read" in done.stderr
+    assert "1 of 4 images could not be read" in done.stderr
     summary = json.loads((out / "predictions.json").read_text())
     assert [Path(row["file"]).name for row in summary["predictions"]] == ["a.png", "a.png", "other.png"]
     assert [Path(row["file"]).name for row in summary["failed"]] == ["broken.jpg"]
@@ -153,18 +153,18 @@ def test_options_that_do_not_fit(tool, words):
 def test_bad_input_is_one_line_and_harms_nothing(tmp_path, opts, tool):
     write_png(tmp_path / "a.png", noise(40, 40))
     (tmp_path / "bad.pth").write_bytes(b"not a checkpoint")
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    (tmp_path / "broken.png").write_bytes(b"not an image")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/a.json").write_text("earlier")
 
-    def words(config=CONFIG, picture="a.png", last=()):
-        source = ["--input", tmp_path / picture, "--output", tmp_path / "out"]
+    def words(config=CONFIG, image="a.png", last=()):
+        source = ["--input", tmp_path / image, "--output", tmp_path / "out"]
         return [str(word) for word in ("--config-file", config, *source, "--opts", *opts, *last)]
 
-    assert_one_line_error(run(*words(picture="broken.png")), "broken.png")
+    assert_one_line_error(run(*words(image="broken.png")), "broken.png")
     assert_one_line_error(run(*words(last=("MODEL.NO_SUCH_KEY", "1"))), "NO_SUCH_KEY")
     for bad, error, name in (
-        (words(picture="none.png"), InputError, "none.png"),
+        (words(image="none.png"), InputError, "none.png"),
         (words(config=tmp_path / "none.yaml"), ConfigError, "none.yaml"),
         (words(last=("MODEL.WEIGHTS", tmp_path / "bad.pth")), CheckpointError, "bad.pth"),
         (words(last=("MODEL.WEIGHTS", "")), CheckpointError, "MODEL.WEIGHTS is empty"),

@@ -156,9 +156,9 @@ def test_a_fake_without_mask(tool, store, data, capsys):
     metrics = json.loads((store / "metrics.json").read_text())
     assert (metrics["num_fake"], metrics["num_localized"], metrics["num_fake_without_mask"]) == (3, 2, 1)
     assert metrics["auc"] == pytest.approx(2 / 3)
-    assert "note: 1 fake pictures without a mask file" in capsys.readouterr().err
+    assert "note: 1 fake images without a mask file" in capsys.readouterr().err
     arguments = ("--predictions", store, "--dataset-root", data, "--fake-without-mask", "skip")
-    assert "not in the data set: fake/c.png" in _fails_after_notes(tool, capsys, *arguments)
+    assert "not in the dataset: fake/c.png" in _fails_after_notes(tool, capsys, *arguments)
 
 
 def _fails_after_notes(tool, capsys, *arguments) -> str:
@@ -172,7 +172,7 @@ def test_bad_inputs(tool, store, data, tmp_path, capsys):
     before = _snapshot(store)
     common = ("--predictions", store, "--dataset-root", data)
     write_png(data / "valid" / "real" / "more.png", np.zeros((4, 4, 3), np.uint8))
-    assert "1 of 5 images of the data set were not scored: real/more.png" in _fails(tool, capsys, *common)
+    assert "1 of 5 images of the dataset were not scored: real/more.png" in _fails(tool, capsys, *common)
     (data / "valid" / "real" / "more.png").unlink()
     assert "test" in _fails(tool, capsys, *common, "--split", "test")
     assert "no such folder" in _fails(tool, capsys, "--predictions", tmp_path / "no", "--dataset-root", data)
@@ -208,7 +208,7 @@ def test_intersection_says_what_it_leaves_out(tool, store, data, capsys):
     write_png(data / "valid" / "real" / "more.png", np.zeros((4, 4, 3), np.uint8))
     assert tool.main(["--predictions", str(store), "--dataset-root", str(data), "--intersection"]) == 0
     captured = capsys.readouterr()
-    assert "only 3 images are on both sides: 1 of the data set's and 1 of the predictions" in captured.err
+    assert "only 3 images are on both sides: 1 of the dataset's and 1 of the predictions" in captured.err
     assert json.loads((store / "metrics.json").read_text())["num_images"] == 3
 
 
@@ -218,7 +218,7 @@ def test_submission_without_labels(tool, store, tmp_path, capsys):
     submission = validate_submission(output, dict.fromkeys(["a.png", "b.png", "c.png", "r.png"], (4, 4)))
     assert submission.scores["a.png"] == 0.9
     assert not (store / "metrics.json").exists()
-    flat = tmp_path / "flat"  # the challenge's test set: pictures and nothing else
+    flat = tmp_path / "flat"  # the challenge's test set: images and nothing else
     with PredictionStoreWriter(tmp_path / "flat_store") as writer:
         for name in "ab":
             write_png(flat / f"{name}.png", np.zeros((2, 3, 3), np.uint8))
@@ -226,7 +226,7 @@ def test_submission_without_labels(tool, store, tmp_path, capsys):
     arguments = ["--predictions", str(tmp_path / "flat_store"), "--dataset-root", str(flat)]
     assert tool.main([*arguments, "--submission", str(output)]) == 0
     validate_submission(output, {"a.png": (2, 3), "b.png": (2, 3)})
-    assert "no picture has a label" in _fails(tool, capsys, *arguments)
+    assert "no image has a label" in _fails(tool, capsys, *arguments)
 
 
 def test_submission_and_metrics_together(tool, store, data, tmp_path):
@@ -295,4 +295,4 @@ def test_frames_of_videos(tool, tmp_path, capsys):
         assert metrics["video_auc"] == auc
         assert (metrics["num_videos"], metrics["num_images"], metrics["video_score"]) == (4, 8, rule)
     assert "ROC AUC, all videos" in capsys.readouterr().out
-    assert "4 of 4 images of the data set were not scored" in _fails(tool, capsys, *common, "--frames-per-video", "1")
+    assert "4 of 4 images of the dataset were not scored" in _fails(tool, capsys, *common, "--frames-per-video", "1")

@@ -32,7 +32,7 @@ def test_a_row_per_region(tool, tmp_path):
         assert cells[6].max() > 0  # a difference
 
 
-def test_a_row_per_picture_with_and_without_a_face(tool, tmp_path):
+def test_a_row_per_image_with_and_without_a_face(tool, tmp_path):
     astronaut = read_image(Path(skimage.__file__).parent / "data/astronaut.png")
     write_png(tmp_path / "in" / "a.png", astronaut[:300, 80:380])
     write_png(tmp_path / "in" / "b.png", np.full((60, 80, 3), 77, np.uint8))

@@ -13,7 +13,7 @@ import pytest
 
 from ddl_d2.predictions.store import PredictionStore
 from tests.conftest import ROOT, load_tool
-from tests.fusion.small_stores import write_pictures, write_store
+from tests.fusion.small_stores import write_images, write_store
 
 HALF = np.array([[True, True, False, False]])
 NOTHING = np.zeros((1, 4))
@@ -70,7 +70,7 @@ def test_average_by_hand(fuse, pair, tmp_path, capsys):
     assert fused.scores == pytest.approx([0.7, 0.65 / 3.5], abs=1e-15)
     assert fused.labels.tolist() == [1, 0]  # each store knew one of them
     assert fused.read_map(FAKE).tolist() == [[129, 171, 43, 0]]
-    assert "F: 2 pictures from 2 stores" in capsys.readouterr().out
+    assert "F: 2 images from 2 stores" in capsys.readouterr().out
     about = fused.meta["fusion"]
     assert (about["method"], about["weights"], about["map_weights"]) == ("average", [1, 2.5], [1, 2.5])
     assert [row["store"] for row in about["inputs"]] == [str(path) for path in pair]
@@ -110,7 +110,7 @@ def test_weights_of_the_sources_are_named(fuse, pair, tmp_path):
 def test_mdmf_by_hand(fuse, tmp_path):
     """On 11 x 11, at 0.5: 128 counts and 127 does not.
 
-    Of the first a pixel in the corner grows to 3 x 3; of the second a 5 x 5 block shrinks to its centre.
+    Of the first a pixel in the corner grows to 3 x 3; of the second a 5 x 5 block shrinks to its center.
     """
     first, second = np.full((11, 11), 127), np.full((11, 11), 127)
     first[0, 0], second[3:8, 3:8] = 128, 200
@@ -123,14 +123,14 @@ def test_mdmf_by_hand(fuse, tmp_path):
         fused = PredictionStore(tmp_path / "F")
         return fused.read_map("x.png"), fused.score("x.png"), fused.meta["fusion"]
 
-    corner, centre, block, pixel = (np.zeros((11, 11), np.uint8) for _ in range(4))
-    corner[:3, :3], centre[5, 5], block[3:8, 3:8], pixel[0, 0] = 255, 255, 255, 255
+    corner, center, block, pixel = (np.zeros((11, 11), np.uint8) for _ in range(4))
+    corner[:3, :3], center[5, 5], block[3:8, 3:8], pixel[0, 0] = 255, 255, 255, 255
     levels, score, about = run()
-    assert (levels == corner | centre).all()
+    assert (levels == corner | center).all()
     assert score == 0.25
     settings = {"mode": "paper", "threshold": 0.5, "score": "first", "kernel_size": 5, "iterations": 1}
     assert {key: about[key] for key in settings} == settings
-    # Closed, the pixel stays: all of its window that lies in the picture is in the 3 x 3.
+    # Closed, the pixel stays: all of its window that lies in the image is in the 3 x 3.
     assert (run("--mode", "released")[0] == pixel | block).all()
     assert (run("--mode", "or")[0] == pixel | block).all()
     assert not run("--mode", "and")[0].any()
@@ -158,7 +158,7 @@ def test_unlike_lists(fuse, fails, pair, tmp_path, capsys):
     assert not (tmp_path / "F").exists()
     fuse("average", pair[0], other.root, "--intersection", "--output", tmp_path / "F")
     assert PredictionStore(tmp_path / "F").ids == [FAKE]
-    assert f"only 1 pictures are in all stores; left out: 1 of {pair[0]}, 1 of {other.root}" in capsys.readouterr().err
+    assert f"only 1 images are in all stores; left out: 1 of {pair[0]}, 1 of {other.root}" in capsys.readouterr().err
 
 
 def test_bad_input(fails, pair, tmp_path):
@@ -208,10 +208,10 @@ def test_a_broken_map_leaves_the_output_alone(fuse, fails, pair, tmp_path):
     fuse("average", *pair, "--map-weights", 1, 0, "--output", tmp_path / "G")  # it is not read where it has no weight
 
 
-def _labelled(folder: Path, seed: int, scores: dict[str, tuple[float, float]]) -> tuple[Path, Path, Path]:
-    """A data set of two fakes and two reals, and two systems that each find one half of the forged pixels."""
+def _labeled(folder: Path, seed: int, scores: dict[str, tuple[float, float]]) -> tuple[Path, Path, Path]:
+    """A dataset of two fakes and two reals, and two systems that each find one half of the forged pixels."""
     masks = {name: HALF if name.startswith("fake") else None for name in scores}
-    root = write_pictures(folder / "data/valid", masks, (1, 4), seed).parent
+    root = write_images(folder / "data/valid", masks, (1, 4), seed).parent
     stores = []
     for index, levels in enumerate(([[200, 100, 140, 0]], [[100, 200, 60, 0]])):
         maps = {name: levels if mask is not None else NOTHING for name, mask in masks.items()}
@@ -225,12 +225,12 @@ OTHERS = {"fake/f.png": (0.8, 0.1), "fake/g.png": (0.2, 0.9), "real/r.png": (0.3
 
 def test_search_then_average_then_evaluate(fuse, tmp_path, capsys):
     """What the search reports of another set is what tools/evaluate.py says of the average with those weights."""
-    tuned, others = _labelled(tmp_path / "t", 1, TUNED), _labelled(tmp_path / "o", 2, OTHERS)
+    tuned, others = _labeled(tmp_path / "t", 1, TUNED), _labeled(tmp_path / "o", 2, OTHERS)
     found = tmp_path / "found.json"
     where = ("--dataset-root", tuned[0], "--report", *others[1:], "--report-root", others[0], "--report-split", "valid")
     assert fuse("search", *tuned[1:], *where, "--step", 0.25, "--output", found) == 0
     out = capsys.readouterr().out
-    assert "searched on 4 pictures, reported on 4 others" in out
+    assert "searched on 4 images, reported on 4 others" in out
     command = f"tools/fuse.py average {others[1]} {others[2]} --weights 1 1 --map-weights 1 1 --output ..."
     assert command in out
     content = json.loads(found.read_text())
@@ -250,16 +250,16 @@ def test_search_then_average_then_evaluate(fuse, tmp_path, capsys):
 
 
 def test_search_refuses(fails, tmp_path):
-    tuned, others = _labelled(tmp_path / "t", 1, TUNED), _labelled(tmp_path / "o", 2, OTHERS)
+    tuned, others = _labeled(tmp_path / "t", 1, TUNED), _labeled(tmp_path / "o", 2, OTHERS)
     report = ("--report", *others[1:], "--report-root", others[0])
     data = ("--dataset-root", tuned[0])
     same = fails("search", *tuned[1:], *data, "--report", *tuned[1:])
-    assert "4 of the 4 pictures to report on are among those the weights are searched on (fake/f.png" in same
+    assert "4 of the 4 images to report on are among those the weights are searched on (fake/f.png" in same
     assert "as many stores" in fails("search", *tuned[1:], *data, "--report", others[1], "--report-root", others[0])
     assert "1 divided by a whole number" in fails("search", *tuned[1:], *data, *report, "--step", 0.3)
     assert "required: --report" in fails("search", *tuned[1:], *data)
     more = write_store(tmp_path / "more", {**dict.fromkeys(TUNED, 0.5), "x.png": 0.5})
-    assert "1 predicted images are not in the data set: x.png" in fails("search", more.root, more.root, *data, *report)
+    assert "1 predicted images are not in the dataset: x.png" in fails("search", more.root, more.root, *data, *report)
     found = tmp_path / "found.json"
     nowhere = ("--dataset-root", tmp_path / "no")
     assert "no such file or folder" in fails("search", *tuned[1:], *nowhere, *report, "--output", found)
@@ -267,7 +267,7 @@ def test_search_refuses(fails, tmp_path):
 
 
 def test_search_without_maps(fuse, tmp_path, capsys):
-    tuned, others = _labelled(tmp_path / "t", 1, TUNED), _labelled(tmp_path / "o", 2, OTHERS)
+    tuned, others = _labeled(tmp_path / "t", 1, TUNED), _labeled(tmp_path / "o", 2, OTHERS)
     bare = [
         write_store(tmp_path / f"{name}{index}", {image_id: pair[index] for image_id, pair in scores.items()}).root
         for name, scores in (("t", TUNED), ("o", OTHERS))

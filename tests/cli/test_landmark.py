@@ -1,4 +1,4 @@
-"""tools/landmark.py: every picture once, failures at the end, resumable."""
+"""tools/landmark.py: every image once, failures at the end, resumable."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ def tool(needs_dlib):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     root = tmp_path / "set"
     astronaut = read_image(Path(skimage.__file__).parent / "data/astronaut.png")
     write_png(root / "real" / "face.png", astronaut[:300, 80:380])
@@ -27,11 +27,11 @@ def pictures(tmp_path):
     return root
 
 
-def test_all_pictures_then_none(tool, pictures, tmp_path, capsys):
+def test_all_images_then_none(tool, images, tmp_path, capsys):
     cache = tmp_path / "cache"
-    arguments = [str(pictures), "--workers", "1", "--cache", str(cache)]
+    arguments = [str(images), "--workers", "1", "--cache", str(cache)]
     assert tool.main(arguments) == 0
-    summary = "3 pictures, 2 faces, 1 without a face, 0 failed"
+    summary = "3 images, 2 faces, 1 without a face, 0 failed"
     assert capsys.readouterr().out == f"{summary}; 0 were in the cache already\n"
     kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.json")}
     assert len(kept) == 3
@@ -40,8 +40,8 @@ def test_all_pictures_then_none(tool, pictures, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.json")} == kept
 
 
-def test_an_interrupted_run_goes_on(tool, pictures, tmp_path, capsys):
-    arguments = [str(pictures), "--cache", str(tmp_path / "cache")]
+def test_an_interrupted_run_goes_on(tool, images, tmp_path, capsys):
+    arguments = [str(images), "--cache", str(tmp_path / "cache")]
     assert tool.main([*arguments, "--workers", "1"]) == 0
     next((tmp_path / "cache").rglob("*.json")).unlink()
     capsys.readouterr()
@@ -49,14 +49,14 @@ def test_an_interrupted_run_goes_on(tool, pictures, tmp_path, capsys):
     assert "2 were in the cache already" in capsys.readouterr().out
 
 
-def test_failures_are_listed_and_the_rest_is_done(tool, pictures, capsys):
-    (pictures / "real" / "broken.jpg").write_bytes(b"no picture")
-    assert tool.main([str(pictures), "--workers", "1"]) == 1
+def test_failures_are_listed_and_the_rest_is_done(tool, images, capsys):
+    (images / "real" / "broken.jpg").write_bytes(b"no image")
+    assert tool.main([str(images), "--workers", "1"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("4 pictures, 2 faces, 1 without a face, 1 failed")
+    assert lines[0].startswith("4 images, 2 faces, 1 without a face, 1 failed")
     assert len(lines) == 2
     assert lines[1].startswith("failed real/broken.jpg: ")
-    assert len(list((pictures / ".landmarks").rglob("*.json"))) == 3
+    assert len(list((images / ".landmarks").rglob("*.json"))) == 3
 
 
 @pytest.mark.parametrize(
@@ -69,26 +69,26 @@ def test_failures_are_listed_and_the_rest_is_done(tool, pictures, capsys):
         (["set", "--workers", "0"], "--workers must be at least 1"),
     ],
 )
-def test_what_cannot_be_used_at_all(tool, pictures, arguments, says, capsys, monkeypatch):
-    monkeypatch.chdir(pictures.parent)
+def test_what_cannot_be_used_at_all(tool, images, arguments, says, capsys, monkeypatch):
+    monkeypatch.chdir(images.parent)
     with pytest.raises(SystemExit) as stopped:
         tool.main(arguments)
     assert stopped.value.code == 2
     assert says in capsys.readouterr().err
-    assert not (pictures / ".landmarks").exists()
+    assert not (images / ".landmarks").exists()
 
 
-def test_a_folder_without_pictures(tool, tmp_path, capsys):
+def test_a_folder_without_images(tool, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit) as stopped:
         tool.main([str(tmp_path / "empty")])
     assert stopped.value.code == 2
-    assert "no picture" in capsys.readouterr().err
+    assert "no image" in capsys.readouterr().err
 
 
-def test_a_copy_elsewhere_is_the_same_picture(tool, pictures, tmp_path, capsys):
-    assert tool.main([str(pictures), "--workers", "1", "--cache", str(tmp_path / "cache")]) == 0
-    shutil.copytree(pictures, tmp_path / "moved")
+def test_a_copy_elsewhere_is_the_same_image(tool, images, tmp_path, capsys):
+    assert tool.main([str(images), "--workers", "1", "--cache", str(tmp_path / "cache")]) == 0
+    shutil.copytree(images, tmp_path / "moved")
     capsys.readouterr()
     assert tool.main([str(tmp_path / "moved"), "--workers", "1", "--cache", str(tmp_path / "cache")]) == 0
     assert "3 were in the cache already" in capsys.readouterr().out

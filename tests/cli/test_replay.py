@@ -22,7 +22,7 @@ def tool():
 
 @pytest.fixture
 def failed(tiny_cfg, make_row, tmp_path):
-    """`failed(spoil, config)` -> (file, error) of a step with two pictures, after `spoil(model, rows)`."""
+    """`failed(spoil, config)` -> (file, error) of a step with two images, after `spoil(model, rows)`."""
 
     def run(spoil, config=SWIN_UNET, precision="float32"):
         torch.manual_seed(0)
@@ -120,7 +120,7 @@ def test_what_the_matcher_refuses(tool, failed, capsys):
     assert tool.main([str(path)]) == 1
     said = capsys.readouterr().out
     assert "not finite in the saved weights: sem_seg_head.predictor.class_embed.bias" in said
-    assert "all pictures: the matching cost (fake/a.png) is not finite" in said
+    assert "all images: the matching cost (fake/a.png) is not finite" in said
     assert "first module whose output is not finite: sem_seg_head.predictor.class_embed (Linear)" in said
 
 

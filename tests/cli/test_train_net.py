@@ -40,7 +40,7 @@ def _options(data: Path, output: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def trained(tiny_set, tmp_path_factory) -> Path:
-    """Four steps with two evaluations, pictures in TensorBoard and the best checkpoint."""
+    """Four steps with two evaluations, images in TensorBoard and the best checkpoint."""
     output = tmp_path_factory.mktemp("trained")
     _run("--config-file", CONFIG, *_options(tiny_set, output, "TEST.EVAL_PERIOD", "2", "VIS_PERIOD", "2"))
     return output
@@ -60,7 +60,7 @@ def test_training_leaves_what_a_user_expects(trained):
     assert metrics["num_fake"] == 3
 
 
-def test_tensorboard_holds_pictures(trained):
+def test_tensorboard_holds_images(trained):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(str(trained))
     events.Reload()

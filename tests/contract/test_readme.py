@@ -26,7 +26,7 @@ def _block(marker: str) -> str:
 
 
 @pytest.fixture
-def my_pictures(tmp_path, monkeypatch):
+def my_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine" / "masks").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -36,24 +36,24 @@ def my_pictures(tmp_path, monkeypatch):
         mask[5:20, 5:30] = True
         if name.startswith("fake"):
             write_png(tmp_path / "mine" / "masks" / f"{name}.png", mask)
-    exec(_block("my_pictures"), dict(NAMES))
-    yield "my_pictures"
-    DatasetCatalog.remove("my_pictures")
+    exec(_block("my_images"), dict(NAMES))
+    yield "my_images"
+    DatasetCatalog.remove("my_images")
 
 
-def test_a_dataset_and_a_system_train_and_evaluate(my_pictures, tiny_cfg, tmp_path):
-    exec(_block("MeanColour"), dict(NAMES))
+def test_a_dataset_and_a_system_train_and_evaluate(my_images, tiny_cfg, tmp_path):
+    exec(_block("MeanColor"), dict(NAMES))
     cfg = tiny_cfg(
-        "MODEL.META_ARCHITECTURE", "MeanColour",
-        "DATASETS.TRAIN", f"('{my_pictures}',)",
-        "DATASETS.TEST", f"('{my_pictures}',)",
+        "MODEL.META_ARCHITECTURE", "MeanColor",
+        "DATASETS.TRAIN", f"('{my_images}',)",
+        "DATASETS.TEST", f"('{my_images}',)",
         "SOLVER.IMS_PER_BATCH", "2",
         "SOLVER.MAX_ITER", "2",
         "OUTPUT_DIR", str(tmp_path / "out"),
     )  # fmt: skip
     (tmp_path / "out").mkdir()
     ForgeryTrainer(cfg).train()
-    model = META_ARCH_REGISTRY.get("MeanColour")(cfg).eval()
+    model = META_ARCH_REGISTRY.get("MeanColor")(cfg).eval()
     results = ForgeryTrainer.test(cfg, model)
     assert results["ddl"]["num_images"] == 4
     assert results["ddl"]["num_localized"] == 2

@@ -53,7 +53,7 @@ def fingerprint(batches):
     return [[(row["image_id"], row["image"].numpy().tobytes()) for row in batch] for batch in batches]
 
 
-def test_real_pictures_survive(cfg):
+def test_real_images_survive(cfg):
     seen = {row["image_id"]: row["is_fake"] for batch in islice(build_train_loader(cfg), 13) for row in batch}
     assert len(seen) == 13
     assert sum(label == 0 for label in seen.values()) == 4
@@ -81,7 +81,7 @@ def test_workers_and_interruptions_change_nothing(cfg):
         assert fingerprint(islice(loader, 2)) == whole[3:5]
 
 
-def test_ranks_see_different_pictures_of_one_stream(cfg, monkeypatch):
+def test_ranks_see_different_images_of_one_stream(cfg, monkeypatch):
     whole = [row["image_id"] for batch in islice(build_train_loader(cfg), 4) for row in batch]
     cfg.SOLVER.IMS_PER_BATCH = 6
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
@@ -119,11 +119,11 @@ def test_several_training_sets(cfg):
     assert [len(members) for members in loader.sampler.members] == [7, 12]
 
 
-def test_unlabelled_pictures_cannot_train(cfg, root):
+def test_unlabeled_images_cannot_train(cfg, root):
     cfg.DATASETS.FOLDER_ROOT = str(root / "valid" / "fake")
     register_datasets(cfg)
     cfg.DATASETS.TRAIN = ("folder",)
-    with pytest.raises(ValueError, match="folder: 3 of 3 pictures have no real/fake label"):
+    with pytest.raises(ValueError, match="folder: 3 of 3 images have no real/fake label"):
         build_train_loader(cfg)
 
 
@@ -134,7 +134,7 @@ def test_unknown_sampler(cfg):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_picture_is_named(cfg, root, workers):
+def test_a_broken_image_is_named(cfg, root, workers):
     cfg.DATALOADER.NUM_WORKERS = workers
     broken = root / "train" / "real" / "10.png"
     broken.write_bytes(broken.read_bytes()[:60])
@@ -192,7 +192,7 @@ def test_a_real_set(cfg, shared):
 
 
 class _Faces:
-    """Two faces in every picture; counts how often it looks."""
+    """Two faces in every image; counts how often it looks."""
 
     settings = {"name": "two faces"}
 
@@ -213,12 +213,12 @@ def faces(cfg, tmp_path, monkeypatch):
     return faces
 
 
-def test_each_picture_is_searched_for_faces_once(cfg, faces):
+def test_each_image_is_searched_for_faces_once(cfg, faces):
     for _ in range(2):
         rows = [row for batch in build_test_loader(cfg, "ddl_i_valid") for row in batch]
         assert len(rows) == 6
     assert faces.calls == 6
-    for _ in range(2):  # 13 pictures a pass, two passes
+    for _ in range(2):  # 13 images a pass, two passes
         list(islice(build_train_loader(cfg), 9))
     assert faces.calls == 6 + 13
 

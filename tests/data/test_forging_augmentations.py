@@ -27,7 +27,7 @@ def image():
     return np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
 
-def test_a_forged_picture_is_fake_and_its_mask_grows(image):
+def test_a_forged_image_is_fake_and_its_mask_grows(image):
     mask = np.zeros((40, 60), bool)
     mask[0, :] = True
     np.random.seed(0)
@@ -84,7 +84,7 @@ def test_what_a_config_asks_for(cfg):
 
 
 def test_through_the_mapper_of_a_config(cfg, image, tmp_path):
-    """A real picture becomes fake with a mask, differs from itself only there, and does so again with one seed."""
+    """A real image becomes fake with a mask, differs from itself only there, and does so again with one seed."""
     cfg.INPUT.AUGMENT.COPY_MOVE_PROB = 1.0
     write_png(tmp_path / "a.png", image)
     mapper = build_train_mapper(cfg)
@@ -101,7 +101,7 @@ def test_through_the_mapper_of_a_config(cfg, image, tmp_path):
     np.testing.assert_array_equal(rows[0]["image"], rows[1]["image"])
 
 
-def test_pairs_have_a_real_picture_that_stays_real(cfg):
+def test_pairs_have_a_real_image_that_stays_real(cfg):
     cfg.INPUT.SELF_BLEND.ENABLED, cfg.INPUT.AUGMENT.INPAINT_PROB = True, 0.1
     with pytest.raises(ConfigError, match=r"INPAINT_PROB.*SELF_BLEND\.PAIRS False"):
         build_self_blending_mapper(cfg, lambda image: [])

@@ -27,7 +27,7 @@ def cfg():
 
 @pytest.fixture
 def fake(tmp_path):
-    """A fake of 40 x 60 pixels, green in its forged right half, grey on the left."""
+    """A fake of 40 x 60 pixels, green in its forged right half, gray on the left."""
     return make_fake(tmp_path)
 
 
@@ -63,7 +63,7 @@ def test_training_row(cfg, fake):
     assert row["localization_valid"] is True
     assert row["mask_resized"] is False
     assert {key: row[key] for key in fake if key != "is_fake"} == {k: v for k, v in fake.items() if k != "is_fake"}
-    # The mask has been moved as the picture was: forged where it is green.
+    # The mask has been moved as the image was: forged where it is green.
     green = row["image"][1] > row["image"][0].int() + 128
     assert (green != row["forgery_mask"]).float().mean() < 0.03
     torch.testing.assert_close(row["instances"].gt_masks.tensor[0], row["forgery_mask"])
@@ -84,8 +84,8 @@ def test_testing_row(cfg, fake):
     assert not {"forgery_mask", "instances", "localization_valid"} & set(row)
     again = ForgeryDatasetMapper(cfg, False)(fake)
     torch.testing.assert_close(row["image"], again["image"], rtol=0, atol=0)
-    unlabelled = {key: fake[key] for key in ("file_name", "image_id")}
-    assert "is_fake" not in ForgeryDatasetMapper(cfg, False)(unlabelled)
+    unlabeled = {key: fake[key] for key in ("file_name", "image_id")}
+    assert "is_fake" not in ForgeryDatasetMapper(cfg, False)(unlabeled)
 
 
 def test_the_same_seed_gives_the_same_row(cfg, fake):
@@ -110,7 +110,7 @@ def test_fake_without_mask(cfg, fake):
     assert len(row["instances"]) == 1
 
 
-def test_an_unknown_mask_is_not_relabelled(cfg, fake):
+def test_an_unknown_mask_is_not_relabeled(cfg, fake):
     cfg.INPUT.CROP.EMPTY_POLICY = "relabel"
     del fake["mask_file_name"]
     assert ForgeryDatasetMapper(cfg, True)(fake)["is_fake"] == 1
@@ -135,7 +135,7 @@ def test_mask_of_another_size(cfg, tmp_path, caplog):
     np.testing.assert_array_equal(mask, np.arange(60)[None] >= np.full((40, 1), 30))
 
 
-def test_nearest_takes_the_pixel_under_the_centre():
+def test_nearest_takes_the_pixel_under_the_center():
     assert resize_nearest(np.arange(4)[None], 1, 2).tolist() == [[1, 3]]
     assert resize_nearest(np.arange(2)[None], 2, 5).tolist() == [[0, 0, 1, 1, 1]] * 2
     assert resize_nearest(np.arange(9)[None], 1, 3).tolist() == [[1, 4, 7]]
@@ -255,7 +255,7 @@ def test_no_nose_box(fake):
         assert "nose_box" not in ForgeryDatasetMapper(True, augmentations=[], **options)(fake)
 
 
-def test_errors_name_the_picture(cfg, fake, tmp_path):
+def test_errors_name_the_image(cfg, fake, tmp_path):
     mapper = ForgeryDatasetMapper(cfg, True)
     with pytest.raises(ValueError, match=r"fake\.png.*no real/fake label"):
         mapper({"file_name": fake["file_name"]})

@@ -77,7 +77,7 @@ def test_seed_none_draws_one():
     assert TrainingSampler(5).seed >= 0
 
 
-# Two sources: 12 pictures of weight 1 and 6 of weight 2.5, mixed; real and fake in both.
+# Two sources: 12 images of weight 1 and 6 of weight 2.5, mixed; real and fake in both.
 WEIGHTS = np.array([1.0, 2.5, 1.0] * 6)
 SOURCE_LABELS = np.array([0, 0, 1, 1, 1, 0] * 3)
 
@@ -98,18 +98,18 @@ def test_equal_weights_change_no_draw(kind):
 
 
 def test_shares_of_sources_in_every_pass():
-    """Relative to the largest weight 12 pictures of 1 / 2.5 are 4.8, so 5, and 6 of 1 are 6: passes of 11 places."""
+    """Relative to the largest weight 12 images of 1 / 2.5 are 4.8, so 5, and 6 of 1 are 6: passes of 11 places."""
     stream = list(islice(weighted("uniform"), 11 * 60))
     for start in range(0, len(stream), 11):
         assert sorted(WEIGHTS[stream[start : start + 11]]) == [1.0] * 5 + [2.5] * 6
     counts = Counter(stream)
-    # 60 passes: 300 draws of 12 pictures, 25 each; 360 of 6, 60 each. 60 / 25 = 2.4, for 2.5.
+    # 60 passes: 300 draws of 12 images, 25 each; 360 of 6, 60 each. 60 / 25 = 2.4, for 2.5.
     assert all(counts[i] == (25 if WEIGHTS[i] == 1.0 else 60) for i in range(18))
     assert len({tuple(WEIGHTS[stream[start : start + 11]]) for start in range(0, len(stream), 11)}) > 30
 
 
 def test_distribution_of_many_draws():
-    """3000 and 1000 pictures, weights 1 and 4: 3000 to 4000, three sevenths of the draws, in any long stretch."""
+    """3000 and 1000 images, weights 1 and 4: 3000 to 4000, three sevenths of the draws, in any long stretch."""
     weights = np.repeat([1.0, 4.0], [3000, 1000])
     sampler = TrainingSampler(4000, weights=weights, seed=3)
     drawn = np.array([sampler.index_at(position) for position in range(70_000)])
@@ -122,7 +122,7 @@ def test_distribution_of_many_draws():
 
 
 def test_weights_act_within_a_class():
-    """Of each class 6 pictures have weight 1 (2.4 of the largest, so 2 in a pass) and 3 have weight 2.5."""
+    """Of each class 6 images have weight 1 (2.4 of the largest, so 2 in a pass) and 3 have weight 2.5."""
     stream = list(islice(weighted("balanced"), 2 * 5 * 24))
     for start in range(0, len(stream), 2):
         assert sorted(SOURCE_LABELS[stream[start : start + 2]]) == [0, 1]
@@ -169,6 +169,6 @@ def test_bad_weights(weights):
         TrainingSampler(2, weights=weights, seed=0)
 
 
-def test_a_tiny_share_is_one_picture_of_each_pass():
+def test_a_tiny_share_is_one_image_of_each_pass():
     stream = list(islice(TrainingSampler(9, weights=[1e-9] + [1.0] * 8, seed=0), 90))
     assert Counter(stream) == Counter(dict.fromkeys(range(9), 10))

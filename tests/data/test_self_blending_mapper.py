@@ -86,7 +86,7 @@ def test_the_crop_shows_the_face_with_its_margin(astronaut):
 
 
 def test_post_changes_are_the_same_for_both(astronaut):
-    only_shift = PostOptions(rgb_shift_prob=1.0, rgb_shift=(15.0, 20.0), colour_prob=0, tone_prob=0, sharpen_prob=0,
+    only_shift = PostOptions(rgb_shift_prob=1.0, rgb_shift=(15.0, 20.0), color_prob=0, tone_prob=0, sharpen_prob=0,
                              downscale_prob=0, jpeg_prob=0)  # fmt: skip
     np.random.seed(1)
     real, fake = _mapper([_astronauts_face()], crop=None, post=only_shift)(astronaut)
@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_pair(astronaut):
     assert pairs[0].shape != pairs[2].shape or not torch.equal(pairs[0], pairs[2])
 
 
-def test_a_picture_without_a_face_stays_real_and_is_named_once(astronaut, caplog):
+def test_an_image_without_a_face_stays_real_and_is_named_once(astronaut, caplog):
     mapper = _mapper([])
     for _ in range(2):
         pair = mapper(astronaut)
@@ -113,7 +113,7 @@ def test_a_picture_without_a_face_stays_real_and_is_named_once(astronaut, caplog
     assert caplog.text.count("cannot be self-blended") == 1
 
 
-def test_replacing_a_share_of_the_real_pictures():
+def test_replacing_a_share_of_the_real_images():
     image = photographs.astronaut()
     nothing = np.zeros(image.shape[:2], dtype=bool)
     blender = SelfBlender(_OneFace([_astronauts_face()]), ForgeryOptions(whole_face_prob=1.0))
@@ -144,16 +144,16 @@ def test_a_loader_of_pairs_counts_and_resumes(astronaut):
 
 
 def test_a_batch_must_hold_whole_pairs(astronaut):
-    with pytest.raises(ValueError, match="2 pictures a sample"):
+    with pytest.raises(ValueError, match="2 images a sample"):
         TrainLoader([astronaut], mapper=_mapper([]), sampler=TrainingSampler(1, seed=0), total_batch_size=3)
 
 
-def test_fakes_are_left_out_and_unlabelled_pictures_are_real():
+def test_fakes_are_left_out_and_unlabeled_images_are_real():
     rows = [{"image_id": str(i)} for i in range(4)]
     kept, which = _real_only(rows, np.array([0, 1, -1, 1], dtype=np.int8), ["x"])
     assert [row["image_id"] for row in kept] == ["0", "2"]
     assert which.tolist() == [0, 2]
-    with pytest.raises(ValueError, match="no real picture"):
+    with pytest.raises(ValueError, match="no real image"):
         _real_only(rows, np.ones(4, dtype=np.int8), ["x"])
 
 

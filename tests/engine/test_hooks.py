@@ -192,9 +192,9 @@ def test_a_failing_evaluation_loses_no_training():
     trainer, saved = _Trainer(), []
 
     def evaluate():
-        raise ValueError("bad picture")
+        raise ValueError("bad image")
 
-    with pytest.raises(ValueError, match="bad picture"):
+    with pytest.raises(ValueError, match="bad image"):
         trainer.run(_evaluation(trainer, evaluate, save=lambda: saved.append(trainer.iter)))
     assert saved == [1]
 

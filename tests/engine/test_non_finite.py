@@ -51,9 +51,7 @@ def make_step(tmp_path, precision="float32"):
 def test_a_gradient(gradient, what, tmp_path):
     model, step = make_step(tmp_path)
     model.weight.register_hook(lambda g: torch.tensor(gradient))
-    with pytest.raises(
-        NonFiniteError, match=rf"{what} at iteration 4 is not finite; pictures: fake/a\.png, real/b"
-    ) as e:
+    with pytest.raises(NonFiniteError, match=rf"{what} at iteration 4 is not finite; images: fake/a\.png, real/b") as e:
         step.run_step()
     assert model.weight.tolist() == [1.0, 1.0]
     assert e.value.image_ids == ["fake/a.png", "real/b.png"]

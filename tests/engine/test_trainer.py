@@ -43,7 +43,7 @@ def test_a_step_updates(precision):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_non_finite_loss_stops_before_the_update_and_names_the_pictures(bad):
+def test_a_non_finite_loss_stops_before_the_update_and_names_the_images(bad):
     model, step = _step([1.0, bad])
     step.run_step()
     before = model.weight.item()
@@ -56,7 +56,7 @@ def test_a_non_finite_loss_stops_before_the_update_and_names_the_pictures(bad):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT / "configs")))
 def test_every_config_takes_a_step(path, tiny_cfg, make_row):
-    """Its own optimizer, clipping and sharpness-aware minimisation; small pictures, fp32."""
+    """Its own optimizer, clipping and sharpness-aware minimization; small images, fp32."""
     torch.manual_seed(0)
     cfg = tiny_cfg("MODEL.RESNETS.NORM", "BN", config=str(path.relative_to(ROOT / "configs")))
     model = build_model(cfg).train()
@@ -71,7 +71,7 @@ def test_every_config_takes_a_step(path, tiny_cfg, make_row):
 
 
 class _LeftHalf:
-    """A face in the left half of every picture."""
+    """A face in the left half of every image."""
 
     settings = {"name": "left half"}
 

@@ -1,4 +1,4 @@
-"""The Detectron2 evaluator on small pictures: truth at original size, odd outputs, stores, several processes."""
+"""The Detectron2 evaluator on small images: truth at original size, odd outputs, stores, several processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZES = [(8, 12), (16, 8), (8, 8)]
 
 
 def _make_rows(folder, count: int = 12) -> list[dict]:
-    """A data set on disk: even images real, odd ones fake with a mask; three sizes."""
+    """A dataset on disk: even images real, odd ones fake with a mask; three sizes."""
     rows = []
     for index in range(count):
         height, width = SIZES[index % 3]
@@ -75,7 +75,7 @@ def test_missing_image_is_an_error(tmp_path):
     rows = _make_rows(tmp_path)
     evaluator = ForgeryEvaluator(dataset_rows=rows)
     evaluator.process(rows[1:], [_output(row) for row in rows[1:]])
-    with pytest.raises(EvaluationError, match=r"1 of 12 images of the data set were not scored: real/0\.png"):
+    with pytest.raises(EvaluationError, match=r"1 of 12 images of the dataset were not scored: real/0\.png"):
         evaluator.evaluate()
 
 
@@ -95,7 +95,7 @@ def test_registered_name(tmp_path):
 def test_mask_of_another_size_is_resized_and_counted(tmp_path):
     rows = _make_rows(tmp_path, 2)
     write_png(rows[1]["mask_file_name"], np.repeat(np.repeat(np.eye(8, dtype=bool), 4, 0), 2, 1))  # 32 x 16
-    forgery_map = torch.eye(8).repeat_interleave(2, 0)  # 16 x 8, the picture's size
+    forgery_map = torch.eye(8).repeat_interleave(2, 0)  # 16 x 8, the image's size
     outputs = [_output(rows[0]), {"fake_score": 0.9, "forgery_map": forgery_map}]
     metrics = _evaluate(rows, outputs)["ddl"]
     assert metrics["f1"] == 1.0
@@ -112,7 +112,7 @@ def test_fake_without_mask_and_wholly_forged(tmp_path):
 
 
 def _with_bad_files(rows):
-    """Of 12 rows: the mask of 1 is empty, the picture of 4 could not be read."""
+    """Of 12 rows: the mask of 1 is empty, the image of 4 could not be read."""
     open(rows[1]["mask_file_name"], "wb").close()
     rows[4] = {**rows[4], "unreadable": ImageReadError(rows[4]["file_name"], "is broken")}
     return rows
@@ -154,7 +154,7 @@ def test_a_forgotten_image_is_not_excused_by_a_bad_one(tmp_path):
     rows = _with_bad_files(_make_rows(tmp_path))
     evaluator = ForgeryEvaluator(dataset_rows=rows)
     evaluator.process(rows[:-1], [_output(row) for row in rows[:-1]])
-    with pytest.raises(EvaluationError, match=r"1 of 10 images of the data set were not scored: fake/11\.png"):
+    with pytest.raises(EvaluationError, match=r"1 of 10 images of the dataset were not scored: fake/11\.png"):
         evaluator.evaluate()
 
 
@@ -186,7 +186,7 @@ def test_real_images_need_no_mask_file(tmp_path):
         ({"fake_score": 3.0}, "the fake score is 3.0"),
         ({"forgery_map": torch.full((8, 12), math.nan)}, "values span"),
         ({"forgery_map": torch.full((8, 12), 2.0)}, "values span"),
-        ({"forgery_map": torch.zeros(12, 8)}, r"the forgery map is \(12, 8\), the picture \(8, 12\)"),
+        ({"forgery_map": torch.zeros(12, 8)}, r"the forgery map is \(12, 8\), the image \(8, 12\)"),
         ({"forgery_map": torch.zeros(8, 12, dtype=torch.uint8)}, "a float H x W array"),
         ({"forgery_map": None, "fake_score": None}, "neither fake_score nor forgery_map"),
     ],
@@ -220,7 +220,7 @@ def test_detection_only_model(tmp_path):
     assert math.isnan(metrics["iou"])
 
 
-def test_unlabelled_images_give_a_store_and_no_metrics(tmp_path):
+def test_unlabeled_images_give_a_store_and_no_metrics(tmp_path):
     rows = [{key: row[key] for key in ("file_name", "image_id", "height", "width")} for row in _make_rows(tmp_path, 3)]
     store = PredictionStoreWriter(tmp_path / "store")
     assert _evaluate(rows, store=store) == {}
@@ -246,15 +246,15 @@ def test_store_and_data_set_must_fit(tmp_path):
     reader = PredictionStore(tmp_path / "store")
     with pytest.raises(EvaluationError, match=r"not scored: fake/3\.png"):
         table_from_store(reader, rows)
-    with pytest.raises(EvaluationError, match=r"not in the data set: real/2\.png"):
+    with pytest.raises(EvaluationError, match=r"not in the dataset: real/2\.png"):
         table_from_store(reader, rows[:2])
     assert len(table_from_store(reader, rows, intersection=True)) == 3
     with pytest.raises(EvaluationError, match="nothing to evaluate"):
         table_from_store(reader, rows[3:], intersection=True)
-    with pytest.raises(EvaluationError, match=r"real/0\.png: the data set's label is 1"):
+    with pytest.raises(EvaluationError, match=r"real/0\.png: the dataset's label is 1"):
         table_from_store(reader, [{**rows[0], "is_fake": 1}, *rows[1:3]])
     write_png(rows[0]["file_name"], np.zeros((5, 5, 3), np.uint8))
-    with pytest.raises(EvaluationError, match=r"real/0\.png: the forgery map is \(8, 12\), the picture \(5, 5\)"):
+    with pytest.raises(EvaluationError, match=r"real/0\.png: the forgery map is \(8, 12\), the image \(5, 5\)"):
         table_from_store(reader, rows[:3])
 
 

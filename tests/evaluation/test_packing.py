@@ -1,4 +1,4 @@
-"""What processes send each other: every row comes back, and its size does not depend on the picture's."""
+"""What processes send each other: every row comes back, and its size does not depend on the image's."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_scores_of_a_float32_model_travel_as_such():
 
 
 def _payload(folder, side: int, monkeypatch, count: int = 40) -> int:
-    """Bytes that an evaluation of `count` pictures of side x side gathers."""
+    """Bytes that an evaluation of `count` images of side x side gathers."""
     sent = []
 
     def gather(data):

@@ -98,9 +98,9 @@ def test_impossible_rows_are_refused():
 def test_every_image_must_have_been_scored():
     table = ResultTable([_row("a.png"), _real("b.png")])
     table.check_complete(["b.png", "a.png"])
-    with pytest.raises(EvaluationError, match=r"2 of 4 images of the data set were not scored: c\.png, d\.png"):
+    with pytest.raises(EvaluationError, match=r"2 of 4 images of the dataset were not scored: c\.png, d\.png"):
         table.check_complete(["a.png", "b.png", "d.png", "c.png"])
-    with pytest.raises(EvaluationError, match=r"1 scored images are not in the data set: b\.png"):
+    with pytest.raises(EvaluationError, match=r"1 scored images are not in the dataset: b\.png"):
         table.check_complete(["a.png"])
 
 

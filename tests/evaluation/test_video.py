@@ -31,16 +31,16 @@ def frame(video, number, label, score, **more):
 def test_by_hand():
     scores = [0.1 * i for i in range(11)]  # 0 .. 1; the highest tenth of eleven is one frame
     assert video_score(scores) == pytest.approx(0.5)
-    assert video_score(scores, "max") == video_score(scores, "topk") == 1.0
-    assert video_score([0.0] * 18 + [0.4, 0.8], "topk") == pytest.approx(0.6)  # two of twenty
-    assert video_score([0.3], "topk") == 0.3
-    with pytest.raises(ValueError, match="mean, topk, max, not 'median'"):
+    assert video_score(scores, "max") == video_score(scores, "top_frames") == 1.0
+    assert video_score([0.0] * 18 + [0.4, 0.8], "top_frames") == pytest.approx(0.6)  # two of twenty
+    assert video_score([0.3], "top_frames") == 0.3
+    with pytest.raises(ValueError, match="mean, top_frames, max, not 'median'"):
         video_score([0.3], "median")
     with pytest.raises(ValueError, match="without frames"):
         video_score([])
 
 
-@pytest.mark.parametrize("rule", ["mean", "topk", "max"])
+@pytest.mark.parametrize("rule", ["mean", "top_frames", "max"])
 def test_the_order_of_frames_changes_no_bit(rule):
     scores = np.random.default_rng(0).random(1000)
     expected = video_score(scores, rule)

@@ -26,8 +26,8 @@ def same(one, two):
         np.testing.assert_array_equal(a.landmarks, b.landmarks)
 
 
-def test_a_picture_is_looked_at_once(tmp_path, image, synthetic_face):
-    finder = CountingFinder([synthetic_face(width=100 / 3), synthetic_face(centre=(7.1, 1e-7))])
+def test_an_image_is_looked_at_once(tmp_path, image, synthetic_face):
+    finder = CountingFinder([synthetic_face(width=100 / 3), synthetic_face(center=(7.1, 1e-7))])
     cached = CachedFaceFinder(finder, tmp_path / "cache")
     same(cached(image), finder.faces)
     same(cached(image.copy()), finder.faces)

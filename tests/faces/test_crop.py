@@ -56,7 +56,7 @@ def test_box_and_margin():
     assert cropper(make_image(40, 60))[0].window == (15, 5, 45, 35)
 
 
-def test_clipped_to_the_picture():
+def test_clipped_to_the_image():
     assert face_window((-5.0, -3.0, 10.4, 12.2), (40, 60), margins=(0.0,) * 4) == (0, 0, 10, 12)
     # 40 wide, 40 high: a half more is 20 on each side.
     assert face_window((50.0, 31.0, 90.0, 71.0), (40, 60), margins=(0.5,) * 4) == (30, 11, 60, 40)
@@ -97,13 +97,13 @@ def test_five_of_sixty_eight():
 @pytest.mark.parametrize(
     ("box", "whole_above", "window"),
     [
-        ((0, 0, 70, 100), 0.7, (0, 0, 70, 100)),  # 0.70 of the picture is not more than 0.7
+        ((0, 0, 70, 100), 0.7, (0, 0, 70, 100)),  # 0.70 of the image is not more than 0.7
         ((0, 0, 71, 100), 0.7, (0, 0, 100, 100)),
         ((0, 0, 99, 100), 1.0, (0, 0, 99, 100)),
         ((0, 0, 30, 100), 0.25, (0, 0, 100, 100)),
     ],
 )
-def test_most_of_a_picture_is_all_of_it(box, whole_above, window):
+def test_most_of_an_image_is_all_of_it(box, whole_above, window):
     there = face(box)
     found = FaceCropper(Finder(there), margin=0.0, whole_above=whole_above)(make_image(100, 100))
     assert found == [(window, there)]
@@ -118,7 +118,7 @@ def test_the_rule_counts_what_is_clipped():
 
 @pytest.mark.parametrize("choice", ["all", "largest", "random"])
 @pytest.mark.parametrize("rule", ["box", "landmarks"])
-def test_no_face_is_the_whole_picture(choice, rule):
+def test_no_face_is_the_whole_image(choice, rule):
     assert FaceCropper(Finder(), choice=choice, rule=rule)(make_image(33, 47)) == [((0, 0, 47, 33), None)]
 
 

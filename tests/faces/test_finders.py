@@ -1,6 +1,6 @@
 """What finders find, and what they say when they cannot work.
 
-Outcomes for awkward pictures: no face or a face too small for the detector: an empty list. A small face that is found
+Outcomes for awkward images: no face or a face too small for the detector: an empty list. A small face that is found
 is left alone by `self_blend` (`min_face_width`). A profile: dlib's frontal detector misses most, YuNet finds them, with
 landmarks that are a guess for the hidden half. Many faces: each on its own.
 """
@@ -36,7 +36,7 @@ def test_no_face(finder):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 200, 3), (40, 40, 3)])
-def test_tiny_pictures(shape, finder, yunet):
+def test_tiny_images(shape, finder, yunet):
     image = np.full(shape, 130, np.uint8)
     assert finder(image) == yunet(image) == []
 
@@ -49,7 +49,7 @@ def test_a_tiny_face_is_not_found_or_not_forged(finder, astronaut):
         self_blend(tiny, faces, np.random.default_rng(0))
 
 
-def test_large_pictures_are_searched_small(astronaut, astronaut_face):
+def test_large_images_are_searched_small(astronaut, astronaut_face):
     large = cv2.resize(astronaut, (1536, 1536), interpolation=cv2.INTER_CUBIC)
     (face,) = DlibFaceFinder(max_side=512)(large)
     assert np.abs(face.landmarks / 3 - astronaut_face.landmarks).mean() < 2
@@ -117,11 +117,11 @@ def test_many_faces(shared, finder, yunet):
 
 def test_a_turned_head_is_yunets(shared, finder, yunet):
     image = read_image(shared / "data" / "multi_face_photos" / "pd_solvay1927.jpg")
-    centres = [np.mean(np.reshape(face.box, (2, 2)), axis=0) for face in finder(image)]
+    centers = [np.mean(np.reshape(face.box, (2, 2)), axis=0) for face in finder(image)]
     missed = [
         face
         for face in yunet(image)
-        if min(np.linalg.norm(np.mean(np.reshape(face.box, (2, 2)), axis=0) - c) for c in centres) > face.width / 2
+        if min(np.linalg.norm(np.mean(np.reshape(face.box, (2, 2)), axis=0) - c) for c in centers) > face.width / 2
     ]
     assert missed
     assert all(np.isfinite(face.landmarks).all() for face in missed)

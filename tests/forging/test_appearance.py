@@ -42,18 +42,18 @@ def test_every_change_is_covered():
 
 
 def test_values_by_hand():
-    grey = np.full((2, 2, 3), 100, np.uint8)
-    assert apply_steps(grey, [{"name": "shift_rgb", "offsets": [10, -5, 200]}])[0, 0].tolist() == [110, 95, 255]
-    assert apply_steps(grey, [{"name": "saturation", "factor": 0.0}])[0, 0].tolist() == [100, 100, 100]
+    gray = np.full((2, 2, 3), 100, np.uint8)
+    assert apply_steps(gray, [{"name": "shift_rgb", "offsets": [10, -5, 200]}])[0, 0].tolist() == [110, 95, 255]
+    assert apply_steps(gray, [{"name": "saturation", "factor": 0.0}])[0, 0].tolist() == [100, 100, 100]
     # 255 * (100 / 255)² = 39.2
-    assert apply_steps(grey, [{"name": "gamma", "exponent": 2.0}])[0, 0].tolist() == [39, 39, 39]
+    assert apply_steps(gray, [{"name": "gamma", "exponent": 2.0}])[0, 0].tolist() == [39, 39, 39]
     # 100 (1 - .5 (1 - .6)) = 80: the kernel of edge_sharpen sums to 1 - alpha (1 - lightness)
     dark = apply_steps(np.full((5, 5, 3), 100, np.uint8), [{"name": "edge_sharpen", "alpha": 0.5, "lightness": 0.6}])
     assert dark[2, 2].tolist() == [80, 80, 80]
-    # a third of a turn about the grey axis makes red green
+    # a third of a turn about the gray axis makes red green
     assert apply_steps(np.uint8([[[200, 0, 0]]]), [{"name": "hue", "degrees": 120.0}]).ravel().tolist() == [0, 200, 0]
     # mean 100: (100 - 100) * 2 + 100 + 7
-    assert apply_steps(grey, [{"name": "contrast", "gain": 2.0, "bias": 7.0}])[0, 0].tolist() == [107, 107, 107]
+    assert apply_steps(gray, [{"name": "contrast", "gain": 2.0, "bias": 7.0}])[0, 0].tolist() == [107, 107, 107]
     lit = apply_steps(np.full((1, 3, 3), 100, np.uint8), [{"name": "light", "angle": 0.0, "low": 0.5, "high": 1.0}])
     assert lit[0, :, 0].tolist() == [50, 75, 100]
 

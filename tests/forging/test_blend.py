@@ -4,13 +4,13 @@ import pytest
 from ddl_d2.forging.blend import blend
 
 
-def pictures(shape=(31, 45, 3)):
+def images(shape=(31, 45, 3)):
     rng = np.random.default_rng(3)
     return rng.integers(0, 256, shape, dtype=np.uint8), rng.integers(0, 256, shape, dtype=np.uint8)
 
 
 def test_mask_zero_is_the_source_and_one_the_target_bit_for_bit():
-    source, target = pictures()
+    source, target = images()
     soft = np.zeros((31, 45), np.float32)
     np.testing.assert_array_equal(blend(source, target, soft), source)
     np.testing.assert_array_equal(blend(source, target, soft + 1), target)
@@ -27,13 +27,13 @@ def test_white_keeps_the_target():
 
 
 def test_sizes_must_agree():
-    source, target = pictures()
+    source, target = images()
     with pytest.raises(ValueError, match="one size"):
         blend(source, target, np.zeros((3, 3), np.float32))
 
 
 def test_agrees_with_the_formula():
-    source, target = pictures()
+    source, target = images()
     soft = np.random.default_rng(0).random((31, 45), dtype=np.float32)
     expected = target * soft[..., None].astype(np.float64) + source * (1 - soft[..., None].astype(np.float64))
     assert np.abs(blend(source, target, soft) - expected).max() <= 0.51  # half a level of rounding

@@ -14,8 +14,8 @@ HARD = CombineOptions(area=(1.0, 1.0), match_prob=0.0, soft_prob=0.0, mirror_pro
 
 @pytest.fixture
 def photo(synthetic_face):
-    """Grey, 200 x 240, with a face 60 pixels wide."""
-    return Photo("picture", np.full((200, 240, 3), 90, np.uint8), (synthetic_face((80.0, 90.0), 60.0),))
+    """Gray, 200 x 240, with a face 60 pixels wide."""
+    return Photo("image", np.full((200, 240, 3), 90, np.uint8), (synthetic_face((80.0, 90.0), 60.0),))
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def test_alignment_by_hand(synthetic_face):
     turn = np.concatenate([turned, [[5.0], [7.0]]], axis=1)
     shear = np.array([[1.2, 0.3, 4.0], [0.0, 0.9, -2.0]])
     double = np.array([[2.0, 0.0, 10.0], [0.0, 2.0, -30.0]])
-    for alignment, matrix in (("affine", shear), ("affine", turn), ("similarity", turn), ("centre", double)):
+    for alignment, matrix in (("affine", shear), ("affine", turn), ("similarity", turn), ("center", double)):
         np.testing.assert_allclose(alignment_matrix(face, face.moved(matrix), alignment), matrix, atol=1e-6)
-    upright = alignment_matrix(face, face.moved(turn), "centre")
+    upright = alignment_matrix(face, face.moved(turn), "center")
     assert upright[0, 1] == upright[1, 0] == 0
 
 
@@ -63,7 +63,7 @@ def test_pastes_lie_inside_and_have_their_width(photo, donor):
             photo, [donor], np.random.default_rng(seed), changed_to(HARD, splice_prob=0.0, paste_angle=0.0)
         )
         rows, columns = np.flatnonzero(made.mask.any(1)), np.flatnonzero(made.mask.any(0))
-        # .4 to .6 of the picture's face of 60 pixels; a pixel for the outline
+        # .4 to .6 of the image's face of 60 pixels; a pixel for the outline
         assert 24 <= np.ptp(columns) + 1 <= 38
         assert (made.image[made.mask] == (0, 200, 0)).all()
         places.append((rows.mean(), columns.mean()))
@@ -101,7 +101,7 @@ def test_half_a_face_is_half_as_much(photo, donor):
     assert 0.3 < half / whole < 0.7  # a face is wider at the cheeks than at the chin
 
 
-def test_colours_are_matched_by_the_drawn_share(photo, donor):
+def test_colors_are_matched_by_the_drawn_share(photo, donor):
     """From (0, 200, 0) half of the way to (90, 90, 90): (45, 145, 45)."""
     options = changed_to(HARD, splice_prob=1.0, match_prob=1.0, match=(0.5, 0.5))
     made = random_combination(photo, [donor], np.random.default_rng(0), options)
@@ -129,8 +129,8 @@ def test_a_mirrored_donor_is_mirrored(photo, synthetic_face):
     for prob, left in ((0.0, "red"), (1.0, "blue")):
         options = changed_to(HARD, splice_prob=1.0, alignments=("similarity",), mirror_prob=prob)
         made = random_combination(photo, [donor], np.random.default_rng(0), options)
-        colour = made.image[100, 70]  # the middle of the face is at 80
-        assert ("red" if colour[0] > colour[2] else "blue") == left
+        color = made.image[100, 70]  # the middle of the face is at 80
+        assert ("red" if color[0] > color[2] else "blue") == left
 
 
 def test_the_same_seed_gives_the_same_bytes_and_a_plain_record(photo, donor):
@@ -164,7 +164,7 @@ def test_a_donor_too_small_for_the_face_is_pasted(photo, synthetic_face):
 def test_faces_that_cannot_be_used(photo, donor, synthetic_face):
     cut_off = Photo("cut off", donor.image, (synthetic_face((10.0, 110.0), 90.0),))
     bare = Photo("bare", photo.image, ())
-    with pytest.raises(NoSuitableFace, match="donors of picture"):
+    with pytest.raises(NoSuitableFace, match="donors of image"):
         random_combination(photo, [cut_off, bare], np.random.default_rng(0))
     with pytest.raises(NoSuitableFace, match="^bare"):
         random_combination(bare, [donor], np.random.default_rng(0))

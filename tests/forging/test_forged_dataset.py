@@ -53,7 +53,7 @@ def test_layout_pairs_and_manifest(tmp_path, photos, finder):
     root = tmp_path / "set"
     manifest = make_set(root, photos, settings(), finder=finder, progress=False)
     assert manifest["complete"]
-    assert manifest["pictures"] == {"train": {"real": 3, "fake": 3}, "valid": {"real": 1, "fake": 1}}
+    assert manifest["images"] == {"train": {"real": 3, "fake": 3}, "valid": {"real": 1, "fake": 1}}
     assert not set(manifest["photographs"]["train"]) & set(manifest["photographs"]["valid"])
     rows = [json.loads(line) for line in (root / "manifest.jsonl").read_text().splitlines()]
     assert len(rows) == 4
@@ -103,7 +103,7 @@ def test_a_set_of_combinations(tmp_path, photos, finder):
         make_set(tmp_path / "x", photos[:1], settings(style="combination"), finder=finder, progress=False)
 
 
-def test_another_seed_gives_other_pictures(tmp_path, photos, finder):
+def test_another_seed_gives_other_images(tmp_path, photos, finder):
     make_set(tmp_path / "one", photos, settings(), finder=finder, progress=False)
     make_set(tmp_path / "two", photos, settings(seed=4), finder=finder, progress=False)
     assert (tmp_path / "one/train/real/000000.jpg").read_bytes() != (
@@ -142,7 +142,7 @@ def test_few_photographs_are_shared_and_it_says_so(tmp_path, photos, finder):
 
 
 def test_bad_photographs_are_skipped_and_listed(tmp_path, photos, finder):
-    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no image")
     write_png(tmp_path / "photos" / "empty.png", np.zeros((64, 64, 3), np.uint8))
     found, skipped = find_faces(folder_photos(tmp_path / "photos"), finder)
     assert [photo.name for photo in found] == [photo.name for photo in photos]

@@ -16,7 +16,7 @@ def box_of(mask):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_copy_is_somewhere_else_in_the_picture(image, seed):
+def test_a_copy_is_somewhere_else_in_the_image(image, seed):
     before = image.copy()
     forged, mask = copy_move(image, np.random.default_rng(seed))
     np.testing.assert_array_equal(image, before)
@@ -36,16 +36,16 @@ def test_a_copy_is_somewhere_else_in_the_picture(image, seed):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("shape", [(60, 90), (700, 40)])
 def test_a_hole_is_filled_from_around_it(seed, shape):
-    """What was in the hole leaves no trace: white there, all else one grey."""
-    grey = np.full((*shape, 3), 90, np.uint8)
-    _, mask = inpaint(grey, np.random.default_rng(seed))
+    """What was in the hole leaves no trace: white there, all else one gray."""
+    gray = np.full((*shape, 3), 90, np.uint8)
+    _, mask = inpaint(gray, np.random.default_rng(seed))
     box_of(mask)
-    image = grey.copy()
+    image = gray.copy()
     image[mask] = 255
     forged, same_mask = inpaint(image, np.random.default_rng(seed))
     np.testing.assert_array_equal(same_mask, mask)
     np.testing.assert_array_equal(forged[~mask], image[~mask])
-    np.testing.assert_array_equal(forged[mask], inpaint(grey, np.random.default_rng(seed))[0][mask])
+    np.testing.assert_array_equal(forged[mask], inpaint(gray, np.random.default_rng(seed))[0][mask])
     assert np.abs(forged.astype(int) - 90).max() <= 3  # the methods round
 
 
@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_bytes(image, how):
 
 
 @pytest.mark.parametrize("how", [copy_move, inpaint])
-def test_a_picture_of_one_pixel_is_left_alone(how):
+def test_an_image_of_one_pixel_is_left_alone(how):
     image = np.full((1, 1, 3), 7, np.uint8)
     forged, mask = how(image, np.random.default_rng(0))
     assert not mask.any()

@@ -33,12 +33,12 @@ def test_masks_on_a_photograph(region, astronaut, astronaut_face):
 
 
 def test_regions_of_a_photograph_lie_where_they_should(astronaut, astronaut_face):
-    centre = {
+    center = {
         region: np.argwhere(region_mask(astronaut_face.landmarks, region, astronaut.shape[:2])).mean(0)
         for region in REGIONS
     }
-    assert centre["both_eyes"][0] < centre["nose"][0] < centre["mouth"][0]
-    assert centre["left_eye"][1] < centre["nose"][1] < centre["right_eye"][1]
+    assert center["both_eyes"][0] < center["nose"][0] < center["mouth"][0]
+    assert center["left_eye"][1] < center["nose"][1] < center["right_eye"][1]
 
 
 def test_whole_face_holds_every_part(astronaut, astronaut_face):
@@ -48,7 +48,7 @@ def test_whole_face_holds_every_part(astronaut, astronaut_face):
 
 
 def test_what_is_outside_is_cut_off(synthetic_face):
-    points = synthetic_face(centre=(0.0, 0.0)).landmarks
+    points = synthetic_face(center=(0.0, 0.0)).landmarks
     assert region_mask(points, "face", (40, 40)).any()
     assert not region_mask(points - 500, "face", (40, 40)).any()
 
@@ -64,7 +64,7 @@ def test_bad_arguments(synthetic_face):
 def test_mirrored_landmarks(synthetic_face):
     assert sorted(MIRRORED) == list(range(68))
     np.testing.assert_array_equal(MIRRORED[MIRRORED], np.arange(68))
-    face = synthetic_face(centre=(100.0, 100.0))
+    face = synthetic_face(center=(100.0, 100.0))
     flipped = face.moved(np.array([[-1.0, 0.0, 200.0], [0.0, 1.0, 0.0]]), mirror=True)  # about x = 100
     # the synthetic face is symmetric about x = 100, so that jaw and nose map to themselves
     np.testing.assert_allclose(flipped.landmarks[:17], face.landmarks[:17], atol=1e-9)

@@ -18,7 +18,7 @@ NOTHING_CHANGES = {
     "drag_count": (0, 0),
     "move_prob": 0.0,
     "rgb_shift_prob": 0.0,
-    "colour_prob": 0.0,
+    "color_prob": 0.0,
     "tone_prob": 0.0,
     "frequency_prob": 0.0,
 }
@@ -32,7 +32,7 @@ def make_image(shape=(220, 420, 3), seed=0):
 
 
 def two_faces(synthetic_face):
-    return [synthetic_face(centre=(100.0, 100.0)), synthetic_face(centre=(310.0, 100.0))]
+    return [synthetic_face(center=(100.0, 100.0)), synthetic_face(center=(310.0, 100.0))]
 
 
 def test_the_same_seed_gives_the_same_bytes(synthetic_face):
@@ -84,8 +84,8 @@ def test_only_the_ratio_of_the_target_is_mixed_in(synthetic_face):
 
 
 def test_windows_and_crops_change_no_pixel(synthetic_face):
-    """The slow way: whole picture displaced, whole mask, formula by formula."""
-    image, face = make_image((260, 300, 3)), synthetic_face(centre=(150.0, 130.0))
+    """The slow way: whole image displaced, whole mask, formula by formula."""
+    image, face = make_image((260, 300, 3)), synthetic_face(center=(150.0, 130.0))
     options = ForgeryOptions(frequency_prob=0.0, tone_prob=0.0)  # what does not look at its surroundings
     for seed, region in enumerate(REGIONS):
         plan = draw_region(face, region, np.random.default_rng(seed), options)
@@ -128,7 +128,7 @@ def test_at_least_one_face_is_forged(synthetic_face):
 
 def test_narrow_faces_are_forged_whole(synthetic_face):
     options = ForgeryOptions(whole_face_prob=0.0)
-    faces = [synthetic_face(centre=(60.0, 60.0), width=50.0)]
+    faces = [synthetic_face(center=(60.0, 60.0), width=50.0)]
     (face,) = self_blend(make_image(), faces, np.random.default_rng(0), options).record["faces"]
     assert [region["region"] for region in face["regions"]] == ["face"]
 
@@ -140,7 +140,7 @@ def test_drags_do_not_fold(synthetic_face):
             for region in face["regions"]:
                 for move in region["displacements"]:
                     if move["kind"] == "drag":
-                        length = np.linalg.norm(np.subtract(move["target"], move["centre"]))
+                        length = np.linalg.norm(np.subtract(move["target"], move["center"]))
                         assert length <= move["radius"] / 3 + 0.01  # the record's digits
 
 
@@ -151,15 +151,15 @@ def test_the_record_is_json(synthetic_face):
 
 def test_a_face_at_the_edge(synthetic_face):
     image = make_image((160, 160, 3))
-    forgery = self_blend(image, [synthetic_face(centre=(50.0, 80.0), width=120.0)], np.random.default_rng(2))
+    forgery = self_blend(image, [synthetic_face(center=(50.0, 80.0), width=120.0)], np.random.default_rng(2))
     assert forgery.image.shape == image.shape
     assert forgery.mask.any()
 
 
-@pytest.mark.parametrize(("centre", "width"), [((100.0, 100.0), 12.0), ((-300.0, 50.0), 100.0)])
-def test_no_suitable_face_is_an_error(centre, width, synthetic_face):
+@pytest.mark.parametrize(("center", "width"), [((100.0, 100.0), 12.0), ((-300.0, 50.0), 100.0)])
+def test_no_suitable_face_is_an_error(center, width, synthetic_face):
     with pytest.raises(NoSuitableFace, match="none of 1 faces"):
-        self_blend(make_image(), [synthetic_face(centre=centre, width=width)], np.random.default_rng(0))
+        self_blend(make_image(), [synthetic_face(center=center, width=width)], np.random.default_rng(0))
     with pytest.raises(NoSuitableFace, match="none of 0 faces"):
         self_blend(make_image(), [], np.random.default_rng(0))
 
@@ -167,7 +167,7 @@ def test_no_suitable_face_is_an_error(centre, width, synthetic_face):
 @pytest.mark.parametrize("seed", range(40))
 def test_a_forgery_is_never_without_forged_pixels(seed, synthetic_face):
     rng = np.random.default_rng(seed)
-    faces = [synthetic_face(centre=rng.uniform(0, 160, 2), width=float(rng.uniform(20, 200))) for _ in range(2)]
+    faces = [synthetic_face(center=rng.uniform(0, 160, 2), width=float(rng.uniform(20, 200))) for _ in range(2)]
     options = ForgeryOptions(mosaic_prob=0.5, noise_prob=0.5, jpeg_prob=0.5, frequency=("blur", "downscale"))
     try:
         forgery = self_blend(make_image((140, 160, 3)), faces, rng, options)
@@ -208,9 +208,9 @@ def test_regions_and_their_area_factors(synthetic_face):
 
 
 def test_many_faces_in_an_instant(synthetic_face):
-    """Far below what the engine can do: it catches work on the whole picture for every face."""
+    """Far below what the engine can do: it catches work on the whole image for every face."""
     image = np.full((2000, 3000, 3), 90, np.uint8)
-    faces = [synthetic_face(centre=(100.0 + 90 * i, 150.0), width=60.0) for i in range(29)]
+    faces = [synthetic_face(center=(100.0 + 90 * i, 150.0), width=60.0) for i in range(29)]
     started = time.process_time()
     forgery = self_blend(image, faces, np.random.default_rng(0), ForgeryOptions(appearance_weights=(0, 1, 0)))
     assert time.process_time() - started < 1.5

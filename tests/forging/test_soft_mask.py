@@ -103,7 +103,7 @@ def test_the_soft_mask_scales_with_the_face(size):
     hard, soft = soft_region_mask([polygon], softening, box=box, side=side)
     x0, y0, x1, y1 = box
     assert hard.shape == soft.shape == (y1 - y0, x1 - x0)
-    # the sides run through pixel centres and hold those pixels
+    # the sides run through pixel centers and hold those pixels
     assert hard.sum() == pytest.approx((80 * size + 1) * (60 * size + 1), rel=0.05)
     # 4 raster pixels less on each side: 72 x 52
     assert (soft > 0.5).sum() == pytest.approx(72 * 52 * size**2, rel=0.1)

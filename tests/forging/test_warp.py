@@ -12,7 +12,7 @@ from ddl_d2.forging.warp import (
     scale_points,
 )
 
-DRAG = Drag(centre=(0.0, 0.0), target=(0.0, -4.0), radius=10.0)
+DRAG = Drag(center=(0.0, 0.0), target=(0.0, -4.0), radius=10.0)
 
 
 def displace(image, moves):
@@ -124,6 +124,6 @@ def test_sampling_from_the_sampled_box_alone_is_the_same(box):
     maps = sampling_maps(box, [Scale((30.0, 20.0), 1.1, (3.3, -2.7)), Drag((28.0, 18.0), (31.0, 20.0), 12.0)])
     x0, y0, x1, y1 = sampled_box(maps, image.shape[:2])
     part = sample(np.ascontiguousarray(image[y0:y1, x0:x1]), maps, origin=(x0, y0)).astype(int)
-    # OpenCV rounds coordinates to 1/32 pixel; only outside the picture may the two reflect at other places
+    # OpenCV rounds coordinates to 1/32 pixel; only outside the image may the two reflect at other places
     inside = (maps[0] >= 0) & (maps[0] <= 69) & (maps[1] >= 0) & (maps[1] <= 49)
     assert np.abs(part - sample(image, maps))[inside].max() <= 8

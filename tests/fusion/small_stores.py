@@ -1,4 +1,4 @@
-"""Prediction stores and data sets of a few pixels."""
+"""Prediction stores and datasets of a few pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_store(root: Path, scores: dict[str, float], maps=None, labels=None, **
     return PredictionStore(root)
 
 
-def write_pictures(root: Path, masks: dict[str, np.ndarray | None], size: tuple[int, int], seed: int = 0) -> Path:
+def write_images(root: Path, masks: dict[str, np.ndarray | None], size: tuple[int, int], seed: int = 0) -> Path:
     """A DDL-I split of noise: `fake/<name>` with a mask, or `real/<name>` where it is None."""
     rng = np.random.default_rng(seed)
     for image_id, mask in masks.items():

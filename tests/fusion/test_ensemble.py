@@ -41,7 +41,7 @@ def test_one_system_alone_keeps_its_scores():
 
 
 def test_ties_stay_ties_and_ones_stay_ones():
-    """All pictures alike, in a number that no vector unit divides."""
+    """All images alike, in a number that no vector unit divides."""
     scores = np.repeat(np.random.default_rng(1).random((3, 1)), 1003, axis=1)
     assert len(np.unique(average_scores(scores, (0.1, 0.7, 1.3)))) == 1
     assert (average_scores(np.ones((3, 7)), (0.1, 0.7, 1.3)) == 1).all()
@@ -83,7 +83,7 @@ def test_the_fast_mask_of_three():
 
 
 def test_resizing_by_hand():
-    """Two pixels to four: centres at 1/4 and 3/4, so those at 1/8, 3/8, 5/8, 7/8 get 0, 1/4, 3/4 and 1 of 255."""
+    """Two pixels to four: centers at 1/4 and 3/4, so those at 1/8, 3/8, 5/8, 7/8 get 0, 1/4, 3/4 and 1 of 255."""
     assert resize_map(np.array([[0, 255]], np.uint8), 1, 4).tolist() == [[0, 64, 191, 255]]  # 63.75, 191.25
     assert resize_map(np.array([[127, 128]], np.uint8), 1, 1).tolist() == [[127]]  # 127.5
     full = np.full((3, 5), 255, np.uint8)

@@ -10,9 +10,9 @@ from ddl_d2.fusion import FUSION_MODES, fuse_masks
 from ddl_d2.fusion.morphology import close, dilate, erode
 
 
-def _mask(picture: str) -> np.ndarray:
+def _mask(image: str) -> np.ndarray:
     """# is forged."""
-    return np.array([[character == "#" for character in line] for line in picture.split()])
+    return np.array([[character == "#" for character in line] for line in image.split()])
 
 
 # Two single pixels, one of them on the lower border, and a block in the lower right corner that holds the second.
@@ -38,8 +38,8 @@ SECOND = """
 ...######
 ...######
 """
-# Dilated: rows and columns -1..3 and, below, rows 6..10, columns 1..5, as far as they are in the picture. Eroded: the
-# block has no neighbours to lose beyond the border, so only its upper and left two lines go: rows, columns 5..8.
+# Dilated: rows and columns -1..3 and, below, rows 6..10, columns 1..5, as far as they are in the image. Eroded: the
+# block has no neighbors to lose beyond the border, so only its upper and left two lines go: rows, columns 5..8.
 PAPER = """
 ####.....
 ####.....
@@ -52,7 +52,7 @@ PAPER = """
 .########
 """
 # Closing the first: the upper pixel grows to rows, columns 0..3; a pixel stays if all of its 5 x 5 that lies in the
-# picture is among them, which holds for rows, columns 0..1. The lower grows to rows 6..8, columns 1..5 and shrinks to
+# image is among them, which holds for rows, columns 0..1. The lower grows to rows 6..8, columns 1..5 and shrinks to
 # row 8, column 3. Closing the block: rows, columns 1..8, then 3..8 again.
 RELEASED = """
 ##.......
@@ -109,7 +109,7 @@ def test_golden_numbers():
         mask = np.zeros((21, 21), bool)
         mask[8 : 8 + side, 8 : 8 + side] = True
         assert (dilate(mask).sum(), erode(mask).sum()) == (grown, left)
-    for gap, filled in ((4, True), (5, False)):  # columns between two halves of a picture
+    for gap, filled in ((4, True), (5, False)):  # columns between two halves of an image
         mask = np.ones((9, 20), bool)
         mask[:, 8 : 8 + gap] = False
         assert bool(close(mask).all()) is filled
@@ -135,7 +135,7 @@ def test_empty_and_full_masks(mode, shape):
 
 
 def _slow(mask: np.ndarray, kernel_size: int, iterations: int, combine) -> np.ndarray:
-    """Every pixel becomes `combine` (any, all) of those around it that lie in the picture."""
+    """Every pixel becomes `combine` (any, all) of those around it that lie in the image."""
     radius = kernel_size // 2
     for _ in range(iterations):
         mask = np.array(
@@ -168,7 +168,7 @@ def test_against_the_definition(shape, kernel_size, iterations):
 
 @pytest.mark.parametrize("kernel_size", [-3, 0, 2, 4])
 @pytest.mark.parametrize("mode", ["paper", "released"])
-def test_a_kernel_without_a_centre(mode, kernel_size):
+def test_a_kernel_without_a_center(mode, kernel_size):
     mask = np.ones((3, 3), bool)
     with pytest.raises(FusionError, match=f"side of {kernel_size}: it must be odd"):
         fuse_masks(mask, mask, mode=mode, kernel_size=kernel_size)

@@ -24,7 +24,7 @@ from ddl_d2.fusion import (
 from ddl_d2.fusion.ensemble import resize_map
 from ddl_d2.fusion.search import MAX_CANDIDATES, localization, ranking
 from ddl_d2.io.image import write_png
-from tests.fusion.small_stores import write_pictures, write_store
+from tests.fusion.small_stores import write_images, write_store
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DDL_D2_CACHE", str(tmp_path / "cache"))
 
 
-def _labelled(root, stores, **options):
+def _labeled(root, stores, **options):
     return label_predictions(align_stores(stores, **options), load_dataset(root)[0], **options)
 
 
@@ -47,7 +47,7 @@ def _by_hand(folder, seed=0):
     is right.
     """
     half = np.array([[True, True, False, False]])
-    root = write_pictures(
+    root = write_images(
         folder / "data", {"fake/f.png": half, "fake/g.png": half, "real/r.png": None, "real/s.png": None}, (1, 4), seed
     )
     reals = {"real/r.png": 0.5, "real/s.png": 0.4}
@@ -60,7 +60,7 @@ def _by_hand(folder, seed=0):
         fakes = dict(zip(("fake/f.png", "fake/g.png"), scores, strict=True))
         maps = {**dict.fromkeys(fakes, levels), **dict.fromkeys(reals, nothing)}
         stores.append(write_store(folder / name, {**fakes, **reals}, maps))
-    return _labelled(root, stores)
+    return _labeled(root, stores)
 
 
 def test_the_grid_by_hand():
@@ -109,18 +109,18 @@ def test_two_systems_that_are_good_together(tmp_path):
 
 def test_of_equals_the_one_nearest_to_equal_weights(tmp_path):
     """Two systems that agree: every weight is as good."""
-    root = write_pictures(tmp_path / "data", {"fake/f.png": np.eye(3, dtype=bool), "real/r.png": None}, (3, 3))
+    root = write_images(tmp_path / "data", {"fake/f.png": np.eye(3, dtype=bool), "real/r.png": None}, (3, 3))
     scores = {"fake/f.png": 0.9, "real/r.png": 0.1}
     maps = {"fake/f.png": np.eye(3) * 255, "real/r.png": np.zeros((3, 3))}
     stores = [write_store(tmp_path / name, scores, maps) for name in "ab"]
-    result = search_weights(_labelled(root, stores), step=0.2)
+    result = search_weights(_labeled(root, stores), step=0.2)
     assert (result.auc == 1).all()
     # Of fifths none is equal: 2 : 3 comes before 3 : 2.
     assert result.weights == result.map_weights == (2, 3)
 
 
 def _random_set(folder, seed):
-    """Three noisy systems on pictures of unlike sizes; one fake's mask is empty and one system's map is smaller."""
+    """Three noisy systems on images of unlike sizes; one fake's mask is empty and one system's map is smaller."""
     rng = np.random.default_rng(seed)
     sizes = [(1, 1), (5, 9), (17, 13), (31, 8), (6, 6), (4, 11)]
     root, names, maps = folder / "data", [], [{}, {}, {}]
@@ -149,10 +149,10 @@ def test_against_evaluating_every_average(tmp_path, threshold):
     root, stores = _random_set(tmp_path, seed=3)
     rows, _ = load_dataset(root)
     systems = align_stores(stores)
-    labelled = label_predictions(systems, rows)
+    labeled = label_predictions(systems, rows)
     grid = weight_grid(3, 0.25)
-    auc = ranking(labelled, grid)
-    found = localization(labelled, grid, threshold=threshold)
+    auc = ranking(labeled, grid)
+    found = localization(labeled, grid, threshold=threshold)
     assert found.num_localized == 3
     for index, weights in enumerate(grid):
         maps = {}
@@ -171,8 +171,8 @@ def test_against_evaluating_every_average(tmp_path, threshold):
 
 def test_workers_change_no_number(tmp_path):
     root, stores = _random_set(tmp_path, seed=4)
-    labelled = _labelled(root, stores)
-    one, three = (search_weights(labelled, step=0.25, workers=workers) for workers in (1, 3))
+    labeled = _labeled(root, stores)
+    one, three = (search_weights(labeled, step=0.25, workers=workers) for workers in (1, 3))
     assert one.localization.f1.tolist() == three.localization.f1.tolist()
     assert one.localization.iou.tolist() == three.localization.iou.tolist()
     assert (one.weights, one.map_weights) == (three.weights, three.map_weights)
@@ -181,39 +181,39 @@ def test_workers_change_no_number(tmp_path):
 @pytest.mark.parametrize("metric", ["f1", "iou", "final"])
 def test_the_metric_of_the_maps(tmp_path, metric):
     root, stores = _random_set(tmp_path, seed=5)
-    result = search_weights(_labelled(root, stores), step=0.1, map_metric=metric)
+    result = search_weights(_labeled(root, stores), step=0.1, map_metric=metric)
     found = result.localization
     value = {"f1": found.f1, "iou": found.iou, "final": found.f1 + found.iou}[metric]
     assert value[result.grid.index(result.map_weights)] == pytest.approx(value.max(), abs=1e-12)
     with pytest.raises(FusionError, match="one of f1, iou, final, not 'auc'"):
-        search_weights(_labelled(root, stores), map_metric="auc")
+        search_weights(_labeled(root, stores), map_metric="auc")
 
 
 def test_each_map_is_read_once(tmp_path, monkeypatch):
-    labelled = _by_hand(tmp_path)
+    labeled = _by_hand(tmp_path)
     reads = []
-    for store in labelled.systems.stores:
+    for store in labeled.systems.stores:
         plain = store.read_map
         monkeypatch.setattr(store, "read_map", lambda name, plain=plain: reads.append(name) or plain(name))
-    search_weights(labelled, step=0.05)
+    search_weights(labeled, step=0.05)
     assert sorted(reads) == ["fake/f.png"] * 2 + ["fake/g.png"] * 2  # of 21 candidates; reals have no M1
 
 
 def test_without_maps_only_scores_are_searched(tmp_path):
     half = np.array([[True, False]])
-    root = write_pictures(tmp_path / "data", {"fake/f.png": half, "real/r.png": None}, (1, 2))
+    root = write_images(tmp_path / "data", {"fake/f.png": half, "real/r.png": None}, (1, 2))
     with_map = write_store(
         tmp_path / "a", {"fake/f.png": 0.2, "real/r.png": 0.4}, {"fake/f.png": half * 255, "real/r.png": half * 0}
     )
     without = write_store(tmp_path / "b", {"fake/f.png": 0.9, "real/r.png": 0.1})
-    labelled = _labelled(root, [with_map, without])
-    result = search_weights(labelled, step=0.5)
+    labeled = _labeled(root, [with_map, without])
+    result = search_weights(labeled, step=0.5)
     assert (result.localization, result.map_weights) == (None, None)
     # (0, 1) .9 > .1, (1, 1) .55 > .25, (1, 0) .2 < .4.
     assert result.auc.tolist() == [1, 1, 0]
     assert result.weights == (1, 1)
     with pytest.raises(FusionError, match=r"no forgery maps in .*b"):
-        localization(labelled, [(1, 1)])
+        localization(labeled, [(1, 1)])
 
 
 def test_the_report_on_another_set(tmp_path):
@@ -221,13 +221,13 @@ def test_the_report_on_another_set(tmp_path):
     tuned = _by_hand(tmp_path / "tuned")
     result = search_weights(tuned, step=0.25)
     half = np.array([[True, True, False, False]])
-    root = write_pictures(tmp_path / "other", {"fake/f.png": half, "real/r.png": None}, (1, 4), seed=9)
+    root = write_images(tmp_path / "other", {"fake/f.png": half, "real/r.png": None}, (1, 4), seed=9)
     maps = {"fake/f.png": [[255, 255, 0, 0]], "real/r.png": [[0, 0, 0, 0]]}
     good = write_store(tmp_path / "good", {"fake/f.png": 0.9, "real/r.png": 0.1}, maps)
     bad = write_store(
         tmp_path / "bad", {"fake/f.png": 0.2, "real/r.png": 0.7}, {**maps, "fake/f.png": [[0, 255, 0, 0]]}
     )
-    report = report_weights(result, tuned, _labelled(root, [good, bad]))
+    report = report_weights(result, tuned, _labeled(root, [good, bad]))
     assert list(report) == ["1", "2", "equal", "searched"]
     assert report["1"] == {"auc": 1, "f1": 1, "iou": 1, "final": 1}
     # The second finds one of two pixels. The mean of the first is 127.5: not above, so it is the same.
@@ -239,26 +239,26 @@ def test_the_report_on_another_set(tmp_path):
 def test_never_on_the_set_that_was_searched(tmp_path):
     tuned = _by_hand(tmp_path)
     result = search_weights(tuned, step=0.5)
-    with pytest.raises(FusionError, match=r"4 of the 4 pictures .* \(fake/f\.png, .*too good"):
+    with pytest.raises(FusionError, match=r"4 of the 4 images .* \(fake/f\.png, .*too good"):
         report_weights(result, tuned, tuned)
 
 
-def test_what_counts_as_the_same_picture(tmp_path):
-    """Ids are relative to a folder: the same id may be another picture, and the same picture have another id."""
+def test_what_counts_as_the_same_image(tmp_path):
+    """Ids are relative to a folder: the same id may be another image, and the same image have another id."""
     tuned = _by_hand(tmp_path / "a")
     data = tmp_path / "a" / "data"
     other = _by_hand(tmp_path / "b", seed=1)  # equal ids and sizes, other pixels
     check_disjoint(tuned, other)
-    picture, path = data / "real" / "r.png", tmp_path / "b/data/real/r.png"
-    path.write_bytes(picture.read_bytes()[:-1] + b"?")  # nor do an equal length and time make it the same
-    shutil.copystat(picture, path)
+    image, path = data / "real" / "r.png", tmp_path / "b/data/real/r.png"
+    path.write_bytes(image.read_bytes()[:-1] + b"?")  # nor do an equal length and time make it the same
+    shutil.copystat(image, path)
     check_disjoint(tuned, other)
-    shutil.copy(picture, path)
-    with pytest.raises(FusionError, match=r"1 of the 4 pictures .*\(real/r\.png\)"):
+    shutil.copy(image, path)
+    with pytest.raises(FusionError, match=r"1 of the 4 images .*\(real/r\.png\)"):
         check_disjoint(tuned, other)
     (tmp_path / "b/data/real/r.png").unlink()
     os.link(data / "real" / "s.png", tmp_path / "b/data/real/r.png")
-    with pytest.raises(FusionError, match=r"1 of the 4 pictures .*\(real/r\.png\)"):
+    with pytest.raises(FusionError, match=r"1 of the 4 images .*\(real/r\.png\)"):
         check_disjoint(tuned, other)
 
 
@@ -267,19 +267,19 @@ def test_other_systems_cannot_be_reported_on(tmp_path):
     result = search_weights(tuned, step=0.5)
     root, stores = _random_set(tmp_path / "other", seed=6)
     with pytest.raises(FusionError, match="searched for 2 systems, not 3"):
-        report_weights(result, tuned, _labelled(root, stores))
+        report_weights(result, tuned, _labeled(root, stores))
 
 
 def test_a_data_set_that_does_not_fit(tmp_path):
-    labelled = _by_hand(tmp_path)
-    systems, rows = labelled.systems, list(labelled.rows)
-    with pytest.raises(FusionError, match="1 predicted images are not in the data set: fake/f.png"):
+    labeled = _by_hand(tmp_path)
+    systems, rows = labeled.systems, list(labeled.rows)
+    with pytest.raises(FusionError, match="1 predicted images are not in the dataset: fake/f.png"):
         label_predictions(systems, [row for row in rows if row["image_id"] != "fake/f.png"])
     more = [*rows, {**rows[0], "image_id": "real/t.png"}]
-    with pytest.raises(FusionError, match="1 images of the data set have no prediction: real/t.png"):
+    with pytest.raises(FusionError, match="1 images of the dataset have no prediction: real/t.png"):
         label_predictions(systems, more)
     assert len(label_predictions(systems, more[1:], intersection=True)) == 3
-    with pytest.raises(FusionError, match="4 pictures have no label"):
+    with pytest.raises(FusionError, match="4 images have no label"):
         label_predictions(systems, [{key: row[key] for key in ("image_id", "file_name")} for row in rows])
     with pytest.raises(FusionError, match="both real and fake .* of 4, 4 are fake"):
         label_predictions(systems, [{**row, "is_fake": 1} for row in rows])
@@ -289,13 +289,13 @@ def test_a_data_set_that_does_not_fit(tmp_path):
             for name in "ab"
         ]
     )
-    with pytest.raises(FusionError, match=r"fake/f\.png: the data set's label is 1, the prediction stores' 0"):
+    with pytest.raises(FusionError, match=r"fake/f\.png: the dataset's label is 1, the prediction stores' 0"):
         label_predictions(known, rows, intersection=True)
 
 
-def test_a_map_of_another_size_than_its_picture(tmp_path):
-    root = write_pictures(tmp_path / "data", {"fake/f.png": np.eye(3, dtype=bool), "real/r.png": None}, (3, 3))
+def test_a_map_of_another_size_than_its_image(tmp_path):
+    root = write_images(tmp_path / "data", {"fake/f.png": np.eye(3, dtype=bool), "real/r.png": None}, (3, 3))
     maps = {"fake/f.png": np.zeros((2, 3)), "real/r.png": np.zeros((3, 3))}
     stores = [write_store(tmp_path / name, {"fake/f.png": 0.9, "real/r.png": 0.1}, maps) for name in "ab"]
-    with pytest.raises(FusionError, match=r"fake/f\.png: the forgery map is \(2, 3\), the picture \(3, 3\)"):
-        search_weights(_labelled(root, stores))
+    with pytest.raises(FusionError, match=r"fake/f\.png: the forgery map is \(2, 3\), the image \(3, 3\)"):
+        search_weights(_labeled(root, stores))

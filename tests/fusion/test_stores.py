@@ -1,4 +1,4 @@
-"""Stores side by side: one list of pictures, one opinion on labels, maps of one size."""
+"""Stores side by side: one list of images, one opinion on labels, maps of one size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_unlike_lists(tmp_path):
     common = align_stores([first, second, third], intersection=True)
     assert (common.ids, common.scores.tolist()) == (["h"], [[0.1], [0.3], [0.5]])
     other = write_store(tmp_path / "d", {"i": 0.5})
-    with pytest.raises(FusionError, match="no picture in common"):
+    with pytest.raises(FusionError, match="no image in common"):
         align_stores([first, other], intersection=True)
 
 
@@ -43,7 +43,7 @@ def test_labels_that_contradict_each_other(tmp_path):
         for name, labels in (("a", {"x": 1, "y": 0}), ("b", {"x": 1}), ("c", {"y": 1, "z": 0}))
     ]
     align_stores(stores[:2])
-    with pytest.raises(FusionError, match="labels of 1 pictures .* first y: .*a real, .*c fake"):
+    with pytest.raises(FusionError, match="labels of 1 images .* first y: .*a real, .*c fake"):
         align_stores(stores)
 
 

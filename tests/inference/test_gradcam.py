@@ -55,7 +55,7 @@ def test_the_coarsest_stage_that_counts():
 
 
 def test_where_the_evidence_is():
-    """A network whose score is the brightness of the picture looks at the bright corner."""
+    """A network whose score is the brightness of the image looks at the bright corner."""
 
     class Backbone(torch.nn.Module):
         def forward(self, images):
@@ -92,7 +92,7 @@ def test_where_the_evidence_is():
 
 
 class Pooled(torch.nn.Module):
-    """A network whose score is the brightness of the picture, in cells of 8 pixels."""
+    """A network whose score is the brightness of the image, in cells of 8 pixels."""
 
     def __init__(self):
         super().__init__()

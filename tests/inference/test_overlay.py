@@ -4,11 +4,11 @@ import torch
 from detectron2.structures import Instances
 
 from ddl_d2.inference.overlay import draw_prediction, tint_forged
-from ddl_d2.inference.summary import summarise
+from ddl_d2.inference.summary import summarize
 
 
 def prediction_for(shape, score=0.9, with_instances=True):
-    """A round forged spot in the upper left part of the picture."""
+    """A round forged spot in the upper left part of the image."""
     height, width = shape
     y, x = np.mgrid[:height, :width]
     spot = np.exp(-((((x + 0.5) / width - 0.4) / 0.2) ** 2 + (((y + 0.5) / height - 0.4) / 0.2) ** 2))
@@ -36,11 +36,11 @@ def test_awkward_shapes(shape):
     assert 150 <= figure.shape[0] <= 2600
 
 
-def test_panels_show_picture_and_forgery():
+def test_panels_show_image_and_forgery():
     image = np.full((300, 300, 3), (10, 200, 10), np.uint8)
     figure = draw_prediction(image, prediction_for((300, 300), with_instances=False))
     scale = 320 / 300
-    x, y = 8 + int(120 * scale), 38 + 26 + int(120 * scale)  # the spot's centre in the first panel
+    x, y = 8 + int(120 * scale), 38 + 26 + int(120 * scale)  # the spot's center in the first panel
     assert figure[y, x].tolist() == [10, 200, 10]
     middle = figure[y, x + 328].astype(int)  # the second panel, one panel and a gap further
     assert middle[0] > 60
@@ -48,7 +48,7 @@ def test_panels_show_picture_and_forgery():
     assert figure[y, x + 656].astype(int).sum() > 350  # the map is bright there
 
 
-def test_verdict_colours_and_threshold():
+def test_verdict_colors_and_threshold():
     image = np.zeros((100, 100, 3), np.uint8)
     fake = draw_prediction(image, prediction_for((100, 100), 0.7), 0.5)
     real = draw_prediction(image, prediction_for((100, 100), 0.7), 0.8)
@@ -84,7 +84,7 @@ def test_summary_by_hand():
     values[7:10, 10:20] = 1.0  # 30 pixels
     values[0, 19] = 0.9  # 1 pixel: too small to list
     values[9, 0] = 0.5  # not above the threshold
-    summary = summarise({"fake_score": 0.5, "forgery_map": values}, 0.5, 0.5)
+    summary = summarize({"fake_score": 0.5, "forgery_map": values}, 0.5, 0.5)
     assert summary.verdict == "real"  # not above the threshold
     assert summary.forged_share == pytest.approx(51 / 200)
     assert [(r.box, r.area, r.mean_probability) for r in summary.regions] == [

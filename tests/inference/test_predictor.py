@@ -20,7 +20,7 @@ from ddl_d2.errors import CheckpointError, ImageReadError, InputError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceWindow
 from ddl_d2.faces.finders import Face
-from ddl_d2.inference.images import expand_inputs, output_names, plan_outputs, predict_pictures
+from ddl_d2.inference.images import expand_inputs, output_names, plan_outputs, predict_images
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.inference.video import VideoWriter, annotate_video
 from ddl_d2.io.image import iter_video_frames, read_image, write_png
@@ -113,7 +113,7 @@ def test_on_face_crops():
 def test_the_numbers_of_each_face_are_written(tmp_path):
     write_png(tmp_path / "a.png", red_square())
     predictor = ForgeryPredictor(OnFaceCrops(RednessModel()), ResizeToFit(32, 64), crop=two_windows)
-    predict_pictures([(tmp_path / "a.png", tmp_path / "o.png")], predictor)
+    predict_images([(tmp_path / "a.png", tmp_path / "o.png")], predictor)
     said = json.loads((tmp_path / "o.json").read_text())
     assert said["faces"] == [{"box": [10, 5, 30, 25], "score": 1.0}, {"box": [40, 0, 60, 40], "score": 0.0}]
 
@@ -125,7 +125,7 @@ def save_untrained(cfg, path):
 
 
 def equal_to_the_loader(cfg, dataset_name):
-    """Predictions of the loader's rows and of the same pictures by the predictor, compared; returns the former."""
+    """Predictions of the loader's rows and of the same images by the predictor, compared; returns the former."""
     predictor = ForgeryPredictor.from_cfg(cfg)
     outputs = []
     for (row,) in build_test_loader(cfg, dataset_name):
@@ -192,13 +192,13 @@ def test_weights_are_not_optional(tiny_cfg):
         ForgeryPredictor.from_cfg(tiny_cfg())
 
 
-def test_pictures_to_files(tmp_path, predictor):
+def test_images_to_files(tmp_path, predictor):
     write_png(tmp_path / "in/a.png", red_square())
     (tmp_path / "in/b.png").write_bytes(b"broken")
     write_png(tmp_path / "in/deep/a.png", np.zeros((30, 20, 3), np.uint8))
     paths = expand_inputs([str(tmp_path / "in")])
     overlays = plan_outputs(paths, tmp_path / "out")
-    rows, failed = predict_pictures(zip(paths, overlays, strict=True), predictor, about={"model": {"name": "redness"}})
+    rows, failed = predict_images(zip(paths, overlays, strict=True), predictor, about={"model": {"name": "redness"}})
     assert [error.path for error in failed] == [str(tmp_path / "in/b.png")]
     assert [row["verdict"] for row in rows] == ["fake", "real"]
     assert [path.name for path in overlays] == ["in__a.png", "b.png", "deep__a.png"]
@@ -215,7 +215,7 @@ def test_a_name_that_is_no_text(tmp_path, predictor):
         write_png(source, red_square())
     except OSError:
         pytest.skip("this file system takes only names that are text")
-    rows, _ = predict_pictures([(source, tmp_path / "out.png")], predictor)
+    rows, _ = predict_images([(source, tmp_path / "out.png")], predictor)
     assert rows[0]["file"].endswith("\\udcff.png")
     assert json.loads((tmp_path / "out.json").read_text()) == rows[0]
 
@@ -254,7 +254,7 @@ def test_outputs_that_would_do_harm(tmp_path):
     for output in (tmp_path, tmp_path / "a.png", tmp_path / "file.txt", tmp_path / "new.jpg"):
         with pytest.raises(InputError):
             plan_outputs(paths, output)
-    with pytest.raises(InputError, match="2 pictures"):
+    with pytest.raises(InputError, match="2 images"):
         plan_outputs([*paths, tmp_path / "b.png"], tmp_path / "new.png")
 
 

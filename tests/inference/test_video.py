@@ -14,20 +14,20 @@ from ddl_d2.inference.overlay import FORGED, GREEN
 from ddl_d2.inference.timeline import draw_curve
 from ddl_d2.inference.video import annotate_video
 from ddl_d2.io.image import iter_video_frames, read_image
-from tests.video_files import grey_of, write_video
+from tests.video_files import gray_of, write_video
 
 
 def predictor(image):
     """A score that tells the frame: frame 2 of `write_video` scores 0.02."""
     return {
-        "fake_score": float(np.clip((image.mean() - grey_of(0)) / 800, 0, 1)),
+        "fake_score": float(np.clip((image.mean() - gray_of(0)) / 800, 0, 1)),
         "forgery_map": torch.zeros(image.shape[:2]),
     }
 
 
 def test_evenly_spaced_frames_and_rules(tmp_path):
     clip = write_video(tmp_path / "clip.mp4", 20)
-    for rule, score in (("mean", 0.1), ("max", 0.175), ("topk", 0.175)):
+    for rule, score in (("mean", 0.1), ("max", 0.175), ("top_frames", 0.175)):
         head = annotate_video(
             clip, predictor, tmp_path / "o/r.json", curve=tmp_path / "o/r.png", frames=4, video_score=rule
         )
@@ -64,7 +64,7 @@ def test_few_frames_are_alive_however_long_the_video(tmp_path, frames):
 
 def test_damage_in_the_middle_leaves_nothing(tmp_path):
     def fails(image):
-        if image.mean() > grey_of(5):
+        if image.mean() > gray_of(5):
             raise ImageReadError("clip.mp4", "damaged")
         return predictor(image)
 
@@ -74,8 +74,8 @@ def test_damage_in_the_middle_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def count(figure, colour):
-    return int((figure == np.array(colour)).all(axis=2).sum())
+def count(figure, color):
+    return int((figure == np.array(color)).all(axis=2).sum())
 
 
 def test_curve():

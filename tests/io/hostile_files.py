@@ -1,4 +1,4 @@
-"""Files made to break a picture reader: 33 classes, and mutants of 12 sound seeds. Used by tests and trials."""
+"""Files made to break an image reader: 33 classes, and mutants of 12 sound seeds. Used by tests and trials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Maker = Callable[[np.random.Generator, Path], None]
 def encoded(
     rng: np.random.Generator, fmt: str, mode: str = "RGB", size: tuple[int, int] = (61, 43), **options
 ) -> bytes:
-    """A sound file: smooth colours and some noise, `size` = (width, height)."""
+    """A sound file: smooth colors and some noise, `size` = (width, height)."""
     width, height = size
     ramp = np.add.outer(np.arange(height), np.arange(width)) * 3
     rgb = (ramp[:, :, None] + rng.integers(0, 60, (height, width, 3))).astype(np.uint8)
@@ -36,11 +36,11 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(
-    width: int, height: int, depth: int = 8, colour: int = 2, data: bytes | None = None, extra: bytes = b""
+    width: int, height: int, depth: int = 8, color: int = 2, data: bytes | None = None, extra: bytes = b""
 ) -> bytes:
     """A PNG put together by hand, so that its header may lie."""
     body = zlib.compress(bytes(200)) if data is None else data
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + extra + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
     )
@@ -167,7 +167,7 @@ def _loop(rng: np.random.Generator, path: Path) -> None:
 CLASSES: dict[str, tuple[Maker, str]] = {
     "empty": (_bytes(lambda rng: b""), REFUSED),
     "random bytes": (_bytes(lambda rng: rng.bytes(int(rng.integers(1, 5000)))), REFUSED),
-    "text": (_bytes(lambda rng: b"not a picture\n" * int(rng.integers(1, 99))), REFUSED),
+    "text": (_bytes(lambda rng: b"not an image\n" * int(rng.integers(1, 99))), REFUSED),
     "gif": (_bytes(lambda rng: encoded(rng, "GIF", "P")), REFUSED),
     "postscript": (
         _bytes(lambda rng: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n" + rng.bytes(9)),
@@ -206,7 +206,7 @@ CLASSES: dict[str, tuple[Maker, str]] = {
 SEEDS: dict[str, Callable[[np.random.Generator], bytes]] = {
     "jpeg": lambda rng: encoded(rng, "JPEG"),
     "progressive jpeg": lambda rng: encoded(rng, "JPEG", progressive=True, optimize=True),
-    "grey jpeg": lambda rng: encoded(rng, "JPEG", "L"),
+    "gray jpeg": lambda rng: encoded(rng, "JPEG", "L"),
     "cmyk jpeg": lambda rng: encoded(rng, "JPEG", "CMYK"),
     "png": lambda rng: encoded(rng, "PNG"),
     "palette png": lambda rng: encoded(rng, "PNG", "P"),

@@ -1,4 +1,4 @@
-"""Pictures: one stated outcome for every kind of pixel, and refusals."""
+"""Images: one stated outcome for every kind of pixel, and refusals."""
 
 import io
 import os
@@ -34,7 +34,7 @@ def test_the_name_does_not_decide(tmp_path, rgb):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
-def test_sixteen_bit_grey_keeps_the_high_byte(tmp_path, suffix):
+def test_sixteen_bit_gray_keeps_the_high_byte(tmp_path, suffix):
     values = np.array([[0, 255, 256], [32768, 65280, 65535]], dtype=np.uint16)
     read = read_image(save(tmp_path / f"a.{suffix}", values))
     np.testing.assert_array_equal(read, np.repeat([[[0], [0], [1]], [[128], [255], [255]]], 3, axis=2))
@@ -66,18 +66,18 @@ def test_alpha_is_dropped_not_composited(tmp_path, rgb):
     np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", transparent)), rgb)
 
 
-def test_grey_with_alpha_palette_and_one_bit(tmp_path, rgb):
-    grey = rgb[:, :, 0]
+def test_gray_with_alpha_palette_and_one_bit(tmp_path, rgb):
+    gray = rgb[:, :, 0]
     path = tmp_path / "a.png"
-    Image.merge("LA", [Image.fromarray(grey), Image.new("L", (9, 5), 3)]).save(path)
-    np.testing.assert_array_equal(read_image(path), np.repeat(grey[:, :, None], 3, axis=2))
+    Image.merge("LA", [Image.fromarray(gray), Image.new("L", (9, 5), 3)]).save(path)
+    np.testing.assert_array_equal(read_image(path), np.repeat(gray[:, :, None], 3, axis=2))
 
-    palette = Image.fromarray(grey % 2)
+    palette = Image.fromarray(gray % 2)
     palette.putpalette([10, 20, 30, 200, 100, 0])
     palette.save(path, transparency=0)
-    np.testing.assert_array_equal(read_image(path), np.array([[10, 20, 30], [200, 100, 0]], np.uint8)[grey % 2])
+    np.testing.assert_array_equal(read_image(path), np.array([[10, 20, 30], [200, 100, 0]], np.uint8)[gray % 2])
 
-    bits = grey > 99
+    bits = gray > 99
     np.testing.assert_array_equal(read_image(save(path, bits))[:, :, 2], bits * np.uint8(255))
 
 
@@ -112,7 +112,7 @@ def test_animation_is_its_first_frame(tmp_path, rng, fmt):
     np.testing.assert_array_equal(read_image(tmp_path / "a"), first)
 
 
-# A 2 x 3 picture numbered 0..5, as the eight values of EXIF orientation want it seen.
+# A 2 x 3 image numbered 0..5, as the eight values of EXIF orientation want it seen.
 UPRIGHT = {
     1: [[0, 1, 2], [3, 4, 5]],
     2: [[2, 1, 0], [5, 4, 3]],
@@ -147,7 +147,7 @@ def test_exif_orientation(tmp_path, orientation, suffix):
 
 
 PNG_TURNS = {
-    "eXIf behind the picture": lambda exif: (b"eXIf", exif[6:]),
+    "eXIf behind the image": lambda exif: (b"eXIf", exif[6:]),
     "XMP": lambda _: (b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'),
 }
 
@@ -222,7 +222,7 @@ def test_extreme_shapes(tmp_path, rng, size):
     np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", rgb)), rgb)
 
 
-def test_large_pictures_are_read_in_strips(tmp_path, rng, monkeypatch):
+def test_large_images_are_read_in_strips(tmp_path, rng, monkeypatch):
     monkeypatch.setattr("ddl_d2.io.image._STRIP_PIXELS", 64)
     rgba = rng.integers(0, 256, (37, 20, 4), dtype=np.uint8)
     np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", rgba)), rgba[:, :, :3])

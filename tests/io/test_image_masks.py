@@ -12,40 +12,40 @@ from ddl_d2.io.image import inspect_mask, read_image, read_map, read_mask, write
 HALF = np.repeat([[False] * 3 + [True] * 3], 4, axis=0)
 
 
-def grey(low, high, dtype=np.uint8):
+def gray(low, high, dtype=np.uint8):
     return np.where(HALF, high, low).astype(dtype)
 
 
 def as_rgba(path):
-    opaque = np.dstack([grey(0, 255)] * 3 + [np.full(HALF.shape, 9, np.uint8)])
+    opaque = np.dstack([gray(0, 255)] * 3 + [np.full(HALF.shape, 9, np.uint8)])
     Image.fromarray(opaque).save(path)
 
 
 def as_palette(path):
-    image = Image.fromarray(grey(0, 1))
+    image = Image.fromarray(gray(0, 1))
     image.putpalette([0, 0, 0, 128, 0, 0])
     image.save(path)
 
 
 RAMP = np.arange(256, dtype=np.uint8)[None]
-RED = np.dstack([grey(0, 255), grey(0, 0), grey(0, 0)])
+RED = np.dstack([gray(0, 255), gray(0, 0), gray(0, 0)])
 
 # kind -> (the file's pixels, the mask, the notes)
 MASKS = {
-    "0 and 255": (grey(0, 255), HALF, ()),
-    "0 and 1": (grey(0, 1), HALF, ("coded_01",)),
-    "rgb": (np.dstack([grey(0, 255)] * 3), HALF, ()),
-    "red on black": (RED, HALF, ("colour",)),
+    "0 and 255": (gray(0, 255), HALF, ()),
+    "0 and 1": (gray(0, 1), HALF, ("coded_01",)),
+    "rgb": (np.dstack([gray(0, 255)] * 3), HALF, ()),
+    "red on black": (RED, HALF, ("color",)),
     "rgba": (as_rgba, HALF, ("alpha",)),
-    "palette": (as_palette, HALF, ("colour", "soft")),
+    "palette": (as_palette, HALF, ("color", "soft")),
     "1-bit": (HALF, HALF, ()),
-    "16-bit": (grey(0, 65535, np.uint16), HALF, ("sixteen_bit",)),
-    "8-bit values in 16": (grey(0, 255, np.uint16), HALF, ("sixteen_bit",)),
-    "0 and 1 in 16": (grey(0, 1, np.uint16), HALF, ("sixteen_bit", "coded_01")),
-    "grey ramp": (RAMP, RAMP >= 128, ("soft",)),
-    "inverted": (grey(255, 0), ~HALF, ()),
-    "all 0": (grey(0, 0), HALF & False, ()),
-    "all 255": (grey(255, 255), HALF | True, ()),
+    "16-bit": (gray(0, 65535, np.uint16), HALF, ("sixteen_bit",)),
+    "8-bit values in 16": (gray(0, 255, np.uint16), HALF, ("sixteen_bit",)),
+    "0 and 1 in 16": (gray(0, 1, np.uint16), HALF, ("sixteen_bit", "coded_01")),
+    "gray ramp": (RAMP, RAMP >= 128, ("soft",)),
+    "inverted": (gray(255, 0), ~HALF, ()),
+    "all 0": (gray(0, 0), HALF & False, ()),
+    "all 255": (gray(255, 255), HALF | True, ()),
 }
 
 
@@ -71,9 +71,9 @@ def test_missing_and_empty_mask_files(tmp_path):
 
 
 def test_noise_of_a_jpeg_mask_is_not_forged(tmp_path):
-    Image.fromarray(grey(0, 1)).save(tmp_path / "m.jpg", quality=100)
+    Image.fromarray(gray(0, 1)).save(tmp_path / "m.jpg", quality=100)
     assert not read_mask(tmp_path / "m.jpg").any()
-    Image.fromarray(np.kron(grey(0, 255), np.ones((8, 8), np.uint8))).save(tmp_path / "m.jpg", quality=90)
+    Image.fromarray(np.kron(gray(0, 255), np.ones((8, 8), np.uint8))).save(tmp_path / "m.jpg", quality=90)
     np.testing.assert_array_equal(read_mask(tmp_path / "m.jpg"), np.kron(HALF, np.ones((8, 8), bool)))
 
 
@@ -90,7 +90,7 @@ def test_png_round_trip(tmp_path, rng, dtype):
         assert image.mode == ("1" if dtype is np.bool_ else "L")
 
 
-def test_png_of_a_picture(tmp_path, rgb):
+def test_png_of_an_image(tmp_path, rgb):
     write_png(tmp_path / "a.png", rgb[:, ::-1])
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), rgb[:, ::-1])
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

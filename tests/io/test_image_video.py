@@ -23,9 +23,9 @@ def make_video(path, frames=5, size=(32, 48), audio_only=False):
         stream.height, stream.width = size
         stream.pix_fmt = "yuv420p"
         for index in range(frames):
-            picture = np.zeros((*size, 3), np.uint8)
-            picture[:, : size[1] // 2] = min(40 * index + 40, 255)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+            image = np.zeros((*size, 3), np.uint8)
+            image[:, : size[1] // 2] = min(40 * index + 40, 255)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
         container.mux(stream.encode(None))
     return path

@@ -22,7 +22,7 @@ from ddl_d2.io.image import (
     write_png,
 )
 from ddl_d2.io.video import close_videos, iter_chosen_frames, spread_frames
-from tests.video_files import grey_of, write_mask_video, write_sound, write_video
+from tests.video_files import gray_of, write_mask_video, write_sound, write_video
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_a_frame_is_the_one_that_playing_gives(tmp_path, name):
     for index in [0, 11, 5, 6, 7, 7, 4, 10, 3, 0, 9, 11]:
         frame = read_frame(path, index)
         np.testing.assert_array_equal(frame, played[index])
-        assert abs(int(frame[32, 32, 0]) - grey_of(index)) < 8
+        assert abs(int(frame[32, 32, 0]) - gray_of(index)) < 8
     chosen = list(iter_chosen_frames(path, [1, 6, 11]))
     assert [index for index, _, _ in chosen] == [1, 6, 11]
     times = {index: time for index, time, _ in iter_video_frames(path)}
@@ -67,7 +67,7 @@ def test_frames_without_times_are_counted(tmp_path, monkeypatch):
     none = video_io._Index(np.empty(0, np.int64), np.empty(0, np.int64))
     monkeypatch.setattr(video_io, "_frame_index", lambda container, stream: none)
     for index in (3, 2, 11):
-        assert abs(int(read_frame(path, index)[0, 0, 0]) - grey_of(index)) < 8
+        assert abs(int(read_frame(path, index)[0, 0, 0]) - gray_of(index)) < 8
     with pytest.raises(ImageReadError, match="has 12 frames, but frame 12"):
         read_frame(path, 12)
 
@@ -126,10 +126,10 @@ def test_a_forked_process_has_files_of_its_own(tmp_path):
     queue = context.Queue()
     child = context.Process(target=_reads, args=(path, 15, queue))
     child.start()
-    assert abs(queue.get(timeout=30) - grey_of(15)) < 8
+    assert abs(queue.get(timeout=30) - gray_of(15)) < 8
     child.join(30)
     assert child.exitcode == 0
-    assert abs(int(read_frame(path, 3)[0, 0, 0]) - grey_of(3)) < 8
+    assert abs(int(read_frame(path, 3)[0, 0, 0]) - gray_of(3)) < 8
 
 
 def test_count_does_not_trust_a_header_that_lies(tmp_path):
@@ -207,11 +207,11 @@ def test_is_video():
     assert not any(map(is_video, ("a.png", "mp4", ".mp4", "a.mp4/000001.png")))
 
 
-def test_rows_of_videos_and_of_pictures(tmp_path):
+def test_rows_of_videos_and_of_images(tmp_path):
     write_video(tmp_path / "a.mp4", size=(32, 48))
     write_mask_video(tmp_path / "mask.mp4", size=(32, 48))
     row = {"file_name": str(tmp_path / "a.mp4"), "frame_index": 6, "mask_file_name": str(tmp_path / "mask.mp4")}
-    assert abs(int(read_row_image(row)[0, 0, 0]) - grey_of(6)) < 8
+    assert abs(int(read_row_image(row)[0, 0, 0]) - gray_of(6)) < 8
     assert read_row_size(row) == (32, 48)
     mask = read_row_mask(row)
     assert mask.dtype == bool

@@ -10,7 +10,7 @@ from ddl_d2.layers.dct import dct, dct_matrix, inverse_dct, split, stretch_to_un
 SIZES = [(1, 1), (1, 7), (8, 8), (5, 12), (21, 40), (33, 64)]
 
 
-def _pictures(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def _images(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
 
 
@@ -22,7 +22,7 @@ def test_two_points_by_hand():
 
 @pytest.mark.parametrize("size", SIZES)
 def test_equals_scipy_and_inverts(size):
-    x = _pictures(2, 3, *size)
+    x = _images(2, 3, *size)
     coefficients = dct(x)
     np.testing.assert_allclose(coefficients.numpy(), dctn(x.numpy(), axes=(-2, -1), norm="ortho"), atol=1e-12)
     np.testing.assert_allclose(inverse_dct(x).numpy(), idctn(x.numpy(), axes=(-2, -1), norm="ortho"), atol=1e-12)
@@ -31,7 +31,7 @@ def test_equals_scipy_and_inverts(size):
 
 
 def test_fp32_also_at_full_size_and_under_autocast():
-    x = _pictures(1, 3, 512, 512, dtype=torch.float32)
+    x = _images(1, 3, 512, 512, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         coefficients, (high, low) = dct(x.to(torch.bfloat16)), split(x)
     assert coefficients.dtype == high.dtype == low.dtype == torch.float32
@@ -60,7 +60,7 @@ def _slow_split(x: torch.Tensor, cut: float, low_pass: str) -> tuple[torch.Tenso
 @pytest.mark.parametrize("cut", [0.05, 0.3])
 @pytest.mark.parametrize("low_pass", ["published", "square"])
 def test_split_equals_setting_coefficients_to_zero(size, cut, low_pass):
-    x = _pictures(2, 3, *size)
+    x = _images(2, 3, *size)
     for fast, slow in zip(split(x, cut=cut, low_pass=low_pass), _slow_split(x, cut, low_pass), strict=True):
         torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
 
@@ -89,7 +89,7 @@ def test_the_published_counts_at_512():
     assert not low[26:, 26:].any()
 
 
-def test_a_picture_too_small_to_split_passes_both():
+def test_an_image_too_small_to_split_passes_both():
     x = torch.full((1, 3, 1, 1), 2.0)
     high, low = split(x)
     assert torch.equal(high, x)
@@ -103,7 +103,7 @@ def test_wrong_arguments():
         split(torch.zeros(2, 2), cut=1.0)
 
 
-def test_stretch_by_hand_over_all_channels_of_each_picture():
+def test_stretch_by_hand_over_all_channels_of_each_image():
     x = torch.tensor([[[[1.0, 3.0]], [[5.0, 2.0]]], [[[0.0, 10.0]], [[10.0, 5.0]]]])
     # (x - 1) / (5 - 1) and x / 10.
     expected = torch.tensor([[[[0.0, 0.5]], [[1.0, 0.25]]], [[[0.0, 1.0]], [[1.0, 0.5]]]])
@@ -112,9 +112,9 @@ def test_stretch_by_hand_over_all_channels_of_each_picture():
 
 @pytest.mark.parametrize("value", [0.0, -2.1, 255.0])
 @pytest.mark.parametrize("size", [(64, 64), (65, 31), (1, 1)])
-def test_constant_pictures_become_zero(value, size):
+def test_constant_images_become_zero(value, size):
     x = torch.full((2, 3, *size), value)
-    x[1] = _pictures(3, *size, dtype=torch.float32)
+    x[1] = _images(3, *size, dtype=torch.float32)
     for part in split(x):
         stretched = stretch_to_unit(part, x)
         assert not stretched[0].any()
@@ -122,7 +122,7 @@ def test_constant_pictures_become_zero(value, size):
         assert (stretched[1].min(), stretched[1].max()) == (0, 1)  # three values differ even in one pixel
 
 
-def test_one_grey_level_is_content():
+def test_one_gray_level_is_content():
     x = torch.zeros(1, 3, 64, 64)
     x[0, 1, 20, 30] = 1 / 255
     x += 2.6
@@ -131,7 +131,7 @@ def test_one_grey_level_is_content():
 
 
 def test_differentiable():
-    x = _pictures(1, 2, 5, 4).requires_grad_()
+    x = _images(1, 2, 5, 4).requires_grad_()
     assert torch.autograd.gradcheck(dct, x)
     assert torch.autograd.gradcheck(inverse_dct, x)
     for low_pass in ("published", "square"):

@@ -110,7 +110,7 @@ def test_hand_calculated():
         torch.testing.assert_close(by_weight.flatten(), torch.tensor([2.5, 1, 10, 5]))
         # Middle of level 0: right minus left is ((2 - 1) + (4 - 3)) / 2 = 1 for a pixel, 2 for the width; bottom minus
         # top is 2 for a pixel, 4 for the height; times the weight 0.4: (0.8, 1.6). The last point, between 10 and 0,
-        # falls by 10 for a width, times 0.2: -2 in x. (The two points on a pixel's centre have a kink there.)
+        # falls by 10 for a width, times 0.2: -2 in x. (The two points on a pixel's center have a kink there.)
         torch.testing.assert_close(by_location.view(4, 2)[0], torch.tensor([0.8, 1.6]))
         torch.testing.assert_close(by_location.view(4, 2)[3, 0], torch.tensor(-2.0))
 
@@ -487,7 +487,7 @@ def test_layer_equals_its_formula():
     layer = MSDeformAttn(4, num_levels=1, num_heads=1, num_points=1)
     shapes, starts = levels([(3, 5)])
     pixels = torch.randn(1, 15, 4)
-    # The reference is the centre of pixel (x 1, y 2), and the initial offset of head 0, point 0 is one pixel right.
+    # The reference is the center of pixel (x 1, y 2), and the initial offset of head 0, point 0 is one pixel right.
     reference_points = torch.tensor([(1 + 0.5) / 5, (2 + 0.5) / 3]).view(1, 1, 1, 2)
     out = layer(torch.randn(1, 1, 4), reference_points, pixels, shapes, starts)
     expected = layer.output_proj(layer.value_proj(pixels[:, 2 * 5 + 2]))

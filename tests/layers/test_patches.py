@@ -5,7 +5,7 @@ from ddl_d2.layers.patches import PatchExpand, PatchMerge, interleave
 
 
 def test_the_tokens_of_a_patch_land_beside_each_other():
-    # One picture, 1 × 2 tokens, each of which becomes 2 × 2.
+    # One image, 1 × 2 tokens, each of which becomes 2 × 2.
     patches = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]]).view(1, 1, 2, 2, 2, 1)
     assert interleave(patches)[0, :, :, 0].tolist() == [[1, 2, 5, 6], [3, 4, 7, 8]]
 

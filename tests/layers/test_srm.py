@@ -28,27 +28,27 @@ def test_an_impulse_shows_the_three_filters():
     assert (residuals[0] != 0).sum(dim=(1, 2)).tolist() == [9, 25, 3]
 
 
-def test_colours_are_summed():
+def test_colors_are_summed():
     assert torch.equal(SRMResiduals()(_impulse(0.5, channels=(0, 1, 2))), SRMResiduals()(_impulse(1.5)))
 
 
 def test_residuals_are_clipped_after_they_are_scaled():
-    # -2, twice, is -4; its neighbours are 1, twice.
+    # -2, twice, is -4; its neighbors are 1, twice.
     row = SRMResiduals(scale=2.0)(_impulse(2.0))[0, 2, 4, 2:5]
     assert row.tolist() == [2, -3, 2]
     assert SRMResiduals(limit=1.5)(_impulse(2.0))[0, 2, 4, 2:5].tolist() == [1, -1.5, 1]
 
 
-def test_a_scale_of_127_5_undoes_the_normalisation():
-    grey_levels = torch.randint(100, 110, (2, 3, 12, 11)).float()
-    normalised = (grey_levels - 127.5) / 127.5
-    inside = (..., slice(2, -2), slice(2, -2))  # at the border zeros are black in one and mid-grey in the other
+def test_a_scale_of_127_5_undoes_the_normalization():
+    gray_levels = torch.randint(100, 110, (2, 3, 12, 11)).float()
+    normalized = (gray_levels - 127.5) / 127.5
+    inside = (..., slice(2, -2), slice(2, -2))  # at the border zeros are black in one and mid-gray in the other
     torch.testing.assert_close(
-        SRMResiduals(scale=127.5)(normalised)[inside], SRMResiduals()(grey_levels)[inside], atol=1e-3, rtol=0
+        SRMResiduals(scale=127.5)(normalized)[inside], SRMResiduals()(gray_levels)[inside], atol=1e-3, rtol=0
     )
 
 
-def test_a_flat_picture_has_no_residual_inside():
+def test_a_flat_image_has_no_residual_inside():
     residuals = SRMResiduals()(torch.full((1, 3, 8, 8), 0.3))
     assert residuals[..., 2:-2, 2:-2].abs().max() < 1e-6
 
@@ -67,7 +67,7 @@ def test_residuals_are_of_full_precision_under_autocast():
     assert torch.equal(residuals, SRMResiduals()(image))
 
 
-def test_gradients_reach_the_picture():
+def test_gradients_reach_the_image():
     image = torch.rand(1, 3, 5, 6, dtype=torch.float32, requires_grad=True)
     SRMResiduals()(image)[0, 2, 2, 2].backward()
     assert image.grad[0, :, 2].tolist() == [pytest.approx([0, 0.5, -1, 0.5, 0, 0])] * 3

@@ -5,7 +5,7 @@ from ddl_d2.modeling.postprocessing import map_instances, map_output, original_s
 from ddl_d2.modeling.preprocessing import known_maps, normalized_batch, stretched_batch, stretched_maps, true_map
 
 
-def test_pictures_are_normalised_before_they_are_padded():
+def test_images_are_normalized_before_they_are_padded():
     mean, std = torch.full((3, 1, 1), 100.0), torch.full((3, 1, 1), 2.0)
     rows = [
         {"image": torch.full((3, 2, 3), 104, dtype=torch.uint8)},
@@ -71,14 +71,14 @@ def test_the_truth_is_the_soft_mask_or_else_the_mask():
     assert known_maps([{}, {"localization_valid": False}], torch.device("cpu")).tolist() == [True, False]
 
 
-def test_pictures_are_stretched_to_one_size():
+def test_images_are_stretched_to_one_size():
     mean, std = torch.full((3, 1, 1), 100.0), torch.full((3, 1, 1), 2.0)
     wide = torch.full((3, 2, 6), 104, dtype=torch.uint8)
     exact = torch.arange(48, dtype=torch.uint8).view(3, 4, 4)
     batch = stretched_batch([{"image": wide}, {"image": exact}], (4, 4), mean, std)
     torch.testing.assert_close(batch[0], torch.full((3, 4, 4), 2.0))  # (104 - 100) / 2
     assert torch.equal(batch[1], (exact.float() - 100) / 2)  # not resampled
-    # Two columns to one with a triangle of twice the width: 3/8 + 3/8 of the forged pair, 1/8 of each neighbour.
+    # Two columns to one with a triangle of twice the width: 3/8 + 3/8 of the forged pair, 1/8 of each neighbor.
     mask = torch.zeros(4, 8, dtype=torch.bool)
     mask[:, 2:4] = True
     shares = stretched_maps([{"forgery_mask": mask}], (4, 4), torch.device("cpu"))

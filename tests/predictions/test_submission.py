@@ -54,7 +54,7 @@ def test_round_trip_and_validation(tmp_path):
         validate_submission(path, {**SIZES, "000004.png": (1, 1)})
     with pytest.raises(SubmissionError, match=r"000003\.jpg is unexpected"):
         validate_submission(path, {name: size for name, size in SIZES.items() if name != "000003.jpg"})
-    with pytest.raises(SubmissionError, match=r"mask of 000001\.png is \(4, 6\), the picture \(6, 4\)"):
+    with pytest.raises(SubmissionError, match=r"mask of 000001\.png is \(4, 6\), the image \(6, 4\)"):
         validate_submission(path, {**SIZES, "000001.png": (6, 4)})
 
 
@@ -129,10 +129,10 @@ def test_broken_masks_are_refused(tmp_path):
     good, bad = tmp_path / "good.zip", tmp_path / "bad.zip"
     store = _store(tmp_path / "store")
     export_submission(store, good)
-    grey = map_path(store.root, "test/000001.png").read_bytes()
+    gray = map_path(store.root, "test/000001.png").read_bytes()
     with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
         for name in source.namelist():
-            replaced = {"mask/000001.png": grey, "mask/000002.png": b"no PNG"}
+            replaced = {"mask/000001.png": gray, "mask/000002.png": b"no PNG"}
             target.writestr(name, replaced.get(name, source.read(name)))
     submission = read_submission(bad)
     with pytest.raises(SubmissionError, match="other than 0 and 255"):

@@ -34,7 +34,7 @@ _source_names: set[str] = set()
 
 
 def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> CfgNode:
-    """Read a config as `read_config` does, and register the data sets that it points at.
+    """Read a config as `read_config` does, and register the datasets that it points at.
 
     Raises:
         ConfigError: see `read_config` and `register_datasets`.
@@ -77,7 +77,7 @@ def _register_sources(cfg: CfgNode) -> None:
         for split, name in source.names.items():
             if source.name in VIDEO_NAMES or name in DatasetCatalog:
                 raise ConfigError(
-                    f"DATASETS.SOURCES: {source.name} would be registered as {name}, which is another data set's name; "
+                    f"DATASETS.SOURCES: {source.name} would be registered as {name}, which is another dataset's name; "
                     "choose another"
                 )
             load = functools.partial(load_source, source, split, fake_without_mask=cfg.DATASETS.FAKE_WITHOUT_MASK)

@@ -21,7 +21,7 @@ class DatasetColumns(Dataset, Sequence):
 
     A row holds `file_name`, `image_id` (the file's path relative to `root`, with "/"), `is_fake` (0 or 1, absent if
     unknown), `mask_file_name` (absent if there is none) and `fully_forged` (True for a fake that stands without a mask
-    file for a wholly forged picture, else absent).
+    file for a wholly forged image, else absent).
     """
 
     def __init__(self, root: str, arrays: dict[str, np.ndarray]) -> None:
@@ -42,10 +42,10 @@ class DatasetColumns(Dataset, Sequence):
         """
         Args:
             root: the folder that names and masks are relative to.
-            names: pictures.
-            labels: 0 real, 1 fake, -1 unknown, one per picture.
-            masks: mask files, "" for none, one per picture.
-            fully_forged: one per picture; default none is.
+            names: images.
+            labels: 0 real, 1 fake, -1 unknown, one per image.
+            masks: mask files, "" for none, one per image.
+            fully_forged: one per image; default none is.
         """
         name_bytes, name_ends = _pack(names)
         mask_bytes, mask_ends = _pack(masks)
@@ -125,13 +125,13 @@ class DatasetColumns(Dataset, Sequence):
     def __repr__(self) -> str:
         labels = self.labels
         return (
-            f"{type(self).__name__}({self.root}: {len(self)} pictures, {int((labels == 0).sum())} real, "
+            f"{type(self).__name__}({self.root}: {len(self)} images, {int((labels == 0).sum())} real, "
             f"{int((labels == 1).sum())} fake)"
         )
 
 
 class FrameColumns(DatasetColumns):
-    """Frames of videos: rows that share the name, label and mask of a file, or pictures that share a video.
+    """Frames of videos: rows that share the name, label and mask of a file, or images that share a video.
 
     A row holds, besides, `video_id`, `frame_index` (from 0) and `forgery_type` (absent if none was named). Where the
     file is a video, `image_id` is its path with the frame's number behind it: `videos/071.mp4/000012`.
@@ -150,7 +150,7 @@ class FrameColumns(DatasetColumns):
     ) -> FrameColumns:
         """
         Args:
-            files: videos, or pictures of their frames, in their first order.
+            files: videos, or images of their frames, in their first order.
             file_of_row, frame_of_row, video_of_row: one per frame: position in `files`, number of the frame in its
                 video, position in `video_ids`.
             video_ids: one per video.

@@ -6,7 +6,7 @@ import os
 
 from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.folder import list_masks
-from ddl_d2.data.datasets.listing import MASK_FOLDERS, Lister, is_picture, is_within, pair_masks
+from ddl_d2.data.datasets.listing import MASK_FOLDERS, Lister, is_image, is_within, pair_masks
 from ddl_d2.data.datasets.rows import assemble
 from ddl_d2.errors import DatasetError
 
@@ -18,12 +18,12 @@ _MAX_WRAPPERS = 6
 
 
 def split_layout(folder: str) -> str:
-    """The layout of a split's folder: "A" (real/, fake/), "B" (labels.txt), "C" (pictures, no labels), "" (none)."""
+    """The layout of a split's folder: "A" (real/, fake/), "B" (labels.txt), "C" (images, no labels), "" (none)."""
     if any(os.path.isdir(os.path.join(folder, name)) for name in ("real", "fake")):
         return "A"
     if not os.path.isdir(folder):
         return ""
-    images = any(os.path.isdir(os.path.join(folder, name)) for name in IMAGE_FOLDERS) or _has_picture(folder)
+    images = any(os.path.isdir(os.path.join(folder, name)) for name in IMAGE_FOLDERS) or _has_image(folder)
     labels = os.path.isfile(os.path.join(folder, LABELS_NAME))
     return ("B" if labels else "C") if images else ""
 
@@ -31,7 +31,7 @@ def split_layout(folder: str) -> str:
 def find_splits(root: str) -> dict[str, list[str]]:
     """Folders named like a split, in `root` or below wrapper folders: split -> paths, those nearest first.
 
-    Links are followed inside `root` only. Folders that hold pictures are not searched.
+    Links are followed inside `root` only. Folders that hold images are not searched.
     """
     by_alias = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
     root = os.path.realpath(root)
@@ -68,13 +68,13 @@ def find_split(root: str, split: str) -> str:
     names = " or ".join(f"{alias}/" for alias in SPLITS.get(split, (split,)))
     raise DatasetError(
         f"{root}: no {split} split. Looked for a folder {names} in it and up to {_MAX_WRAPPERS} folders down, with "
-        f"real/ and fake/, with {LABELS_NAME}, or with pictures. Found {_contents(root, found)}."
+        f"real/ and fake/, with {LABELS_NAME}, or with images. Found {_contents(root, found)}."
     )
 
 
-def load_labelled_list(folder: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:
-    """Layout B: pictures in imgs/, images/ or `folder` itself, labels in labels.txt, masks of the fakes in masks/."""
-    images, names = _flat_pictures(folder, lister)
+def load_labeled_list(folder: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:
+    """Layout B: images in imgs/, images/ or `folder` itself, labels in labels.txt, masks of the fakes in masks/."""
+    images, names = _flat_images(folder, lister)
     known = _read_labels(folder, set(names), lister)
     labels = [known.get(name, -1) for name in names]
     for name, label in zip(names, labels, strict=True):
@@ -98,8 +98,8 @@ def load_labelled_list(folder: str, lister: Lister, *, fake_without_mask: str) -
 
 
 def load_flat(folder: str, lister: Lister) -> DatasetColumns:
-    """Layout C: pictures without labels."""
-    images, names = _flat_pictures(folder, lister)
+    """Layout C: images without labels."""
+    images, names = _flat_images(folder, lister)
     return assemble(
         folder,
         [images + name for name in names],
@@ -131,7 +131,7 @@ def _read_labels(folder: str, names: set[str], lister: Lister) -> dict[str, int]
             if number > 1 or not comma:  # the first line may be a header
                 report.add("bad_line", f"{LABELS_NAME} line {number}: {text[:60]}")
         elif name not in names:
-            report.add("label_without_picture", name[:200])
+            report.add("label_without_image", name[:200])
         elif name not in labels:
             labels[name] = int(label)
         elif labels[name] == int(label):
@@ -151,18 +151,18 @@ def read_text(path: str) -> str:
     return data.decode("utf-8-sig", errors="surrogateescape")
 
 
-def _flat_pictures(folder: str, lister: Lister) -> tuple[str, list[str]]:
-    """("imgs/", "images/" or "" for the folder itself, the names of the pictures there)."""
+def _flat_images(folder: str, lister: Lister) -> tuple[str, list[str]]:
+    """("imgs/", "images/" or "" for the folder itself, the names of the images there)."""
     for name in IMAGE_FOLDERS:
         if os.path.isdir(os.path.join(folder, name)):
-            return f"{name}/", lister.pictures(os.path.join(folder, name))
-    return "", lister.pictures(folder, skip=lambda name: name in MASK_FOLDERS)
+            return f"{name}/", lister.images(os.path.join(folder, name))
+    return "", lister.images(folder, skip=lambda name: name in MASK_FOLDERS)
 
 
-def _has_picture(folder: str) -> bool:
+def _has_image(folder: str) -> bool:
     try:
         with os.scandir(folder) as entries:
-            return any(is_picture(entry.name) and entry.is_file() for entry in entries)
+            return any(is_image(entry.name) and entry.is_file() for entry in entries)
     except OSError as error:
         raise DatasetError(f"{folder}: cannot be listed ({error.strerror})") from error
 

@@ -1,6 +1,6 @@
 """The JSON lists of DeepfakeBench:
 
-    {data set: {label name: {split: {compression: {video: {"label": ..., "frames": [...], "masks": [...]}}}}}}
+    {dataset: {label name: {split: {compression: {video: {"label": ..., "frames": [...], "masks": [...]}}}}}}
 
 The level of compression is there for FaceForensics++-like sets only. A frame's mask is the one of its stem.
 """
@@ -22,7 +22,7 @@ _SPLITS = {"train": ("train",), "valid": ("val", "valid", "validation"), "test":
 # Label names end like this, in upper or lower case; FaceForensics++ names the method instead.
 _REAL_ENDINGS = ("real",)
 _FAKE_ENDINGS = ("fake", "fakea", "fakeb", "ff-df", "ff-f2f", "ff-fs", "ff-nt", "ff-fh")
-_SHAPE = '{data set: {label: {split: {[compression]: {video: {"frames": [...]}}}}}}'
+_SHAPE = '{dataset: {label: {split: {[compression]: {video: {"frames": [...]}}}}}}'
 
 
 def read_deepfakebench(

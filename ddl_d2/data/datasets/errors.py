@@ -8,52 +8,52 @@ from typing import Any
 # kind -> (what it means, what to do). Kinds in NOTES are worth knowing but no fault.
 KINDS = {
     "fake_without_mask": (
-        "fake pictures without a mask file",
+        "fake images without a mask file",
         'add the masks, or choose DATASETS.FAKE_WITHOUT_MASK: "skip", "full", "score" or "error"',
     ),
     "ambiguous_mask": (
-        "fake pictures whose stem is another fake's too, or fits several masks; taken as without mask",
-        "give each mask the full name of its picture, or remove the duplicates",
+        "fake images whose stem is another fake's too, or fits several masks; taken as without mask",
+        "give each mask the full name of its image, or remove the duplicates",
     ),
-    "mask_without_fake": ("mask files that belong to no fake picture", "remove them, or add the pictures"),
+    "mask_without_fake": ("mask files that belong to no fake image", "remove them, or add the images"),
     "unreadable_name": (
         "file names that are not valid UTF-8 or hold control characters; not used",
         "rename the files",
     ),
-    "other_file": ("files of other kinds; not used", "nothing, if they are not pictures"),
-    "not_a_file": ("pipes, sockets, devices or broken links with a picture's name; not used", "remove them"),
+    "other_file": ("files of other kinds; not used", "nothing, if they are not images"),
+    "not_a_file": ("pipes, sockets, devices or broken links with an image's name; not used", "remove them"),
     "link_outside": (
         "links that lead out of the dataset's root; not followed",
         "copy the files in, or move the root up",
     ),
     "outside_root": (
         "paths in the list that lead out of its root; not read",
-        "put the list into the folder that holds the pictures, and write paths relative to it",
+        "put the list into the folder that holds the images, and write paths relative to it",
     ),
     "missing_file": ("paths in the list without a file", "correct the list, or add the files"),
     "bad_line": ("lines or entries that cannot be understood; not used", "correct them: see datasets/README.md"),
-    "duplicate_entry": ("pictures listed more than once; the first entry counts", "remove the repetitions"),
-    "conflicting_label": ("pictures listed with both labels; not used", "correct the labels"),
+    "duplicate_entry": ("images listed more than once; the first entry counts", "remove the repetitions"),
+    "conflicting_label": ("images listed with both labels; not used", "correct the labels"),
     "unreadable_video": (
         "videos whose frames cannot be counted; kept as one frame each, whose reading will fail",
         "replace or remove them",
     ),
-    "without_frames": ("folders of frames without a picture; not used", "extract the frames, or remove the folders"),
-    "without_label": ("pictures without a label in labels.txt; kept without one", "add them to labels.txt"),
-    "label_without_picture": ("lines of labels.txt without a picture", "remove them, or add the pictures"),
+    "without_frames": ("folders of frames without an image; not used", "extract the frames, or remove the folders"),
+    "without_label": ("images without a label in labels.txt; kept without one", "add them to labels.txt"),
+    "label_without_image": ("lines of labels.txt without an image", "remove them, or add the images"),
     # Found by decoding (tools/check_dataset.py --deep).
-    "unreadable_picture": ("pictures that cannot be decoded", "replace or remove them"),
+    "unreadable_image": ("images that cannot be decoded", "replace or remove them"),
     "unreadable_mask": ("masks that cannot be decoded", "replace or remove them"),
-    "mask_size": ("masks of another size than their picture; resized when used", "save them at the picture's size"),
-    "empty_mask": ("fake pictures whose mask shows nothing forged", "correct the masks, or move the pictures to real/"),
-    "reader_died": ("places where a picture or mask killed the reading process", "find and remove that file"),
-    "mask_full": ("masks that are forged everywhere", "nothing, if these pictures are synthesised as a whole"),
+    "mask_size": ("masks of another size than their image; resized when used", "save them at the image's size"),
+    "empty_mask": ("fake images whose mask shows nothing forged", "correct the masks, or move the images to real/"),
+    "reader_died": ("places where an image or mask killed the reading process", "find and remove that file"),
+    "mask_full": ("masks that are forged everywhere", "nothing, if these images are synthesized as a whole"),
     "mask_coded_01": ("masks coded 0 and 1; read as 0 and 255", "nothing"),
-    "mask_soft": ("masks with grey values; 128 and above is forged", "nothing, if that is meant"),
-    "mask_colour": ("masks in colour; the largest channel counts", "nothing, if that is meant"),
+    "mask_soft": ("masks with gray values; 128 and above is forged", "nothing, if that is meant"),
+    "mask_color": ("masks in color; the largest channel counts", "nothing, if that is meant"),
     "mask_alpha": ("masks with an alpha channel; it is dropped", "nothing, if the mask is not in the alpha channel"),
 }
-NOTES = frozenset({"other_file", "mask_full", "mask_coded_01", "mask_soft", "mask_colour", "mask_alpha"})
+NOTES = frozenset({"other_file", "mask_full", "mask_coded_01", "mask_soft", "mask_color", "mask_alpha"})
 MAX_EXAMPLES = 5
 
 

@@ -1,4 +1,4 @@
-"""Folders of pictures: real/ and fake/ (and masks/), Tp/ and Gt/, or no labels at all; subfolders allowed."""
+"""Folders of images: real/ and fake/ (and masks/), Tp/ and Gt/, or no labels at all; subfolders allowed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ddl_d2.data.datasets.listing import MASK_FOLDERS, Lister, pair_masks
 from ddl_d2.data.datasets.rows import assemble
 
 
-def load_labelled_folder(folder: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:
+def load_labeled_folder(folder: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:
     """`folder`/real/**, `folder`/fake/** and `folder`/masks/** (or mask/), the masks under the fakes' names."""
-    reals = lister.pictures(os.path.join(folder, "real"))
-    fakes = lister.pictures(os.path.join(folder, "fake"))
+    reals = lister.images(os.path.join(folder, "real"))
+    fakes = lister.images(os.path.join(folder, "fake"))
     mask_folder, masks = list_masks(folder, lister)
     paired = pair_masks(fakes, masks, lister.report, prefix=f"{mask_folder}/")
     return assemble(
@@ -26,9 +26,9 @@ def load_labelled_folder(folder: str, lister: Lister, *, fake_without_mask: str)
 
 
 def load_tampered_folder(folder: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:
-    """`folder`/Tp/** with masks in `folder`/Gt/**, and real pictures in `folder`/Au/** if there is one (IMDL sets)."""
-    fakes, masks = lister.pictures(os.path.join(folder, "Tp")), lister.pictures(os.path.join(folder, "Gt"))
-    reals = lister.pictures(os.path.join(folder, "Au"))
+    """`folder`/Tp/** with masks in `folder`/Gt/**, and real images in `folder`/Au/** if there is one (IMDL sets)."""
+    fakes, masks = lister.images(os.path.join(folder, "Tp")), lister.images(os.path.join(folder, "Gt"))
+    reals = lister.images(os.path.join(folder, "Au"))
     paired = pair_masks(fakes, masks, lister.report, prefix="Gt/")
     return assemble(
         folder,
@@ -40,17 +40,17 @@ def load_tampered_folder(folder: str, lister: Lister, *, fake_without_mask: str)
     )
 
 
-def load_unlabelled_folder(folder: str, lister: Lister) -> DatasetColumns:
-    """Every picture in and below `folder` except masks/; no labels."""
-    names = lister.pictures(folder, skip=lambda name: name in MASK_FOLDERS)
+def load_unlabeled_folder(folder: str, lister: Lister) -> DatasetColumns:
+    """Every image in and below `folder` except masks/; no labels."""
+    names = lister.images(folder, skip=lambda name: name in MASK_FOLDERS)
     return assemble(
         folder, names, [-1] * len(names), [""] * len(names), fake_without_mask="score", report=lister.report
     )
 
 
 def list_masks(folder: str, lister: Lister) -> tuple[str, list[str]]:
-    """Which of masks/ and mask/ `folder` has (the first if both), and the pictures in it."""
+    """Which of masks/ and mask/ `folder` has (the first if both), and the images in it."""
     for name in MASK_FOLDERS:
         if os.path.isdir(os.path.join(folder, name)):
-            return name, lister.pictures(os.path.join(folder, name))
+            return name, lister.images(os.path.join(folder, name))
     return MASK_FOLDERS[0], []

@@ -1,4 +1,4 @@
-"""A JSON list of [picture, mask] or [picture, "Negative"], the exchange format of the IMDL benchmark."""
+"""A JSON list of [image, mask] or [image, "Negative"], the exchange format of the IMDL benchmark."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _read_entries(path: str, lister: Lister) -> tuple[list[str], list[int], list
         if not _is_pair(entry):
             report.add("bad_line", f"entry {number}: {str(entry)[:60]}")
             continue
-        picture, mask = entry[0].strip(), entry[1].strip()
-        name = files.resolve(picture)
+        image, mask = entry[0].strip(), entry[1].strip()
+        name = files.resolve(image)
         if name is None:
             continue
         label = 0 if len(mask) == len(NEGATIVE) and mask.lower() == NEGATIVE else 1
@@ -79,12 +79,12 @@ def _entries(path: str) -> list:
             data = file.read()
         entries = json.loads(data)
     except RecursionError as error:
-        raise DatasetError(f"{path}: nested too deeply for a list of [picture, mask]") from error
+        raise DatasetError(f"{path}: nested too deeply for a list of [image, mask]") from error
     except (OSError, ValueError) as error:  # bad JSON and bad encoding are ValueErrors
         raise DatasetError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(entries, list):
         raise DatasetError(
-            f'{path}: holds a JSON {type(entries).__name__}; a list of [picture, mask | "Negative"] is needed'
+            f'{path}: holds a JSON {type(entries).__name__}; a list of [image, mask | "Negative"] is needed'
         )
     return entries
 
@@ -92,8 +92,8 @@ def _entries(path: str) -> list:
 def _is_pair(entry: object) -> bool:
     if type(entry) is not list or len(entry) != 2:
         return False
-    picture, mask = entry
-    return type(picture) is str and type(mask) is str and bool(picture.strip()) and bool(mask.strip())
+    image, mask = entry
+    return type(image) is str and type(mask) is str and bool(image.strip()) and bool(mask.strip())
 
 
 class ListedFiles:

@@ -14,8 +14,8 @@ _UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _MAX_DEPTH = 32
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file name ends like a picture's, in upper or lower case; hidden files (".x") are none."""
+def is_image(name: str) -> bool:
+    """Whether a file name ends like an image's, in upper or lower case; hidden files (".x") are none."""
     return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and "." in name and name[0] != "."
 
 
@@ -26,7 +26,7 @@ def is_within(path: str, root: str) -> bool:
 
 
 class Lister:
-    """Lists the pictures below a root, once each folder, in no more than one call to the system per folder.
+    """Lists the images below a root, once each folder, in no more than one call to the system per folder.
 
     Files are told by the folder's own entries (no `stat` for each). Names that cannot be used, links out of the root,
     pipes and files of other kinds go into the report. Links to folders are followed only where a layout names the
@@ -40,8 +40,8 @@ class Lister:
         # Folder -> its mtime before it was listed: what a stored index depends on.
         self.stamps: dict[str, int] = {}
 
-    def pictures(self, folder: str, *, skip: Callable[[str], bool] = lambda name: False) -> list[str]:
-        """Names of the pictures in and below `folder`, relative to it, sorted; `skip` leaves out folders at the top."""
+    def images(self, folder: str, *, skip: Callable[[str], bool] = lambda name: False) -> list[str]:
+        """Names of the images in and below `folder`, relative to it, sorted; `skip` leaves out folders at the top."""
         if not os.path.isdir(folder):
             return []
         if not is_within(folder, self.root):
@@ -65,22 +65,22 @@ class Lister:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                picture = is_picture(name)
+                image = is_image(name)
                 usable = name.isprintable() or not _UNUSABLE.search(name)
-                if picture and usable and entry.is_file(follow_symlinks=False):
+                if image and usable and entry.is_file(follow_symlinks=False):
                     names.append(name)
                 elif entry.is_dir(follow_symlinks=False):
                     if usable:
                         folders.append(name)
                     else:
                         self.report.add("unreadable_name", prefix + name)
-                elif self._odd_entry(entry, prefix + name, picture):
+                elif self._odd_entry(entry, prefix + name, image):
                     names.append(name)
         return names, folders
 
-    def _odd_entry(self, entry: os.DirEntry[str], shown: str, picture: bool) -> bool:
-        """Report an entry that is not plainly a picture or a folder; True if it is a link to a usable picture."""
-        if not picture:
+    def _odd_entry(self, entry: os.DirEntry[str], shown: str, image: bool) -> bool:
+        """Report an entry that is not plainly an image or a folder; True if it is a link to a usable image."""
+        if not image:
             if entry.is_symlink() and os.path.isdir(entry.path):
                 inside = is_within(entry.path, self.root)
                 self.report.add("other_file" if inside else "link_outside", shown)

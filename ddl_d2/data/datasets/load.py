@@ -8,12 +8,12 @@ from dataclasses import asdict
 
 from ddl_d2.data.datasets.celeb_df import is_celeb_df, list_celeb_df
 from ddl_d2.data.datasets.columns import DatasetColumns
-from ddl_d2.data.datasets.ddl_i import find_split, find_splits, load_flat, load_labelled_list, split_layout
+from ddl_d2.data.datasets.ddl_i import find_split, find_splits, load_flat, load_labeled_list, split_layout
 from ddl_d2.data.datasets.deepfakebench import read_deepfakebench
 from ddl_d2.data.datasets.dfdc import PREVIEW, is_dfdc, list_dfdc, list_dfdcp
 from ddl_d2.data.datasets.errors import DatasetReport
 from ddl_d2.data.datasets.faceforensics import is_faceforensics, list_faceforensics
-from ddl_d2.data.datasets.folder import load_labelled_folder, load_tampered_folder, load_unlabelled_folder
+from ddl_d2.data.datasets.folder import load_labeled_folder, load_tampered_folder, load_unlabeled_folder
 from ddl_d2.data.datasets.index_cache import Built, cached
 from ddl_d2.data.datasets.json_list import load_json_list
 from ddl_d2.data.datasets.listing import Lister
@@ -40,7 +40,7 @@ def load_dataset(
 
     Args:
         root: a folder in any layout of datasets/README.md, one that holds such folders under split names (also inside
-            wrapper folders), or a JSON list (of pictures, or DeepfakeBench's).
+            wrapper folders), or a JSON list (of images, or DeepfakeBench's).
         split: "train", "valid" or "test"; None if `root` is, or holds, just one.
         fake_without_mask: "skip", "full", "score" or "error" (see `assemble`).
         video: how videos become rows, where there are any.
@@ -76,11 +76,11 @@ def load_folder(
     root = os.path.realpath(within or folder)
     layout = _layout(folder)
     loaders: dict[str, Callable[[Lister], DatasetColumns]] = {
-        "A": lambda lister: load_labelled_folder(folder, lister, fake_without_mask=fake_without_mask),
-        "B": lambda lister: load_labelled_list(folder, lister, fake_without_mask=fake_without_mask),
+        "A": lambda lister: load_labeled_folder(folder, lister, fake_without_mask=fake_without_mask),
+        "B": lambda lister: load_labeled_list(folder, lister, fake_without_mask=fake_without_mask),
         "C": lambda lister: load_flat(folder, lister),
         "Tp": lambda lister: load_tampered_folder(folder, lister, fake_without_mask=fake_without_mask),
-        "": lambda lister: load_unlabelled_folder(folder, lister),
+        "": lambda lister: load_unlabeled_folder(folder, lister),
     }
     key = {"folder": folder, "root": root, "layout": layout, "fake_without_mask": fake_without_mask}
     return cached(key, lambda: _build(root, loaders[layout]))
@@ -167,7 +167,7 @@ def _load_list(path: str, split: str | None, fake_without_mask: str) -> tuple[Da
     if split:
         raise DatasetError(f"{path}: a JSON list has no splits; leave out {split!r}")
     if not path.lower().endswith(".json"):
-        raise DatasetError(f"{path}: is a file, but not a .json list of pictures; give the folder or the list")
+        raise DatasetError(f"{path}: is a file, but not a .json list of images; give the folder or the list")
     root = os.path.dirname(path)
     key = {"list": path, "root": root, "fake_without_mask": fake_without_mask}
     return cached(
@@ -185,7 +185,7 @@ def _build(root: str, load: Callable[[Lister], DatasetColumns]) -> Built:
 
 
 def is_one_dataset(folder: str) -> bool:
-    """Whether labelled pictures lie in a folder itself, not in splits below it."""
+    """Whether labeled images lie in a folder itself, not in splits below it."""
     return _layout(folder) in ("A", "B", "Tp")
 
 

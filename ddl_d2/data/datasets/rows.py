@@ -26,13 +26,13 @@ def assemble(
 
     Args:
         root: the folder that names and masks are relative to.
-        names, labels, masks: one entry per picture; label -1 is unknown, mask "" is none.
-        fake_without_mask: "skip" leaves such a picture out, "full" takes it as wholly forged, "score" keeps it for
+        names, labels, masks: one entry per image; label -1 is unknown, mask "" is none.
+        fake_without_mask: "skip" leaves such an image out, "full" takes it as wholly forged, "score" keeps it for
             detection alone, "error" refuses the dataset.
         report: said in the message when nothing is left.
 
     Raises:
-        DatasetError: an unknown policy, "error" with such a picture, or no rows.
+        DatasetError: an unknown policy, "error" with such an image, or no rows.
     """
     if fake_without_mask not in POLICIES:
         raise DatasetError(f"FAKE_WITHOUT_MASK {fake_without_mask!r} is not one of {', '.join(POLICIES)}")
@@ -41,7 +41,7 @@ def assemble(
     if fake_without_mask == "error" and bare.any():
         first = names[int(np.argmax(bare))]
         raise DatasetError(
-            f"{root}: {int(bare.sum())} fake pictures have no mask (the first: {first}). "
+            f"{root}: {int(bare.sum())} fake images have no mask (the first: {first}). "
             'Add the masks, or set DATASETS.FAKE_WITHOUT_MASK to "skip", "full" or "score".'
         )
     rows = DatasetColumns.from_lists(
@@ -50,6 +50,6 @@ def assemble(
     if fake_without_mask == "skip" and bare.any():
         rows = rows.select(np.flatnonzero(~bare))
     if not len(rows):
-        found = " ".join(report.lines()) or "There is no picture in it."
+        found = " ".join(report.lines()) or "There is no image in it."
         raise DatasetError(f"{root}: nothing usable in this dataset. {found}")
     return rows

@@ -1,7 +1,7 @@
 """DATASETS.SOURCES: further sets by a name of the user's, each with a weight in training.
 
 That is how forgeries of generators that are not run here (face swaps, diffusion inpainting, ...) are used: a folder of
-their pictures and masks, told apart by its name.
+their images and masks, told apart by its name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Videos -> rows of frames: what all video sets share.
 
-A video is a file (`071.mp4`), or a folder of pictures extracted from it (`frames/071/013.png`, numbered by frame).
-Where a set has both, the pictures are used: reading one is far cheaper than seeking a frame.
+A video is a file (`071.mp4`), or a folder of images extracted from it (`frames/071/013.png`, numbered by frame).
+Where a set has both, the images are used: reading one is far cheaper than seeking a frame.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def frames_of_videos(
     rows = _Rows(lister, fake_without_mask)
     for video in videos:
         if video.name not in counts:
-            rows.add_pictures(video, _frame_files(video, lister), frames_per_video)
+            rows.add_images(video, _frame_files(video, lister), frames_per_video)
             continue
         total = counts[video.name]
         if isinstance(total, str):
@@ -145,7 +145,7 @@ def frames_of_lists(
     """As `frames_of_videos`, for videos whose extracted frames are listed somewhere."""
     rows = _Rows(lister, fake_without_mask)
     for video, frames in videos:
-        rows.add_pictures(video, frames, frames_per_video)
+        rows.add_images(video, frames, frames_per_video)
     return rows.columns()
 
 
@@ -169,7 +169,7 @@ class _Rows:
             self._add_row(int(frame))
         self.videos.append(video)
 
-    def add_pictures(self, video: Video, frames: list[FrameFile], count: int) -> None:
+    def add_images(self, video: Video, frames: list[FrameFile], count: int) -> None:
         if not frames:
             self.lister.report.add("without_frames", video.name)
             return
@@ -216,15 +216,15 @@ def _count(root: str, name: str) -> int | str:
 
 
 def _frame_files(video: Video, lister: Lister) -> list[FrameFile]:
-    """The pictures in a video's folder of frames, by number (by name where a stem is no number)."""
-    names = lister.pictures(os.path.join(lister.root, video.name))
+    """The images in a video's folder of frames, by number (by name where a stem is no number)."""
+    names = lister.images(os.path.join(lister.root, video.name))
     stems = [os.path.splitext(name)[0] for name in names]
     numbers = [int(stem) if stem.isdecimal() else -1 for stem in stems]
     if any(number < 0 for number in numbers):
         numbers = list(range(len(names)))
     masks: dict[str, str] = {}
     if video.mask and not is_video(video.mask):
-        found = lister.pictures(os.path.join(lister.root, video.mask))
+        found = lister.images(os.path.join(lister.root, video.mask))
         masks = {os.path.splitext(name)[0]: f"{video.mask}/{name}" for name in found}
     shared = video.mask if is_video(video.mask or "") else ""
     frames = [

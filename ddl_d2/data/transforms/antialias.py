@@ -1,4 +1,4 @@
-"""Resizing of uint8 arrays with PyTorch's antialiased bilinear kernel: Pillow's result to one grey level, rarely two.
+"""Resizing of uint8 arrays with PyTorch's antialiased bilinear kernel: Pillow's result to one gray level, rarely two.
 
 Legend: `H, W` rows and columns of the source, `C` channels, a size is (height, width), a window (top, left, height,
 width) of the result. Along x first, rounded to uint8, then along y: the order of PyTorch and of Pillow.
@@ -58,7 +58,7 @@ def resize_plane(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _resize_rows(plane: np.ndarray, height: int) -> np.ndarray:
     """H x W to height x W.
 
-    Four neighbours in a row are taken as the four channels of one pixel: they do not mix when only the height changes,
+    Four neighbors in a row are taken as the four channels of one pixel: they do not mix when only the height changes,
     and four channels are vectorised where one is not.
     """
     source, width = plane.shape

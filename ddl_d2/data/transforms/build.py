@@ -5,7 +5,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
-from ddl_d2.data.transforms.degradations import JpegRecompress, RandomBlur, RandomGrey, RandomNoise
+from ddl_d2.data.transforms.degradations import JpegRecompress, RandomBlur, RandomGray, RandomNoise
 from ddl_d2.data.transforms.geometric import (
     RandomCropKeepingForgery,
     RandomFlip,
@@ -14,7 +14,7 @@ from ddl_d2.data.transforms.geometric import (
     ResizeAndCrop,
     ResizeToFit,
 )
-from ddl_d2.data.transforms.photometric import PhotometricDistortion, RandomColour, SometimesAugmentation
+from ddl_d2.data.transforms.photometric import PhotometricDistortion, RandomColor, SometimesAugmentation
 from ddl_d2.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """The augmentations that `cfg.INPUT` asks for, in order; for testing, only fitting.
 
     First what moves pixels: fit and scale, crop, flips, quarter turns, shift-scale-rotate. Then what happens to a
-    picture on its way through a camera and a network: colours, noise, blur, JPEG.
+    image on its way through a camera and a network: colors, noise, blur, JPEG.
 
     Raises:
         ConfigError: a value of INPUT.AUGMENT is out of its limits, or INPUT.CROP.TYPE is not "absolute".
@@ -42,18 +42,18 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     if inputs.RANDOM_FLIP != "none":
         vertical = inputs.RANDOM_FLIP == "vertical"
         steps.append(RandomFlip(horizontal=not vertical, vertical=vertical))
-    moving, colours, degrading = _augment_steps(inputs.AUGMENT)
+    moving, colors, degrading = _augment_steps(inputs.AUGMENT)
     steps += moving
     if inputs.COLOR_AUG_SSD:
         steps.append(PhotometricDistortion())
-    steps += colours + degrading
+    steps += colors + degrading
     if inputs.JPEG_PROB > 0:
         steps.append(JpegRecompress(inputs.JPEG_PROB, tuple(inputs.JPEG_QUALITY)))
     return steps
 
 
 def _augment_steps(augment: CfgNode) -> list[list[T.Augmentation]]:
-    """INPUT.AUGMENT's: those that move pixels, those of colour, those that degrade; without those of probability 0."""
+    """INPUT.AUGMENT's: those that move pixels, those of color, those that degrade; without those of probability 0."""
     for key, value in augment.items():
         if key.endswith("_PROB") and not 0 <= value <= 1:
             raise ConfigError(f"INPUT.AUGMENT.{key} is {value}: a probability lies within 0 and 1")
@@ -67,10 +67,10 @@ def _augment_steps(augment: CfgNode) -> list[list[T.Augmentation]]:
                 ),
             ],
             [
-                RandomGrey(augment.GREY_PROB),
-                RandomColour(
-                    augment.COLOUR_PROB,
-                    kinds=augment.COLOUR_KINDS,
+                RandomGray(augment.GRAY_PROB),
+                RandomColor(
+                    augment.COLOR_PROB,
+                    kinds=augment.COLOR_KINDS,
                     brightness=augment.BRIGHTNESS,
                     contrast=augment.CONTRAST,
                     pca=augment.PCA,

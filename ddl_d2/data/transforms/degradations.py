@@ -1,6 +1,6 @@
-"""Augmentations that take something from a picture: its colour, sharpness or exactness.
+"""Augmentations that take something from an image: its color, sharpness or exactness.
 
-Pictures are uint8 RGB H x W x 3. Every draw comes from `np.random`, which the loader seeds for each sample.
+Images are uint8 RGB H x W x 3. Every draw comes from `np.random`, which the loader seeds for each sample.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from fvcore.transforms.transform import Transform
 from ddl_d2.data.transforms.photometric import AppearanceSteps, PhotometricTransform, SometimesAugmentation
 
 
-class RandomGrey(SometimesAugmentation):
-    """The picture without its colours: the grey value of each pixel in all three channels."""
+class RandomGray(SometimesAugmentation):
+    """The image without its colors: the gray value of each pixel in all three channels."""
 
     def draw(self, image: np.ndarray) -> Transform:
         del image
@@ -26,7 +26,7 @@ class RandomNoise(SometimesAugmentation):
     """Gaussian noise, different in every pixel and channel."""
 
     def __init__(self, prob: float, variance: Sequence[float] = (10.0, 60.0)) -> None:
-        """`variance`: drawn evenly from this range, in squared grey levels. Raises ValueError: no such range."""
+        """`variance`: drawn evenly from this range, in squared gray levels. Raises ValueError: no such range."""
         super().__init__(prob)
         low, high = variance
         if not 0 <= low <= high:
@@ -58,7 +58,7 @@ class RandomBlur(SometimesAugmentation):
     ) -> None:
         """
         Args:
-            prob: how likely the picture is blurred.
+            prob: how likely the image is blurred.
             kinds: some of `KINDS`.
             kernel, motion: odd numbers (smallest, largest), pixels: what k of each kind is drawn from.
 
@@ -86,7 +86,7 @@ class RandomBlur(SometimesAugmentation):
 
 
 class JpegRecompress(SometimesAugmentation):
-    """Compress the picture as JPEG and decode it again, with probability `prob` and a quality drawn from a range."""
+    """Compress the image as JPEG and decode it again, with probability `prob` and a quality drawn from a range."""
 
     def __init__(self, prob: float, quality_range: tuple[int, int]) -> None:
         """`quality_range` is inclusive, within 1..100."""
@@ -100,7 +100,7 @@ class JpegRecompress(SometimesAugmentation):
 
 
 class JpegTransform(PhotometricTransform):
-    """One JPEG round trip of the picture at `quality` (4:2:0 chroma)."""
+    """One JPEG round trip of the image at `quality` (4:2:0 chroma)."""
 
     def __init__(self, quality: int) -> None:
         super().__init__()
@@ -111,6 +111,6 @@ class JpegTransform(PhotometricTransform):
         bgr = cv2.cvtColor(img, cv2.COLOR_RGB2BGR)
         done, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
         if not done:
-            raise ValueError(f"a picture of shape {img.shape} cannot be written as JPEG (65,500 pixels a side at most)")
+            raise ValueError(f"an image of shape {img.shape} cannot be written as JPEG (65,500 pixels a side at most)")
         decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
         return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)

@@ -1,7 +1,7 @@
-"""Augmentations of pictures and their forgery masks, as Detectron2 `T.Augmentation`s: those that move pixels, and the
+"""Augmentations of images and their forgery masks, as Detectron2 `T.Augmentation`s: those that move pixels, and the
 list of all that a config asks for. What changes only the looks is in `photometric` and `degradations`.
 
-Pictures are uint8 RGB H x W x 3; a mask travels as `AugInput.sem_seg`, uint8 H x W with 1 = forged. Every draw comes
+Images are uint8 RGB H x W x 3; a mask travels as `AugInput.sem_seg`, uint8 H x W with 1 = forged. Every draw comes
 from `np.random`, which the loader seeds for each sample.
 """
 
@@ -25,11 +25,11 @@ from ddl_d2.data.transforms.photometric import SometimesAugmentation
 
 
 class AntialiasedResize(Transform):
-    """Resize to `height` x `width` with the antialiased bilinear kernel, equal to Pillow's to one grey level.
+    """Resize to `height` x `width` with the antialiased bilinear kernel, equal to Pillow's to one gray level.
 
-    A mask goes through the same kernel as 0/255 and is cut at one half. Nearest-neighbour would pick single source
+    A mask goes through the same kernel as 0/255 and is cut at one half. Nearest-neighbor would pick single source
     pixels, which when shrinking moves the border by up to half a source step and breaks thin regions; the area share
-    keeps picture and mask on the same geometry.
+    keeps image and mask on the same geometry.
     """
 
     def __init__(self, source: tuple[int, int], target: tuple[int, int]) -> None:
@@ -69,7 +69,7 @@ def fitted_size(height: int, width: int, min_size: int, max_size: int, factor: f
 
 
 class ResizeToFit(T.Augmentation):
-    """Fit the picture into (min_size, max_size), keeping its shape, then scale it by a random factor."""
+    """Fit the image into (min_size, max_size), keeping its shape, then scale it by a random factor."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class ResizeToFit(T.Augmentation):
     ) -> None:
         """
         Args:
-            min_size: length of the shortest edge in pixels, or several to choose from; 0 leaves the picture as it is.
+            min_size: length of the shortest edge in pixels, or several to choose from; 0 leaves the image as it is.
             max_size: the most the longest edge may be, before the random factor.
             scale_range: the factor is drawn uniformly from here.
         """
@@ -100,11 +100,11 @@ class ResizeToFit(T.Augmentation):
 
 
 class RandomCropKeepingForgery(T.Augmentation):
-    """A random crop; of a forged picture, one that shows forged pixels and is not filled by a single class.
+    """A random crop; of a forged image, one that shows forged pixels and is not filled by a single class.
 
-    A crop larger than the picture takes all of it (nothing is padded here). A draw is repeated while it holds no
+    A crop larger than the image takes all of it (nothing is padded here). A draw is repeated while it holds no
     forged pixel, or while one class covers `single_category_max_area` of it or more. If no draw passes, the last one
-    with forged pixels is taken, or else the last. Pictures without forged pixels take the first draw.
+    with forged pixels is taken, or else the last. Images without forged pixels take the first draw.
     """
 
     input_args = ("image", "sem_seg")
@@ -166,7 +166,7 @@ class ResizeAndCrop(T.Augmentation):
 
 
 class CroppedResize(Transform):
-    """`resize` followed by `crop`; of the resized picture only the crop is made."""
+    """`resize` followed by `crop`; of the resized image only the crop is made."""
 
     def __init__(
         self, resize: AntialiasedResize, crop: CropTransform, known: tuple[np.ndarray, np.ndarray] | None = None
@@ -221,7 +221,7 @@ class RandomQuarterTurns(SometimesAugmentation):
 
 
 class QuarterTurns(Transform):
-    """Turn a picture of `size` (height, width) by `turns` quarters against the clock."""
+    """Turn an image of `size` (height, width) by `turns` quarters against the clock."""
 
     _WAYS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
@@ -246,12 +246,12 @@ class QuarterTurns(Transform):
 
 
 class RandomShiftScaleRotate(SometimesAugmentation):
-    """Scale and turn a picture about its middle, then shift it; its size stays, what comes in is black (LFDL's)."""
+    """Scale and turn an image about its middle, then shift it; its size stays, what comes in is black (LFDL's)."""
 
     def __init__(self, prob: float, *, shift: float = 0.0625, scale: float = 0.2, rotate: float = 45.0) -> None:
         """
         Args:
-            prob: how likely the picture is moved.
+            prob: how likely the image is moved.
             shift: at most so far, either way, as a share of the width and of the height.
             scale: the factor is 1 +- this, below 1.
             rotate: degrees, either way.
@@ -276,21 +276,21 @@ class RandomShiftScaleRotate(SometimesAugmentation):
 
 
 class AffineTransform(Transform):
-    """Move the points of a picture by a matrix; its size stays, what comes in is black and authentic.
+    """Move the points of an image by a matrix; its size stays, what comes in is black and authentic.
 
     Bilinear; a mask goes through it as 0/255 and is cut at one half, as in `AntialiasedResize`.
     """
 
     def __init__(self, matrix: np.ndarray) -> None:
-        """`matrix`, 2 x 3: (x, y, 1) to (x, y), in pixels from the corner of the picture (pixel centres at halves)."""
+        """`matrix`, 2 x 3: (x, y, 1) to (x, y), in pixels from the corner of the image (pixel centers at halves)."""
         super().__init__()
         self.matrix = matrix
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         """uint8 H x W (x C) to the same."""
-        centred = self.matrix.copy()  # OpenCV's pixel centres are at whole numbers
-        centred[:, 2] += self.matrix[:, :2] @ (0.5, 0.5) - 0.5
-        return cv2.warpAffine(img, centred, img.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        centerd = self.matrix.copy()  # OpenCV's pixel centers are at whole numbers
+        centerd[:, 2] += self.matrix[:, :2] @ (0.5, 0.5) - 0.5
+        return cv2.warpAffine(img, centerd, img.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """uint8 (0, 1) H x W to the same."""

@@ -1,6 +1,6 @@
-"""Augmentations that change a picture's colours and move nothing.
+"""Augmentations that change an image's colors and move nothing.
 
-Pictures are uint8 RGB H x W x 3. Every draw comes from `np.random`, which the loader seeds for each sample.
+Images are uint8 RGB H x W x 3. Every draw comes from `np.random`, which the loader seeds for each sample.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ddl_d2.forging.appearance import Step, apply_steps
 
 
 class PhotometricTransform(Transform):
-    """Changes how a picture looks: masks and points stay as they are, and must not be put through `apply_image`."""
+    """Changes how an image looks: masks and points stay as they are, and must not be put through `apply_image`."""
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         return segmentation
@@ -58,10 +58,10 @@ class SometimesAugmentation(T.Augmentation):
 
     @abstractmethod
     def draw(self, image: np.ndarray) -> Transform:
-        """The transform of a picture that is to be changed."""
+        """The transform of an image that is to be changed."""
 
 
-class PointwiseColour(PhotometricTransform):
+class PointwiseColor(PhotometricTransform):
     """Look-up tables, before, within and after HSV: the whole of an SSD distortion in three passes at most."""
 
     def __init__(
@@ -88,7 +88,7 @@ class PointwiseColour(PhotometricTransform):
 
 
 class PhotometricDistortion(T.Augmentation):
-    """SSD's colour distortion (Liu et al. 2016, section 2.2; the ranges of S1's recipe).
+    """SSD's color distortion (Liu et al. 2016, section 2.2; the ranges of S1's recipe).
 
     Brightness +-32, contrast, saturation x0.5..1.5 and hue +-18 (OpenCV's half degrees), each with probability 1/2;
     contrast comes before or after the HSV steps, a coin decides. After each step values are clipped to 0..255 and cut
@@ -129,23 +129,23 @@ class DrawnDistortion(NamedTuple):
     saturation: float | None
     hue: int | None
 
-    def transform(self) -> PointwiseColour:
+    def transform(self) -> PointwiseColor:
         """The steps as tables."""
         before = _IDENTITY if self.brightness is None else affine_table(offset=self.brightness)
         contrast = _IDENTITY if self.contrast is None else affine_table(gain=self.contrast)
         saturation = _IDENTITY if self.saturation is None else affine_table(gain=self.saturation)
         hue = ((_IDENTITY.astype(np.int64) + (self.hue or 0)) % 180).astype(np.uint8)
         if self.contrast_first:
-            return PointwiseColour(contrast[before], hue, saturation, _IDENTITY)
-        return PointwiseColour(before, hue, saturation, contrast)
+            return PointwiseColor(contrast[before], hue, saturation, _IDENTITY)
+        return PointwiseColor(before, hue, saturation, contrast)
 
 
-class RandomColour(SometimesAugmentation):
-    """One of several changes of colour, each as likely (LFDL's recipe).
+class RandomColor(SometimesAugmentation):
+    """One of several changes of color, each as likely (LFDL's recipe).
 
     - "brightness_contrast": gain * value + offset, gain 1 +- `contrast`, offset +- `brightness` * 255,
-    - "fancy_pca": the same offset for all pixels, along the principal components of the picture's colours: for each
-      component, its variance (colours in [0, 1]) times a normal number of deviation `pca` (Krizhevsky et al. 2012),
+    - "fancy_pca": the same offset for all pixels, along the principal components of the image's colors: for each
+      component, its variance (colors in [0, 1]) times a normal number of deviation `pca` (Krizhevsky et al. 2012),
     - "hsv": hue, saturation and value moved by up to +- `hsv`, in OpenCV's units: half degrees, then 0..255.
     """
 
@@ -165,7 +165,7 @@ class RandomColour(SometimesAugmentation):
         super().__init__(prob)
         unknown = [kind for kind in kinds if kind not in self.KINDS]
         if unknown or not kinds:
-            raise ValueError(f"changes of colour are some of {', '.join(self.KINDS)}, not {list(kinds)}")
+            raise ValueError(f"changes of color are some of {', '.join(self.KINDS)}, not {list(kinds)}")
         if min(brightness, contrast, pca, *hsv) < 0 or contrast > 1 or len(hsv) != 3:
             raise ValueError(
                 f"brightness {brightness}, contrast {contrast}, pca {pca} and hsv {list(hsv)} (three numbers) must not "
@@ -182,14 +182,14 @@ class RandomColour(SometimesAugmentation):
             hue, saturation, value = (int(np.random.randint(-most, most + 1)) for most in self.hsv)
             turned = ((_IDENTITY.astype(np.int64) + hue) % 180).astype(np.uint8)
             moved = affine_table(offset=saturation), affine_table(offset=value)
-            return PointwiseColour(_IDENTITY, turned, moved[0], _IDENTITY, value=moved[1])
+            return PointwiseColor(_IDENTITY, turned, moved[0], _IDENTITY, value=moved[1])
         gain = 1 + np.random.uniform(-self.contrast, self.contrast)
         table = affine_table(gain, 255 * np.random.uniform(-self.brightness, self.brightness))
-        return PointwiseColour(table, _IDENTITY, _IDENTITY, _IDENTITY)
+        return PointwiseColor(table, _IDENTITY, _IDENTITY, _IDENTITY)
 
     def _principal_offsets(self, image: np.ndarray) -> list[float]:
-        """The offset of each channel, grey levels."""
-        few = image[:: max(1, image.shape[0] // 128), :: max(1, image.shape[1] // 128)]  # enough to know the colours by
+        """The offset of each channel, gray levels."""
+        few = image[:: max(1, image.shape[0] // 128), :: max(1, image.shape[1] // 128)]  # enough to know the colors by
         variances, components = np.linalg.eigh(np.cov(few.reshape(-1, 3).T / 255.0, bias=True))
         return (255 * components @ (variances * np.random.normal(0, self.pca, size=3))).tolist()
 
@@ -210,7 +210,7 @@ def _is_identity(table: np.ndarray) -> bool:
 def _look_up(img: np.ndarray, table: np.ndarray) -> np.ndarray:
     if _is_identity(table):
         return img
-    # OpenCV takes a single-channel plane of 4 x 1 pixels and a scalar for two arrays: only pictures are added to.
+    # OpenCV takes a single-channel plane of 4 x 1 pixels and a scalar for two arrays: only images are added to.
     shift = _shift_of(table) if img.ndim == 3 else None
     return cv2.LUT(img, table) if shift is None else cv2.add(img, (shift, shift, shift, 0))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-VIDEO_SCORES = ("mean", "topk", "max")
+VIDEO_SCORES = ("mean", "top_frames", "max")
 """Rules for a video's score: the mean over its frames, the mean of the highest tenth (at least one), the highest."""
 
 
@@ -29,7 +29,7 @@ def video_score(scores: Sequence[float] | NDArray[np.floating], rule: str = "mea
         raise ValueError("a video without frames has no score")
     if rule == "max":
         return values[0]
-    if rule == "topk":
+    if rule == "top_frames":
         values = values[: max(1, len(values) // 10)]
     return math.fsum(values) / len(values)
 

@@ -1,7 +1,7 @@
 """Where bfloat16 is not enough.
 
-Forensic traces are faint: a face's blend changes pixels by a few grey levels, and bfloat16 keeps eight bits. With
-the backbone in fp32 the image head reads what it reads in fp32, and the score of a picture is the same (figures of this
+Forensic traces are faint: a face's blend changes pixels by a few gray levels, and bfloat16 keeps eight bits. With
+the backbone in fp32 the image head reads what it reads in fp32, and the score of an image is the same (figures of this
 and of what lies between: docs/benchmarks.md).
 """
 

@@ -1,6 +1,6 @@
 """SegFormer's encoder (MiT, "Mix Transformer"; NeurIPS 2021) as a Detectron2 backbone, from Hugging Face transformers.
 
-Shapes: `B` pictures, `C` channels, `H, W` pixels of the batch.
+Shapes: `B` images, `C` channels, `H, W` pixels of the batch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class MixTransformer(Backbone):
 
     Args:
         name: one of `MIX_TRANSFORMERS`.
-        pretrained: "" (random weights, as the release initialises them) or a local `.safetensors` / `.pth` file in the
+        pretrained: "" (random weights, as the release initializes them) or a local `.safetensors` / `.pth` file in the
             key names of transformers' SegFormer models (of any release) or of the original release.
         out_features: which of `res2` ... `res5` (strides 4 ... 32) to return; stages behind the last are not built.
         drop_path_rate: stochastic depth, growing from 0 at the first block to this at the last.
@@ -187,7 +187,7 @@ def _segformer(size: _Size, stages: int, drop_path_rate: float, config_keys: str
 
 
 def _as_released(body: nn.Module) -> None:
-    """Initialisation and epsilons of the original release, where transformers has its own."""
+    """Initialization and epsilons of the original release, where transformers has its own."""
     for name, module in body.named_modules():
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups

@@ -3,7 +3,7 @@
 Any timm model that offers `features_only` and strides 4, 8, 16, 32 serves; its outputs get Detectron2's names
 `res2` ... `res5` (stride `2**i` is `res{i}`). Detectron2's own ResNet (`build_resnet_backbone`) needs nothing of this.
 
-Shapes: `B` pictures, `C` channels, `H, W` pixels of the padded batch.
+Shapes: `B` images, `C` channels, `H, W` pixels of the padded batch.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def load_pretrained_body(body: nn.Module, name: str, source: str, config_keys: s
     weights = {key: value[:, :, None, None] if _is_matrix(key, value) else value for key, value in weights.items()}
     # timm's feature extractors flatten `layers.0` into `layers_0` (and ConvNeXt's `stages.0` into `stages_0`).
     flat = {_flattened(key, own): value for key, value in weights.items()}
-    # Files older than PyTorch 0.4.1 do not count a normalisation's batches, and nothing here reads the count.
+    # Files older than PyTorch 0.4.1 do not count a normalization's batches, and nothing here reads the count.
     missing = [key for key in own if key not in flat and not key.endswith("num_batches_tracked")]
     misshapen = [key for key in own if key in flat and flat[key].shape != own[key].shape]
     if missing or misshapen:

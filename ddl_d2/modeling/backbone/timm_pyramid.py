@@ -1,6 +1,6 @@
 """A plain vision transformer as a hierarchical backbone.
 
-Shapes: `B` pictures, `C` channels of the transformer, `H, W` pixels of the padded batch.
+Shapes: `B` images, `C` channels of the transformer, `H, W` pixels of the padded batch.
 """
 
 from __future__ import annotations

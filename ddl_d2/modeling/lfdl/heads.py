@@ -6,7 +6,7 @@ and localization that is built on it (its released code is the "released" below)
 Every head has two outputs, real (authentic) and fake (forged), under a softmax. Where only the probability of the
 second matters they are given as their difference, the logit of "forged": the sigmoid of it is that softmax.
 
-Shapes: `B` pictures, `C` channels, `h, w` cells of the grid (the places of stage 5), `k` places of a finer stage along
+Shapes: `B` images, `C` channels, `h, w` cells of the grid (the places of stage 5), `k` places of a finer stage along
 a cell's side.
 """
 
@@ -100,11 +100,11 @@ class PixelHead(nn.Module):
 
 
 class FusionClassifier(nn.Module):
-    """Class of the picture from the noise stream: its last stage and its earlier ones, joined by a Hadamard product.
+    """Class of the image from the noise stream: its last stage and its earlier ones, joined by a Hadamard product.
 
     The earlier maps are max-pooled to the grid of the last; at every place both are brought to `dims[0]` channels and
     multiplied (low-rank bilinear pooling, Kim et al. 2017: tanh, dropout, a linear layer to `dims[1]`); then
-    normalisation, ReLU, average over places, dropout and a linear layer.
+    normalization, ReLU, average over places, dropout and a linear layer.
 
     Args:
         in_channels: C of the earlier maps.

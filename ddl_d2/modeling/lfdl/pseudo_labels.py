@@ -1,10 +1,10 @@
 """Locations of forgery where no mask says them: semi-supervised patch similarity learning (SSPSL).
 
-"Locate and Verify" (Shuai et al., ACM MM 2023), eqs. 7 to 9: a place of a fake picture is called forged if it looks
-more like the noses of the batch's fake pictures than like its real pictures. It assumes what is true of face swaps and
+"Locate and Verify" (Shuai et al., ACM MM 2023), eqs. 7 to 9: a place of a fake image is called forged if it looks
+more like the noses of the batch's fake images than like its real images. It assumes what is true of face swaps and
 reenactments: that the nose, at least, is forged.
 
-Shapes: `B` pictures, `C` channels, `h, w` cells of the grid.
+Shapes: `B` images, `C` channels, `h, w` cells of the grid.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ Size = tuple[int, int]
 
 
 class PseudoLabels(NamedTuple):
-    """`cells` bool B×h×w, forged or not, and `labelled` bool B: the pictures for which they could be said."""
+    """`cells` bool B×h×w, forged or not, and `labeled` bool B: the images for which they could be said."""
 
     cells: Tensor
-    labelled: Tensor
+    labeled: Tensor
 
 
 @torch.no_grad()
 def label_locations(features: Tensor, is_fake: Tensor, known: Tensor, nose: Tensor) -> PseudoLabels:
-    """Label the fake pictures whose mask is not known.
+    """Label the fake images whose mask is not known.
 
-    With f a place's feature scaled to length 1, f_r the mean of f over all places of the batch's real pictures and f_a
-    its mean over the noses of the fake pictures to be labelled: forged where cos(f, f_r) < cos(f, f_a). (The noses of
-    pictures whose mask is known have no part: their mask may call them authentic.) A batch without a real picture, or
+    With f a place's feature scaled to length 1, f_r the mean of f over all places of the batch's real images and f_a
+    its mean over the noses of the fake images to be labeled: forged where cos(f, f_r) < cos(f, f_a). (The noses of
+    images whose mask is known have no part: their mask may call them authentic.) A batch without a real image, or
     without a nose, labels none.
 
     Args:
@@ -49,15 +49,15 @@ def label_locations(features: Tensor, is_fake: Tensor, known: Tensor, nose: Tens
     forged = (unit * noses[:, None]).sum(dim=(0, 2, 3))
     anchors = torch.stack([F.normalize(real, dim=0), F.normalize(forged, dim=0)])
     to_real, to_forged = torch.einsum("ac,bchw->abhw", anchors, unit)
-    labelled = unknown & (~is_fake).any() & noses.any()
-    return PseudoLabels((to_real < to_forged) & labelled[:, None, None], labelled)
+    labeled = unknown & (~is_fake).any() & noses.any()
+    return PseudoLabels((to_real < to_forged) & labeled[:, None, None], labeled)
 
 
 def nose_cells(batched_inputs: list[dict], grid: Size, device: torch.device) -> Tensor:
-    """The cells of the grid (h, w), laid over each picture, that its nose touches: bool B×h×w.
+    """The cells of the grid (h, w), laid over each image, that its nose touches: bool B×h×w.
 
     `nose_box` of a row: float (4,), x0, y0, x1, y1 in pixels of its `image`. Without one, the middle fifth of width and
-    height is taken, which holds the nose of a face crop. A box beyond the picture touches no cell.
+    height is taken, which holds the nose of a face crop. A box beyond the image touches no cell.
     """
     boxes = torch.stack([_shares(row) for row in batched_inputs]).to(device)
     columns = _touched(boxes[:, 0], boxes[:, 2], grid[1])
@@ -66,7 +66,7 @@ def nose_cells(batched_inputs: list[dict], grid: Size, device: torch.device) -> 
 
 
 def _shares(row: dict) -> Tensor:
-    """(x0, y0, x1, y1) of a row's nose in shares of its picture's width and height."""
+    """(x0, y0, x1, y1) of a row's nose in shares of its image's width and height."""
     box = row.get("nose_box")
     if box is None:
         return torch.tensor(MIDDLE)

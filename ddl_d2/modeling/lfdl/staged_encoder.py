@@ -7,7 +7,7 @@ Xception, the published choice, has 64, 128, 256, 728, 728, 728, 2048 channels t
 147, 74, 37, 19, 19, 19, 10): entry convolutions, blocks 1, 2, 3, 4-7, 8-11, and exit flow. EfficientNet-Lite, for small
 machines, is cut at the same strides. Like the published cut of Xception, no stage but the first ends in a rectifier.
 
-Shapes: `B` pictures, `C` channels, `H, W` pixels.
+Shapes: `B` images, `C` channels, `H, W` pixels.
 """
 
 from __future__ import annotations
@@ -95,5 +95,5 @@ class StagedEncoder(nn.Module):
 
 
 def _out_channels(modules: Iterable[nn.Module]) -> int:
-    """In both families the last normalisation stands at the end."""
+    """In both families the last normalization stands at the end."""
     return [module.num_features for module in modules if isinstance(module, nn.BatchNorm2d)][-1]

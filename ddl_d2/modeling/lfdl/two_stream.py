@@ -1,9 +1,9 @@
-"""Two encoders, one on the picture and one on its noise residual, that exchange features between their stages.
+"""Two encoders, one on the image and one on its noise residual, that exchange features between their stages.
 
-"Locate and Verify: A Two-Stream Network for Improved Deepfake Detection" (Shuai et al., ACM MM 2023). The picture's
+"Locate and Verify: A Two-Stream Network for Improved Deepfake Detection" (Shuai et al., ACM MM 2023). The image's
 stream (rgb) locates, the noise's stream classifies.
 
-Shapes: `B` pictures, `C` channels of a stage, `H, W` pixels, `h, w` places of a map, `N` = h · w.
+Shapes: `B` images, `C` channels of a stage, `H, W` pixels, `h, w` places of a map, `N` = h · w.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _places(x: Tensor) -> Tensor:
 
 
 class TwoStreamEncoder(Backbone):
-    """Picture -> the maps of both streams, `rgb0` ... `rgb5` and `noise0` ... `noise6`.
+    """Image -> the maps of both streams, `rgb0` ... `rgb5` and `noise0` ... `noise6`.
 
     After stages 0 to 2 the streams `enhance` each other; both get the sum of the two maps of stage 2 (eq. 3). In stages
     3 to 5 the rgb map guides the noise map. Nothing reads a seventh stage of the rgb stream, so it has none.
@@ -110,7 +110,7 @@ class TwoStreamEncoder(Backbone):
         )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """`images` B×3×H×W, normalised -> {name: B×C×h×w}."""
+        """`images` B×3×H×W, normalized -> {name: B×C×h×w}."""
         rgb, noise = images, self.srm(images)
         features: dict[str, Tensor] = {}
         for stage in range(len(self.rgb)):

@@ -1,6 +1,6 @@
 """The training loss of the query decoder: a set loss with deep supervision (Mask2Former, section 3.3; DETR).
 
-Shapes: `B` pictures, `N` prediction sets, `Q` queries, `C` channels, `K` classes, `T` targets of a picture, `M` matched
+Shapes: `B` images, `N` prediction sets, `Q` queries, `C` channels, `K` classes, `T` targets of an image, `M` matched
 masks of the batch in one set, `P` points, `H, W` pixels of the mask features.
 """
 
@@ -80,7 +80,7 @@ class SetCriterion(nn.Module):
         return losses
 
     def _class_loss(self, logits: Tensor, targets: list[Targets], matches: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """N×B×Q×(K+1) -> N: cross-entropy weighted by class, over the supervised pictures' queries."""
+        """N×B×Q×(K+1) -> N: cross-entropy weighted by class, over the supervised images' queries."""
         num_sets, batch, num_queries, _ = logits.shape
         wanted = torch.full((num_sets, batch, num_queries), self.num_classes, device=logits.device)
         for b, (target, (query, index)) in enumerate(zip(targets, matches, strict=True)):
@@ -114,7 +114,7 @@ class SetCriterion(nn.Module):
 
 
 def _paint(embeddings: Tensor, features: Tensor, matches: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Mask logits (N·M)×1×H×W of the matched embeddings, set by set, one matrix product a picture."""
+    """Mask logits (N·M)×1×H×W of the matched embeddings, set by set, one matrix product an image."""
     painted = []
     for b, (query, _) in enumerate(matches):
         if query.shape[1]:

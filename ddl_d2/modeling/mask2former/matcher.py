@@ -1,6 +1,6 @@
 """Which query answers for which target (Carion et al., DETR; costs of Mask2Former, section 3.3).
 
-Shapes: `N` prediction sets (decoder layers), `Q` queries, `C` channels, `K` classes, `T` targets of one picture,
+Shapes: `N` prediction sets (decoder layers), `Q` queries, `C` channels, `K` classes, `T` targets of one image,
 `P` points.
 """
 
@@ -20,10 +20,10 @@ from ddl_d2.modeling.losses import pairwise_dice, pairwise_sigmoid_bce
 
 @dataclass
 class Targets:
-    """What is forged in one picture of the batch, at the padded size.
+    """What is forged in one image of the batch, at the padded size.
 
-    `classes` T int64; `masks` T×h×w bool; T may be 0 (a real picture). `supervised` False: the mask is unknown, and the
-    picture is left out of the loss.
+    `classes` T int64; `masks` T×h×w bool; T may be 0 (a real image). `supervised` False: the mask is unknown, and the
+    image is left out of the loss.
     """
 
     classes: Tensor
@@ -33,9 +33,9 @@ class Targets:
 
 
 class HungarianMatcher:
-    """Minimum-cost one-to-one assignment of targets to queries, for all prediction sets of a picture at once.
+    """Minimum-cost one-to-one assignment of targets to queries, for all prediction sets of an image at once.
 
-    All masks of a picture are compared on the same `num_points` random points, drawn once for all its sets. With one
+    All masks of an image are compared on the same `num_points` random points, drawn once for all its sets. With one
     target (the usual case here) the assignment is the cheapest query; more are solved by the Hungarian algorithm.
     """
 
@@ -65,16 +65,16 @@ class HungarianMatcher:
     def __call__(
         self, logits: Tensor, embeddings: Tensor, mask_features: Tensor, targets: list[Targets]
     ) -> list[tuple[Tensor, Tensor]]:
-        """N×B×Q×(K+1), N×B×Q×C, B×C×H×W -> (query, target) indices of each picture, each N×min(Q, T).
+        """N×B×Q×(K+1), N×B×Q×C, B×C×H×W -> (query, target) indices of each image, each N×min(Q, T).
 
-        Raises NonFiniteError naming the pictures where a cost is not finite.
+        Raises NonFiniteError naming the images where a cost is not finite.
         """
         with torch.autocast(device_type=logits.device.type, enabled=False):
             costs = [
                 self.costs(logits[:, b], embeddings[:, b], mask_features[b], target.classes, target.masks)
                 for b, target in enumerate(targets)
             ]
-        # One wait for the GPU, not one a picture.
+        # One wait for the GPU, not one an image.
         finite = torch.stack([torch.isfinite(cost).all() for cost in costs]).tolist()
         if not all(finite):
             bad = [target.image_id for target, ok in zip(targets, finite, strict=True) if not ok]

@@ -1,6 +1,6 @@
 """Multi-scale deformable attention pixel decoder (Cheng et al., Mask2Former, arXiv 2112.01527, section 3.2).
 
-Shapes: `B` pictures, `C` channels of the decoder, `L` levels that attend (coarse to fine: strides 32, 16, 8),
+Shapes: `B` images, `C` channels of the decoder, `L` levels that attend (coarse to fine: strides 32, 16, 8),
 `S` positions of all levels together, `H, W` pixels of the finest map (stride 4). Parameter names are those of the
 published checkpoints.
 """
@@ -67,7 +67,7 @@ class DeformableTransformer(nn.Module):
                 for level, (h, w) in enumerate(sizes)
             ]
         ).expand(batch, -1, -1)
-        reference = torch.cat([_cell_centres(h, w, device) for h, w in sizes])
+        reference = torch.cat([_cell_centers(h, w, device) for h, w in sizes])
         reference = reference[None, :, None, :].expand(batch, -1, len(sizes), -1)
         # On the CPU, whatever the maps are on: the op reads them there without waiting for a GPU.
         spatial_shapes = torch.tensor(sizes, dtype=torch.int64)
@@ -80,8 +80,8 @@ class DeformableTransformer(nn.Module):
         return [x.transpose(1, 2).reshape(batch, dim, h, w) for x, (h, w) in zip(levels, sizes, strict=True)]
 
 
-def _cell_centres(height: int, width: int, device: torch.device) -> Tensor:
-    """Centres (x, y) of a map's cells in [0, 1], row by row: (H·W)×2."""
+def _cell_centers(height: int, width: int, device: torch.device) -> Tensor:
+    """Centers (x, y) of a map's cells in [0, 1], row by row: (H·W)×2."""
     y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
     x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
@@ -96,7 +96,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         in_features: all names that are read; `deformable_in_features` those that attend, the others are fused top-down
             by FPN steps (lateral 1×1, add, 3×3).
         conv_dim: channels inside; mask_dim: channels of the mask features.
-        norm: normalisation of the FPN's convolutions, in Detectron2's words.
+        norm: normalization of the FPN's convolutions, in Detectron2's words.
         num_layers, num_heads, num_points, dim_feedforward: the deformable encoder.
     """
 

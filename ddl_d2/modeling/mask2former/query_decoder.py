@@ -1,6 +1,6 @@
 """Query decoder with masked attention (Cheng et al., Mask2Former, arXiv 2112.01527, section 3.2).
 
-Shapes: `B` pictures, `Q` queries, `C` channels, `K` classes, `L` levels of memory (coarse to fine), `N` prediction
+Shapes: `B` images, `Q` queries, `C` channels, `K` classes, `L` levels of memory (coarse to fine), `N` prediction
 sets (one before the first layer and one after each), `H, W` pixels of the mask features. Parameter names are those of
 the published checkpoints.
 """

@@ -1,6 +1,6 @@
-"""Two encoders, each of which sees the picture beside one half of its frequencies (Mesorch, AAAI 2025).
+"""Two encoders, each of which sees the image beside one half of its frequencies (Mesorch, AAAI 2025).
 
-Shapes: `B` pictures, `C` channels, `H, W` pixels.
+Shapes: `B` images, `C` channels, `H, W` pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RGB, _RGB_AND_FREQUENCIES = 3, 6
 
 
 class FrequencyEncoders(nn.Module):
-    """A local and a global encoder of six channels, colours first, of any shape timm and MiT have.
+    """A local and a global encoder of six channels, colors first, of any shape timm and MiT have.
 
     Args:
         local_encoder, global_encoder: of three channels, `res2` and on; their stems are widened.
@@ -34,10 +34,10 @@ class FrequencyEncoders(nn.Module):
         self.local_encoder = local_encoder.to(memory_format=torch.channels_last)
         self.global_encoder = global_encoder.to(memory_format=torch.channels_last)
 
-    def forward(self, pictures: Tensor, high: Tensor, low: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, high: Tensor, low: Tensor) -> dict[str, Tensor]:
         """Three of B×3×H×W, H and W multiples of 32 -> {"local_res2": B×C×H/4×W/4, ..., "global_res2": ..., ...}."""
-        local = self.local_encoder(_beside(pictures, high))
-        whole = self.global_encoder(_beside(pictures, low))
+        local = self.local_encoder(_beside(images, high))
+        whole = self.global_encoder(_beside(images, low))
         return _named("local", local) | _named("global", whole)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -68,21 +68,21 @@ def build_encoder(
 def widen_stem(encoder: nn.Module, channels: int) -> None:
     """Make the first convolution of a 3-channel `encoder` take `channels`, and lose its bias (as published).
 
-    Its three channels keep their (pretrained) weights, the others get Kaiming's initialisation.
+    Its three channels keep their (pretrained) weights, the others get Kaiming's initialization.
     """
     stem = next(module for module in encoder.modules() if isinstance(module, nn.Conv2d))
     if stem.in_channels != _RGB:
         raise ConfigError(f"the first convolution has {stem.in_channels} channels, not {_RGB}: choose another encoder")
-    colours = stem.weight.detach()
-    others = torch.empty(colours.shape[0], channels - _RGB, *colours.shape[2:])
+    colors = stem.weight.detach()
+    others = torch.empty(colors.shape[0], channels - _RGB, *colors.shape[2:])
     nn.init.kaiming_normal_(others)
-    stem.weight = nn.Parameter(torch.cat([colours, others.to(colours)], dim=1))
+    stem.weight = nn.Parameter(torch.cat([colors, others.to(colors)], dim=1))
     stem.register_parameter("bias", None)
     stem.in_channels = channels
 
 
-def _beside(pictures: Tensor, frequencies: Tensor) -> Tensor:
-    return torch.cat([pictures, frequencies], dim=1).contiguous(memory_format=torch.channels_last)
+def _beside(images: Tensor, frequencies: Tensor) -> Tensor:
+    return torch.cat([images, frequencies], dim=1).contiguous(memory_format=torch.channels_last)
 
 
 def _named(prefix: str, features: dict[str, Any]) -> dict[str, Any]:

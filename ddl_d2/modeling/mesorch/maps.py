@@ -4,7 +4,7 @@ Published, both have convolutions that follow each other without an activation. 
 are made anew from theirs in each forward pass, so that parameters, results and gradients are the published network's at
 less work (the gate's falls to three fifths) and without its widest maps.
 
-Shapes: `B` pictures, `C` channels, `M` maps, `H, W` pixels, `h, w` places of stride 4.
+Shapes: `B` images, `C` channels, `M` maps, `H, W` pixels, `h, w` places of stride 4.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class MapHead(nn.Module):
 
 
 class MapGate(nn.Module):
-    """Weights of the maps at each place, from the picture and both its halves of frequencies.
+    """Weights of the maps at each place, from the image and both its halves of frequencies.
 
     Args:
         channels: inside; published with 192.

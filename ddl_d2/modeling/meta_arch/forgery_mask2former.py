@@ -1,6 +1,6 @@
 """System S1: a Mask2Former-style query decoder that localizes, and an image head that detects, trained together.
 
-Shapes: `B` pictures, `Q` queries, `K` classes, `H, W` pixels (padded batch unless said otherwise). The forged class is
+Shapes: `B` images, `Q` queries, `K` classes, `H, W` pixels (padded batch unless said otherwise). The forged class is
 the last one, `K - 1`.
 """
 
@@ -38,7 +38,7 @@ _NOTHING = "MODEL.DETECTION.ENABLED and MODEL.LOCALIZATION.ENABLED are both Fals
 class ForgeryMask2Former(nn.Module):
     """Detector and localizer in one; either half can be switched off.
 
-    In training `forward` returns named, weighted losses; in eval mode one dict per picture, at its original size:
+    In training `forward` returns named, weighted losses; in eval mode one dict per image, at its original size:
     `fake_score` float, `forgery_map` float H×W in [0, 1] (absent without localization) and `instances`.
     """
 
@@ -108,7 +108,7 @@ class ForgeryMask2Former(nn.Module):
 
     def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
         """Logits of "fake", B, differentiable: from the backbone's {name: B×C×h×w} and the unpadded (height, width) of
-        each picture. Raises ConfigError if there is no image head."""
+        each image. Raises ConfigError if there is no image head."""
         if self.image_head is None:
             raise ConfigError("MODEL.DETECTION.ENABLED is False: this model only localizes, it has no image head")
         return self.image_head(features, image_sizes)
@@ -197,7 +197,7 @@ def _painted_sum(masks: Tensor, weights: Tensor, padded: Size) -> Tensor:
     total = masks.new_empty(padded)
     for top in range(0, height, band):
         bottom = min(top + band, height)
-        # With their neighbours, on which their painted pixels depend; those of the neighbours are dropped.
+        # With their neighbors, on which their painted pixels depend; those of the neighbors are dropped.
         first, last = max(top - 1, 0), min(bottom + 1, height)
         logits = masks[None, :, first:last].contiguous(memory_format=torch.channels_last)
         size = (ratio * (last - first), padded[1])

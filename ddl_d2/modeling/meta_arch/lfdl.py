@@ -4,8 +4,8 @@
 extended it by a head for pixels. Where paper and released code differ, `MODEL.LFDL` has both; the paper's is the
 default.
 
-Shapes: `B` pictures, `S` the side in pixels to which every picture is stretched, `C` channels, `h, w` cells of the grid
-(places of stage 5, stride 16), `H, W` pixels of a picture.
+Shapes: `B` images, `S` the side in pixels to which every image is stretched, `C` channels, `h, w` cells of the grid
+(places of stage 5, stride 16), `H, W` pixels of an image.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ class LFDL(nn.Module):
 
     In training `forward` returns weighted losses: `loss_cls` (cross-entropy real / fake), `loss_patch` (does a cell of
     the grid hold a forged pixel?) and `loss_pixel` (is a pixel forged?), the last two binary cross-entropies over the
-    pictures whose forged pixels are known (`localization_valid`), real ones included. In eval mode one dict per
-    picture, at its original size: `fake_score` float, `forgery_map` float H×W in [0, 1] and `instances`.
+    images whose forged pixels are known (`localization_valid`), real ones included. In eval mode one dict per
+    image, at its original size: `fake_score` float, `forgery_map` float H×W in [0, 1] and `instances`.
 
-    It has no `image_logits`: a heat map (`inference/gradcam.py`) is laid over pictures that were padded, not stretched,
+    It has no `image_logits`: a heat map (`inference/gradcam.py`) is laid over images that were padded, not stretched,
     and is refused.
 
     Args:
         backbone: both streams.
         patch_fusion, patch_head, pixel_head, classifier: see `modeling/lfdl/heads.py`.
-        input_size: S. Neither it nor the shape of a picture changes a parameter.
+        input_size: S. Neither it nor the shape of an image changes a parameter.
         class_weight, patch_weight, pixel_weight: of the losses, all 1 in the released code.
         map_head: which head gives `forgery_map`, "pixel" or "patch".
-        pseudo_labels: label the locations of fake pictures whose mask is not known (`pseudo_labels`), instead of
+        pseudo_labels: label the locations of fake images whose mask is not known (`pseudo_labels`), instead of
             teaching with their class only.
         pseudo_warmup: training steps (of Detectron2's `EventStorage`, so that a resumed run goes on counting) before
-            that begins; real pictures, and those of known mask, teach locations from the first.
-        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `postprocessing.map_instances`.
+            that begins; real images, and those of known mask, teach locations from the first.
+        map_threshold, instance_mode, max_instances: how the map becomes `instances` (`map_instances`).
 
     Raises:
         ConfigError: an unknown `map_head`.
@@ -211,11 +211,11 @@ class LFDL(nn.Module):
         if not self.pseudo_labels or (self.pseudo_warmup > 0 and get_event_storage().iter < self.pseudo_warmup):
             return truth
         nose = nose_cells(batched_inputs, grid, self.device)
-        cells, labelled = label_locations(places, is_fake, truth.known, nose)
+        cells, labeled = label_locations(places, is_fake, truth.known, nose)
         pixels = F.interpolate(cells[:, None].float(), self.size)[:, 0].bool()  # each pixel as its cell
-        chosen = labelled[:, None, None]
+        chosen = labeled[:, None, None]
         return Truth(
-            torch.where(chosen, cells, truth.cells), torch.where(chosen, pixels, truth.pixels), truth.known | labelled
+            torch.where(chosen, cells, truth.cells), torch.where(chosen, pixels, truth.pixels), truth.known | labeled
         )
 
     @torch.no_grad()
@@ -240,6 +240,6 @@ class Truth(NamedTuple):
 
 
 def _map_loss(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
-    """Binary cross-entropy of B×·×· logits and bool targets, mean over the pictures whose map is known."""
+    """Binary cross-entropy of B×·×· logits and bool targets, mean over the images whose map is known."""
     by_place = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
     return mean_of_known(by_place.mean(dim=(1, 2)), known)

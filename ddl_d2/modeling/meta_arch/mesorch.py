@@ -1,9 +1,10 @@
 """MITL, the second half of system S2: Mesorch, which looks for forged pixels between the fine and the coarse.
 
 "Mesoscopic Insights: Orchestrating Multi-scale & Hybrid Architecture for Image Manipulation Localization" (AAAI 2025),
-and Mesorch-P, its pruned variant, in the reading of the released code. Published checkpoints: `checkpoint/mesorch_names.py`.
+and Mesorch-P, its pruned variant, in the reading of the released code. Names of published weights:
+`checkpoint/mesorch_names.py`.
 
-Shapes: `B` pictures, `C` channels, `S` the side of the network's input, `M` maps.
+Shapes: `B` images, `C` channels, `S` the side of the network's input, `M` maps.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ _DIVISIBILITY = 32
 
 @META_ARCH_REGISTRY.register()
 class Mesorch(nn.Module):
-    """Every picture, stretched to S×S, is split by its frequencies; a local encoder sees it with the high ones, a
+    """Every image, stretched to S×S, is split by its frequencies; a local encoder sees it with the high ones, a
     global encoder with the low ones; each of their features becomes a map, and a gate weighs the maps place by place.
 
     In training `forward` returns `loss_map`: binary cross-entropy of the S×S pixels, of which those are forged that
-    are so by half or more; pictures whose forged pixels are not known (`localization_valid` False) have no part in it.
-    In eval mode one dict per picture, at its original size: `forgery_map` float H×W in [0, 1], `instances`, and, as
+    are so by half or more; images whose forged pixels are not known (`localization_valid` False) have no part in it.
+    In eval mode one dict per image, at its original size: `forgery_map` float H×W in [0, 1], `instances`, and, as
     there is no image head, `fake_score` from the map.
 
     Args:
@@ -50,7 +51,7 @@ class Mesorch(nn.Module):
         input_size: S, a multiple of 32.
         frequency_cut, low_pass: `cut` and `low_pass` of `layers.dct.split`.
         image_score: rule of `score_from_map`.
-        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `postprocessing.map_instances`.
+        map_threshold, instance_mode, max_instances: how the map becomes `instances` (`map_instances`).
 
     Raises:
         ConfigError: a size or a low-pass that is not possible.
@@ -100,7 +101,7 @@ class Mesorch(nn.Module):
         if cfg.MODEL.DETECTION.ENABLED or not cfg.MODEL.LOCALIZATION.ENABLED:
             raise ConfigError(
                 "Mesorch localizes and has no image head: set MODEL.DETECTION.ENABLED False and leave "
-                "MODEL.LOCALIZATION.ENABLED True (a picture's score is its map's, by TEST.IMAGE_SCORE)"
+                "MODEL.LOCALIZATION.ENABLED True (an image's score is its map's, by TEST.IMAGE_SCORE)"
             )
         mesorch = cfg.MODEL.MESORCH
         backbone = FrequencyEncoders(
@@ -134,30 +135,30 @@ class Mesorch(nn.Module):
         `image` uint8 3×H×W; in training `soft_mask` float H×W in [0, 1] or else `forgery_mask` bool.
         """
         size = (self.input_size, self.input_size)
-        pictures = stretched_batch(batched_inputs, size, self.pixel_mean, self.pixel_std)
+        images = stretched_batch(batched_inputs, size, self.pixel_mean, self.pixel_std)
         if not self.training:
-            return self._predictions(batched_inputs, pictures)
+            return self._predictions(batched_inputs, images)
         forged = (stretched_maps(batched_inputs, size, self.device) >= 0.5).float()
-        by_picture = sigmoid_bce(self.map_logits(pictures).flatten(1), forged.flatten(1))
-        return {"loss_map": mean_of_known(by_picture, known_maps(batched_inputs, self.device))}
+        by_image = sigmoid_bce(self.map_logits(images).flatten(1), forged.flatten(1))
+        return {"loss_map": mean_of_known(by_image, known_maps(batched_inputs, self.device))}
 
-    def map_logits(self, pictures: Tensor) -> Tensor:
-        """Normalised pictures B×3×S×S -> B×S×S, fp32."""
-        parts = split(pictures, cut=self.frequency_cut, low_pass=self.low_pass)
-        high, low = (stretch_to_unit(part, pictures) for part in parts)
-        features = self.backbone(pictures, high, low)
+    def map_logits(self, images: Tensor) -> Tensor:
+        """Normalized images B×3×S×S -> B×S×S, fp32."""
+        parts = split(images, cut=self.frequency_cut, low_pass=self.low_pass)
+        high, low = (stretch_to_unit(part, images) for part in parts)
+        features = self.backbone(images, high, low)
         maps = torch.cat([head(features[name]) for name, head in self.heads.items()], dim=1).float()
         if self.gate is not None:
-            maps = maps * self.gate(torch.cat([pictures, high, low], dim=1))
+            maps = maps * self.gate(torch.cat([images, high, low], dim=1))
         merged = maps.sum(dim=1, keepdim=True)
-        return F.interpolate(merged, pictures.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
+        return F.interpolate(merged, images.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
 
     @torch.no_grad()
-    def _predictions(self, batched_inputs: list[dict], pictures: Tensor) -> list[dict]:
+    def _predictions(self, batched_inputs: list[dict], images: Tensor) -> list[dict]:
         outputs = []
-        for row, logits in zip(batched_inputs, self.map_logits(pictures), strict=True):
+        for row, logits in zip(batched_inputs, self.map_logits(images), strict=True):
             height, width = row["image"].shape[-2:]
-            # Without a size of its own, a picture's is that of its pixels, not S.
+            # Without a size of its own, an image's is that of its pixels, not S.
             sized = {"height": height, "width": width} | row
             output = map_output(sized, logits.sigmoid(), logits.shape, **self.regions)
             outputs.append(output | {"fake_score": score_from_map(output["forgery_map"], self.image_score)})

@@ -3,7 +3,7 @@
 Made for training without forged samples ("Multi-part local-displacement self-blending", Scientific Reports 2025): its
 forgeries, with soft masks, come from `forging`; this file knows nothing of where a mask comes from.
 
-Shapes: `B` pictures, `C` channels of the deepest map F (stride 32), `N` its h · w places, `H, W` pixels of the padded
+Shapes: `B` images, `C` channels of the deepest map F (stride 32), `N` its h · w places, `H, W` pixels of the padded
 batch.
 """
 
@@ -41,12 +41,12 @@ _REAL, _FAKE = 0, 1
 
 @META_ARCH_REGISTRY.register()
 class SwinUNet(nn.Module):
-    """Class of the picture from F averaged; map from the decoder; a coarse map P_m from each place of F.
+    """Class of the image from F averaged; map from the decoder; a coarse map P_m from each place of F.
 
     In training `forward` returns weighted losses (section "Loss" of the paper, α·L_C + β·L_M + γ·L_m): `loss_cls`
     (cross-entropy real / fake), `loss_map` (binary cross-entropy of pixels), and, unless `diversity` is "none",
-    `loss_diversity` and (with "features") `loss_coarse_map`. Padding and pictures whose forged pixels are not known
-    (`localization_valid` False) have no part in the last three. In eval mode one dict per picture, at its original
+    `loss_diversity` and (with "features") `loss_coarse_map`. Padding and images whose forged pixels are not known
+    (`localization_valid` False) have no part in the last three. In eval mode one dict per image, at its original
     size: `fake_score` float, `forgery_map` float H×W in [0, 1] and `instances`.
 
     Args:
@@ -54,7 +54,7 @@ class SwinUNet(nn.Module):
         class_weight, map_weight, diversity_weight: α, β, γ.
         diversity: what L_m compares between places: "features" of F (cosines times `tau`, as the text says; then P_m is
             taught by the ground truth directly), the "printed" products of P_m, or "none".
-        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `postprocessing.map_instances`.
+        map_threshold, instance_mode, max_instances: how the map becomes `instances` (`map_instances`).
 
     Raises:
         ConfigError: an unknown `diversity`.
@@ -148,7 +148,7 @@ class SwinUNet(nn.Module):
         if self.training:
             return self._losses(batched_inputs)
         outputs: list[dict] = [{}] * len(batched_inputs)
-        # Encoders see padding (a plain transformer with every token): each picture gets only what it needs alone, so
+        # Encoders see padding (a plain transformer with every token): each image gets only what it needs alone, so
         # that its outputs do not depend on the batch it happens to be in.
         for group in groups_of_one_size(batched_inputs, self.size_divisibility):
             for position, output in zip(group, self._predict([batched_inputs[i] for i in group]), strict=True):
@@ -163,7 +163,7 @@ class SwinUNet(nn.Module):
 
     def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
         """Logits of "fake", B, differentiable: from the backbone's {name: B×C×h×w} and the unpadded (height, width) of
-        each picture."""
+        each image."""
         logits = self._class_logits(features, image_sizes)
         return logits[:, _FAKE] - logits[:, _REAL]
 
@@ -184,15 +184,15 @@ class SwinUNet(nn.Module):
             "loss_cls": self.class_weight * F.cross_entropy(self._class_logits(features, images.image_sizes), labels)
         }
         with torch.autocast(self.device.type, enabled=False):
-            by_picture = map_bce(map_logits.float(), truth.maps, truth.valid)
-            losses["loss_map"] = self.map_weight * mean_of_known(by_picture, truth.known)
+            by_image = map_bce(map_logits.float(), truth.maps, truth.valid)
+            losses["loss_map"] = self.map_weight * mean_of_known(by_image, truth.known)
             if self.coarse_map is not None:
-                for name, by_picture in self._diversity(self.coarse_map, features[self.deepest].float(), truth).items():
-                    losses[name] = self.diversity_weight * mean_of_known(by_picture, truth.known)
+                for name, by_image in self._diversity(self.coarse_map, features[self.deepest].float(), truth).items():
+                    losses[name] = self.diversity_weight * mean_of_known(by_image, truth.known)
         return losses
 
     def _diversity(self, coarse_map: nn.Module, deepest: Tensor, truth: Truth) -> dict[str, Tensor]:
-        """L_m of each picture (B), under the names of its parts; F B×C×h×w."""
+        """L_m of each image (B), under the names of its parts; F B×C×h×w."""
         targets, valid = (x.flatten(1) for x in pool_valid(truth.maps, truth.valid, self.stride))
         places = deepest.flatten(2).transpose(1, 2)
         coarse = coarse_map(places).squeeze(2)

@@ -1,6 +1,6 @@
 """Swin-Unet's decoder on any hierarchical encoder: patch expansion, skip connections, window attention.
 
-Shapes: `B` pictures, `C` channels at stride 4 (2C, 4C at strides 8, 16), `H, W` pixels of the padded batch.
+Shapes: `B` images, `C` channels at stride 4 (2C, 4C at strides 8, 16), `H, W` pixels of the padded batch.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class SwinUNetDecoder(nn.Module):
 
 
 def _init_linear(module: nn.Module) -> None:
-    """As Swin initialises its own."""
+    """As Swin initializes its own."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,4 +1,4 @@
-"""What is done to a system where pictures are predicted: in evaluation, and in the predictor."""
+"""What is done to a system where images are predicted: in evaluation, and in the predictor."""
 
 from __future__ import annotations
 

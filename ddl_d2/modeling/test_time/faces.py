@@ -1,9 +1,9 @@
-"""Any system on the face crops of a picture instead of the whole: crops in, one prediction of the picture out.
+"""Any system on the face crops of an image instead of the whole: crops in, one prediction of the image out.
 
 Made for rows with `crops` (the testing rows of `ForgeryDatasetMapper` with a `crop` function; INPUT.FACE_CROP). The
 networks see ordinary rows and know nothing of it.
 
-Shapes: `H, W` pixels of the whole picture, `h, w` those of a window, `N` instances.
+Shapes: `H, W` pixels of the whole image, `h, w` those of a window, `N` instances.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ FACE_SCORES = ("confident", "mean", "max")
 
 
 class OnFaceCrops(OnWindows):
-    """A system that predicts each face crop of a picture, and puts the predictions together.
+    """A system that predicts each face crop of an image, and puts the predictions together.
 
     In eval mode a row with `crops` (each `image` uint8 3×h'×w' and `window`), `height` and `width` gives what every
-    system gives, at the size of the picture: `fake_score` from those of its crops, `forgery_map` with the crops' maps
+    system gives, at the size of the image: `fake_score` from those of its crops, `forgery_map` with the crops' maps
     pasted (the highest where they overlap, 0 outside), `instances` with the crops' masks pasted (no more than
     `max_instances`, those of the highest scores), and besides `faces`: {`window`, `fake_score`} of each crop.
 
@@ -35,8 +35,8 @@ class OnFaceCrops(OnWindows):
 
     Args:
         model: the system; its mode (training or not) is kept.
-        face_score: the picture's score from its crops', see `face_score`.
-        max_instances: of a picture.
+        face_score: the image's score from its crops', see `face_score`.
+        max_instances: of an image.
         batch_size: crops that the system gets at once; see `OnWindows`.
 
     Raises:
@@ -56,7 +56,7 @@ class OnFaceCrops(OnWindows):
         return [window_row(crop["image"], crop["window"]) for crop in row["crops"]] if "crops" in row else None
 
     def merge(self, row: dict[str, Any], outputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        """The prediction of a picture from those of its crops."""
+        """The prediction of an image from those of its crops."""
         windows, size = _windows(row), _size(row)
         scores: list[float] = []
         instances: list[Instances] = []
@@ -95,7 +95,7 @@ def on_face_crops(cfg: CfgNode, model: nn.Module) -> nn.Module:
 
 
 def face_score(scores: Sequence[float], rule: str) -> float:
-    """P(fake) of a picture from those of its faces (at least one).
+    """P(fake) of an image from those of its faces (at least one).
 
     Args:
         rule: "mean", "max", or "confident": the mean of the faces called fake (>= 0.5) if there are any, or else of
@@ -118,7 +118,7 @@ def paste_map(part: Tensor, window: Window, whole: Tensor | None, size: Size) ->
 
 
 def paste_instances(parts: Sequence[Instances], windows: Sequence[Window], size: Size, *, limit: int) -> Instances:
-    """The instances of windows (`pred_masks` N×h×w, `scores`, `pred_classes`) as instances of the picture, H×W.
+    """The instances of windows (`pred_masks` N×h×w, `scores`, `pred_classes`) as instances of the image, H×W.
 
     Of more than `limit`, those of the highest scores are kept; the order is that of the windows. Empty, without any
     field, if the parts have none (a system that only detects).

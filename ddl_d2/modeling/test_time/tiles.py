@@ -1,10 +1,10 @@
-"""Any system on overlapping tiles of a large picture: every pixel at the size it has, in the memory that a tile takes.
+"""Any system on overlapping tiles of a large image: every pixel at the size it has, in the memory that a tile takes.
 
-Forensic traces are a few pixels wide and fade when a large picture is shrunk to what fits in memory. Here it need not
+Forensic traces are a few pixels wide and fade when a large image is shrunk to what fits in memory. Here it need not
 be shrunk (INPUT.MIN_SIZE_TEST 0): the system sees it tile by tile, and of the whole there are never more than its bytes
 and its map.
 
-Shapes: `H, W` pixels of the picture as the row holds it, `h, w` those of its tiles.
+Shapes: `H, W` pixels of the image as the row holds it, `h, w` those of its tiles.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from ddl_d2.modeling.test_time.windows import OnWindows, Window, inside, window_
 
 
 class OnTiles(OnWindows):
-    """A system that sees pictures with a side longer than `size` in tiles, and puts the predictions together.
+    """A system that sees images with a side longer than `size` in tiles, and puts the predictions together.
 
-    In eval mode such a row (`image` uint8 3×H×W) gives what every system gives, at the original size of the picture:
+    In eval mode such a row (`image` uint8 3×H×W) gives what every system gives, at the original size of the image:
     `forgery_map`, the tiles' maps blended; `fake_score` from those of its tiles; `instances`, the regions of the
     blended map. A side no longer than a tile is not cut.
 
     Args:
         model: the system; its mode (training or not) is kept.
-        size: of a tile's sides, in pixels of the picture as the system gets it (after the mapper's resizing).
-        overlap: of neighbouring tiles, at least, as a share of `size`, in [0, 0.5].
-        score: the picture's score. Of its tiles': "max" (a picture is fake if any part of it is; the more tiles, the
-            higher score real pictures, too), "mean", or "topk" (the mean of the highest tenth). Or "map": of the
+        size: of a tile's sides, in pixels of the image as the system gets it (after the mapper's resizing).
+        overlap: of neighboring tiles, at least, as a share of `size`, in [0, 0.5].
+        score: the image's score. Of its tiles': "max" (an image is fake if any part of it is; the more tiles, the
+            higher score real images, too), "mean", or "top_tiles" (the mean of the highest tenth). Or "map": of the
             blended map, by `image_score`.
         image_score: see `heads.score_from_map`.
         batch_size: tiles that the system gets at once.
-        map_threshold, instance_mode, max_instances: how the map becomes `instances`; see `postprocessing.map_instances`.
+        map_threshold, instance_mode, max_instances: how the map becomes `instances` (`map_instances`).
 
     Raises:
         ConfigError: as `check_tiles`.
@@ -68,14 +68,14 @@ class OnTiles(OnWindows):
         self.regions: dict[str, Any] = {"threshold": map_threshold, "mode": instance_mode, "limit": max_instances}
 
     def windows(self, row: dict[str, Any]) -> list[dict[str, Any]] | None:
-        """The tiles of a picture with a side longer than one; `row["image"]` is not copied."""
+        """The tiles of an image with a side longer than one; `row["image"]` is not copied."""
         image: Tensor = row["image"]
         if max(image.shape[-2:]) <= self.size:
             return None
         return [window_row(inside(image, tile.window), tile.window) for tile in self._grid(_input_size(row))]
 
     def merge(self, row: dict[str, Any], outputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        """The prediction of a picture from those of its tiles."""
+        """The prediction of an image from those of its tiles."""
         size = _input_size(row)
         scores: list[float] = []
         blended: Tensor | None = None
@@ -90,23 +90,23 @@ class OnTiles(OnWindows):
         return merged | {"fake_score": self._score(scores, merged.get("forgery_map"))}
 
     def merge_maps(self, row: dict[str, Any], maps: Iterable[Tensor]) -> Tensor:
-        """Maps of the tiles, blended, at the picture's original size."""
+        """Maps of the tiles, blended, at the image's original size."""
         size = _input_size(row)
         blended: Tensor | None = None
         for tile, part in zip(self._grid(size), maps, strict=True):
             blended = tile.added(part, blended, size)
-        assert blended is not None  # a picture that is cut has tiles
+        assert blended is not None  # an image that is cut has tiles
         return to_original(blended, size, original_size(row, size))
 
     def _score(self, scores: list[float], forgery_map: Tensor | None) -> float:
         if self.score != "map":
             return tile_score(scores, self.score)
         if forgery_map is None:
-            raise ConfigError("TEST.TILE.SCORE is 'map', but the system only detects: choose max, mean or topk")
+            raise ConfigError("TEST.TILE.SCORE is 'map', but the system only detects: choose max, mean or top_tiles")
         return score_from_map(forgery_map, self.image_score)
 
     def _grid(self, size: Size) -> Iterator[Tile]:
-        """The tiles of a picture, row by row."""
+        """The tiles of an image, row by row."""
         down, across = (cuts(side, self.size, self.overlap) for side in size)
         for (y0, y1, row_weights), (x0, x1, column_weights) in itertools.product(down, across):
             yield Tile((x0, y0, x1, y1), row_weights, column_weights)
@@ -166,8 +166,8 @@ def cuts(length: int, size: int, overlap: int) -> list[tuple[int, int, Tensor]]:
 
 
 def tile_score(scores: Sequence[float], rule: str) -> float:
-    """P(fake) of a picture from those of its tiles (at least one) by "max", "mean" or "topk"; see `OnTiles`."""
-    count = {"max": 1, "mean": len(scores), "topk": max(1, len(scores) // 10)}[rule]
+    """P(fake) of an image from those of its tiles (at least one) by "max", "mean" or "top_tiles"; see `OnTiles`."""
+    count = {"max": 1, "mean": len(scores), "top_tiles": max(1, len(scores) // 10)}[rule]
     return math.fsum(sorted(scores, reverse=True)[:count]) / count
 
 

@@ -1,4 +1,4 @@
-"""What systems have in common that are shown windows of a picture (tiles, faces) instead of the whole.
+"""What systems have in common that are shown windows of an image (tiles, faces) instead of the whole.
 
 Shapes: `H, W` pixels of the whole, `h, w` those of a window. A window is (x0, y0, x1, y1) in whole pixels of the whole,
 x1 and y1 just outside.
@@ -17,7 +17,7 @@ Window = tuple[int, int, int, int]
 
 
 class OnWindows(nn.Module, ABC):
-    """A system that predicts windows of a picture, and puts the predictions together: in rows, out as any system.
+    """A system that predicts windows of an image, and puts the predictions together: in rows, out as any system.
 
     Training, and rows that are not for it, go straight to the system, and so do its weights: `state_dict` is the
     system's. What windows a row has, and how predictions are merged, is for the classes made of this one to say.
@@ -25,7 +25,7 @@ class OnWindows(nn.Module, ABC):
     Args:
         model: the system; its mode (training or not) is kept.
         batch_size: windows that the system gets at once. Systems whose outputs depend on what shares a padded batch
-            give each window the outputs it has alone only with 1, or if all windows of a picture have one size.
+            give each window the outputs it has alone only with 1, or if all windows of an image have one size.
     """
 
     def __init__(self, model: nn.Module, *, batch_size: int = 1) -> None:
@@ -40,11 +40,11 @@ class OnWindows(nn.Module, ABC):
 
     @abstractmethod
     def merge(self, row: dict[str, Any], outputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        """The prediction of a picture from those of its windows, in their order, each needed only once."""
+        """The prediction of an image from those of its windows, in their order, each needed only once."""
 
     @abstractmethod
     def merge_maps(self, row: dict[str, Any], maps: Iterable[Tensor]) -> Tensor:
-        """Maps h×w (values >= 0) of a picture's windows, in their order -> one at its original size, H×W."""
+        """Maps h×w (values >= 0) of an image's windows, in their order -> one at its original size, H×W."""
 
     def forward(self, batched_inputs: list[dict]) -> Any:
         """Mapper rows -> losses, or predictions; see the class."""

@@ -1,4 +1,4 @@
-"""Data sets of empty files, and a short way to write down what was found in one."""
+"""Datasets of empty files, and a short way to write down what was found in one."""
 
 from __future__ import annotations
 

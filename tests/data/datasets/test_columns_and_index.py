@@ -1,4 +1,4 @@
-"""The rows of a data set in memory, and the index of it on disk."""
+"""The rows of a dataset in memory, and the index of it on disk."""
 
 import json
 import os

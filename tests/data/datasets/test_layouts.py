@@ -1,4 +1,4 @@
-"""What is found in the folders and lists that data sets come as, and what is said about their oddities."""
+"""What is found in the folders and lists that datasets come as, and what is said about their oddities."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_plain_folders(tmp_path):
     assert not report.problems
 
 
-def test_labelled_folder_with_subfolders(tmp_path):
+def test_labeled_folder_with_subfolders(tmp_path):
     touch(tmp_path, "real/p/a.jpg", "fake/p/a.jpg", "fake/q/a.jpg", "masks/p/a.png", "masks/q/a.png")
     assert rows_of(load_folder(str(tmp_path))[0]) == {
         "real/p/a.jpg": (0, None),
@@ -121,7 +121,7 @@ def test_oddities_are_counted(tmp_path):
 def test_fakes_without_mask(tmp_path, policy):
     touch(tmp_path, "real/a.jpg", "fake/b.jpg", "fake/c.jpg", "masks/c.png")
     if policy == "error":
-        with pytest.raises(DatasetError, match=r"1 fake pictures have no mask \(the first: fake/b.jpg\)"):
+        with pytest.raises(DatasetError, match=r"1 fake images have no mask \(the first: fake/b.jpg\)"):
             load_dataset(tmp_path, fake_without_mask=policy)
         return
     rows, report = load_dataset(tmp_path, fake_without_mask=policy)
@@ -146,7 +146,7 @@ def test_labels_txt_oddities(tmp_path):
     assert report.counts == {
         "duplicate_entry": 1,
         "conflicting_label": 1,
-        "label_without_picture": 3,
+        "label_without_image": 3,
         "bad_line": 2,
         "without_label": 1,
         "mask_without_fake": 1,

@@ -1,4 +1,4 @@
-"""Data sets under their names in Detectron2's catalogue, and the real ones."""
+"""Datasets under their names in Detectron2's catalogue, and the real ones."""
 
 import os
 
@@ -67,7 +67,7 @@ def test_oddities_are_logged_when_a_set_is_loaded(tmp_path, caplog):
     touch(tmp_path, "real/a.jpg", "fake/b.jpg")
     register_datasets(config(FOLDER_ROOT=str(tmp_path)))
     DatasetCatalog.get("folder")
-    assert "1 fake pictures without a mask file (e.g. b.jpg)" in caplog.text
+    assert "1 fake images without a mask file (e.g. b.jpg)" in caplog.text
 
 
 @pytest.mark.parametrize(

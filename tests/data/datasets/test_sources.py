@@ -154,7 +154,7 @@ def test_without_weights_the_draws_are_those_of_a_plain_set(three_sets):
     assert not np.ptp(loader.sampler.weights)
 
 
-def test_self_blended_pairs_keep_the_weights_of_the_real_pictures(three_sets):
+def test_self_blended_pairs_keep_the_weights_of_the_real_images(three_sets):
     three_sets.INPUT.SELF_BLEND.ENABLED = True
     three_sets.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
     loader = build_train_loader(three_sets, mapper=dict)

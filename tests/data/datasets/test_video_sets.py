@@ -114,7 +114,7 @@ def test_bad_split_file(tmp_path):
     assert names_of(rows) == ["001.mp4"]
 
 
-def test_video_rows_have_pictures_and_masks(ff):
+def test_video_rows_have_images_and_masks(ff):
     rows, _ = load_dataset(ff, "train", video=TWO)
     row = next(row for row in rows if "mask_file_name" in row)
     truth = read_forgery_mask(row, 64, 64)
@@ -130,7 +130,7 @@ def test_fakes_without_a_mask_keep_their_label(ff, policy, known):
     fakes = [row for row in rows if row["is_fake"]]
     assert len(fakes) == 3
     assert sum(read_forgery_mask(row, 64, 64) is not None for row in fakes) == known
-    with pytest.raises(DatasetError, match="1 fake pictures have no mask"):
+    with pytest.raises(DatasetError, match="1 fake images have no mask"):
         load_dataset(ff, "train", video=VideoOptions(1), fake_without_mask="error")
 
 
@@ -153,7 +153,7 @@ def test_columns_survive_slicing_pickling_and_the_cache(ff):
         assert list(rows) == list(first)
     assert list(first[::3]) == list(first)[::3]
     assert first.select([7, 0]).labels.tolist() == [1, 0]
-    assert "10 pictures, 4 real, 6 fake" in repr(first)
+    assert "10 images, 4 real, 6 fake" in repr(first)
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +287,7 @@ def test_a_video_that_cannot_be_counted_fails_when_it_is_read(tmp_path):
     rows, report = load_dataset(tmp_path, video=VideoOptions(1))
     assert report.counts == {"unreadable_video": 1}
     assert check_row(rows[0], max_pixels=10**6) == []
-    assert [kind for kind, _ in check_row(rows[1], max_pixels=10**6)] == ["unreadable_picture"]
+    assert [kind for kind, _ in check_row(rows[1], max_pixels=10**6)] == ["unreadable_image"]
 
 
 def test_registration(ff, celeb, tmp_path):

@@ -48,7 +48,7 @@ def test_a_window_is_a_part_of_the_whole(rng):
     assert wrong <= pixels * 1e-4
 
 
-def test_a_large_picture_and_its_window(rng):
+def test_a_large_image_and_its_window(rng):
     image = rng.integers(0, 256, (300, 417, 3), dtype=np.uint8)
     for target in ((129, 180), (299, 416), (301, 418), (700, 700)):
         top, left = target[0] // 3, target[1] // 2
@@ -58,7 +58,7 @@ def test_a_large_picture_and_its_window(rng):
 
 
 @pytest.mark.parametrize("share", [0, 0.003, 0.2, 1])
-def test_a_plane_is_resized_as_a_picture(rng, share):
+def test_a_plane_is_resized_as_an_image(rng, share):
     for _ in range(CASES // 4):
         source, target = random_sizes(rng)
         plane = (rng.random(source) < share) * rng.integers(0, 256, source).astype(np.uint8)
@@ -68,7 +68,7 @@ def test_a_plane_is_resized_as_a_picture(rng, share):
         np.testing.assert_array_equal(resized, expected, err_msg=f"{source} -> {target}")
 
 
-def test_a_plane_equals_pillows_to_one_grey_level(rng):
+def test_a_plane_equals_pillows_to_one_gray_level(rng):
     plane = np.zeros((90, 131), np.uint8)
     plane[20:50, 60:] = 255
     for target in ((45, 64), (33, 200), (200, 33)):

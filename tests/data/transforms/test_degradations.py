@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from detectron2.data import transforms as T
 
-from ddl_d2.data.transforms.degradations import JpegRecompress, RandomBlur, RandomGrey, RandomNoise
+from ddl_d2.data.transforms.degradations import JpegRecompress, RandomBlur, RandomGray, RandomNoise
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def test_jpeg_recompression(rng):
     assert tiny.shape == (1, 1, 3)
 
 
-def test_grey_by_hand():
+def test_gray_by_hand():
     # .299 * 200 + .587 * 100 + .114 * 50 = 59.8 + 58.7 + 5.7 = 124.2
     image = np.full((3, 5, 3), (200, 100, 50), np.uint8)
-    assert (RandomGrey(1.0).get_transform(image).apply_image(image) == 124).all()
+    assert (RandomGray(1.0).get_transform(image).apply_image(image) == 124).all()
 
 
 def test_noise_has_the_variance_it_is_asked_for():
@@ -40,7 +40,7 @@ def test_noise_has_the_variance_it_is_asked_for():
         pixels = difference.reshape(-1, 3)
         assert abs(np.corrcoef(pixels[:, 0], pixels[:, 1])[0, 1]) < 0.02  # each channel its own
         assert abs(np.corrcoef(difference[:, :-1].ravel(), difference[:, 1:].ravel())[0, 1]) < 0.02
-        # as normal numbers: within one and two sigma, whole grey levels allowed for
+        # as normal numbers: within one and two sigma, whole gray levels allowed for
         for sigmas, share in ((1, 0.683), (2, 0.954)):
             level = np.floor(sigmas * np.sqrt(variance)) + 0.5
             exact = share + 0.48 * (level / np.sqrt(variance) - sigmas) * np.exp(-(sigmas**2 - 1) / 2)
@@ -48,7 +48,7 @@ def test_noise_has_the_variance_it_is_asked_for():
 
 
 def test_noise_is_the_transforms_own():
-    """One transform gives the same noise twice (a picture and its partner), two transforms do not."""
+    """One transform gives the same noise twice (an image and its partner), two transforms do not."""
     image = np.full((16, 16, 3), 128, np.uint8)
     np.random.seed(0)
     one, two = (RandomNoise(1.0).get_transform(image) for _ in range(2))
@@ -60,7 +60,7 @@ def test_gaussian_blur_is_opencvs_kernel_for_its_size():
     """The spread of a single bright point: OpenCV's sigma for k = 3, 7, 11 is 0.8, 1.4, 2."""
     point = np.zeros((41, 41, 3), np.uint8)
     point[20, 20] = 255
-    point = cv2.GaussianBlur(point, (0, 0), 2.5) * 8  # enough grey levels to measure
+    point = cv2.GaussianBlur(point, (0, 0), 2.5) * 8  # enough gray levels to measure
     place = np.arange(41) - 20
 
     def spread(image):
@@ -98,5 +98,5 @@ def test_sizes_of_blurs_are_odd_and_all_of_their_range():
 
 def test_off_is_off(rng):
     image = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    for step in (RandomGrey(0.0), RandomNoise(0.0), RandomBlur(0.0)):
+    for step in (RandomGray(0.0), RandomNoise(0.0), RandomBlur(0.0)):
         assert isinstance(step.get_transform(image), T.NoOpTransform)

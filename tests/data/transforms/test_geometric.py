@@ -44,7 +44,7 @@ def test_fitted_size_with_a_factor():
 
 
 @pytest.mark.parametrize("target", [(7, 5), (64, 64), (1, 200), (120, 1), (50, 83)])
-def test_resize_is_pillows_to_one_grey_level(rng, target):
+def test_resize_is_pillows_to_one_gray_level(rng, target):
     image = rng.integers(0, 256, (37, 53, 3), dtype=np.uint8)
     expected = np.asarray(Image.fromarray(image).resize(target[::-1], Image.Resampling.BILINEAR))
     resized = AntialiasedResize((37, 53), target).apply_image(image)
@@ -65,7 +65,7 @@ def test_a_mask_keeps_its_place_and_its_share(rng):
     assert set(np.unique(AntialiasedResize((90, 120), (77, 311)).apply_segmentation(mask))) == {0, 1}
 
 
-def test_points_move_with_the_picture():
+def test_points_move_with_the_image():
     resize = AntialiasedResize((10, 20), (30, 10))
     np.testing.assert_allclose(resize.apply_coords(np.array([[20.0, 10.0], [2, 1]])), [[10, 30], [1, 3]])
     np.testing.assert_allclose(resize.inverse().apply_coords(np.array([[10.0, 30.0]])), [[20, 10]])
@@ -112,21 +112,21 @@ def test_crops_are_not_filled_by_one_class():
     assert all(free)
 
 
-def test_crops_of_a_real_picture_take_one_draw_and_cover_it():
+def test_crops_of_a_real_image_take_one_draw_and_cover_it():
     mask = np.zeros((20, 30), np.uint8)
     corners = {float(image[0, 0]) for image, _ in crops(mask, (19, 28), count=200)}
     assert corners == {0.0, 1.0, 2.0, 30.0, 31.0, 32.0}
 
 
 @pytest.mark.parametrize("size", [(5, 200), (200, 5), (1, 1), (64, 64)])
-def test_small_pictures_are_not_padded(size):
+def test_small_images_are_not_padded(size):
     for image, seg in crops(np.ones(size, np.uint8), (64, 64), count=3):
         assert image.shape == seg.shape == (min(size[0], 64), min(size[1], 64))
 
 
 @pytest.mark.parametrize("size", [(90, 120), (64, 64), (20, 300), (33, 9), (1, 1)])
 def test_resizing_and_cropping_at_once_is_one_after_the_other(rng, size):
-    """The same draws, the same mask, and the same pixels to one grey level; 64 x 64 fits as it is."""
+    """The same draws, the same mask, and the same pixels to one gray level; 64 x 64 fits as it is."""
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     mask = np.zeros(size, np.uint8)
     mask[size[0] // 3 : size[0] // 2 + 1, size[1] // 3 : size[1] // 2 + 1] = 1
@@ -199,7 +199,7 @@ def test_quarter_turns_are_evenly_drawn():
     assert all(isinstance(RandomQuarterTurns(0.0).get_transform(image), T.NoOpTransform) for _ in range(20))
 
 
-def test_a_shift_by_whole_pixels_moves_picture_mask_and_points_alike(rng):
+def test_a_shift_by_whole_pixels_moves_image_mask_and_points_alike(rng):
     image = rng.integers(1, 256, (6, 9, 3), dtype=np.uint8)
     mask = np.zeros((6, 9), np.uint8)
     mask[2:4, 3:5] = 1
@@ -232,7 +232,7 @@ def test_shift_scale_rotate_keeps_to_its_ranges():
     matrices = [RandomShiftScaleRotate(1.0).get_transform(image).matrix for _ in range(500)]
     factors = np.array([np.sqrt(np.linalg.det(m[:, :2])) for m in matrices])
     angles = np.array([np.rad2deg(np.arctan2(m[0, 1], m[0, 0])) for m in matrices])
-    # The middle of the picture only shifts: 1/16 of 200 and of 100 pixels at most.
+    # The middle of the image only shifts: 1/16 of 200 and of 100 pixels at most.
     shifts = np.array([m @ (100, 50, 1) - (100, 50) for m in matrices])
     assert 0.8 <= factors.min() < 0.82
     assert 1.18 < factors.max() <= 1.2
@@ -252,7 +252,7 @@ def cfg():
     return cfg
 
 
-ALL = ["VERTICAL_FLIP", "QUARTER_TURNS", "AFFINE", "GREY", "COLOUR", "NOISE", "BLUR"]
+ALL = ["VERTICAL_FLIP", "QUARTER_TURNS", "AFFINE", "GRAY", "COLOR", "NOISE", "BLUR"]
 
 
 def test_the_list_of_a_config(cfg):
@@ -262,14 +262,14 @@ def test_the_list_of_a_config(cfg):
     cfg.INPUT.JPEG_PROB, cfg.INPUT.COLOR_AUG_SSD = 1.0, True
     assert [type(step).__name__ for step in build_augmentations(cfg, True)] == [
         "ResizeToFit", "RandomFlip", "RandomQuarterTurns", "RandomShiftScaleRotate", "PhotometricDistortion",
-        "RandomGrey", "RandomColour", "RandomNoise", "RandomBlur", "JpegRecompress",
+        "RandomGray", "RandomColor", "RandomNoise", "RandomBlur", "JpegRecompress",
     ]  # fmt: skip
     assert [type(step).__name__ for step in build_augmentations(cfg, False)] == ["ResizeToFit"]
 
 
 @pytest.mark.parametrize("size", [(40, 60), (33, 9), (1, 1), (4, 1)])
-def test_the_whole_list_repeats_and_moves_mask_and_picture_alike(cfg, size):
-    """White where forged, black elsewhere: with what moves pixels alone, the mask is the picture cut at one half."""
+def test_the_whole_list_repeats_and_moves_mask_and_image_alike(cfg, size):
+    """White where forged, black elsewhere: with what moves pixels alone, the mask is the image cut at one half."""
     mask = np.zeros(size, np.uint8)
     mask[: size[0] // 2 + 1, size[1] // 3 :] = 1
     image = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
@@ -297,7 +297,7 @@ def test_the_whole_list_repeats_and_moves_mask_and_picture_alike(cfg, size):
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [("VERTICAL_FLIP_PROB", 1.5, "VERTICAL_FLIP_PROB is 1.5"), ("COPY_MOVE_PROB", -0.1, "COPY_MOVE_PROB"),
-     ("SCALE", 1.0, "scale below 1"), ("COLOUR_KINDS", ["sepia"], "sepia"), ("BLUR_KINDS", [], "gaussian, motion"),
+     ("SCALE", 1.0, "scale below 1"), ("COLOR_KINDS", ["sepia"], "sepia"), ("BLUR_KINDS", [], "gaussian, motion"),
      ("BLUR_KERNEL", [4, 8], "odd"), ("NOISE_VARIANCE", [60.0, 10.0], "variance"), ("HSV", [1, 2, -3], "hsv")],
 )  # fmt: skip
 def test_values_out_of_their_limits(cfg, key, value, says):

@@ -6,8 +6,8 @@ from detectron2.data import transforms as T
 from ddl_d2.data.transforms.photometric import (
     AppearanceSteps,
     PhotometricDistortion,
-    PointwiseColour,
-    RandomColour,
+    PointwiseColor,
+    RandomColor,
     affine_table,
 )
 
@@ -48,14 +48,14 @@ def test_tables_equal_the_steps(rng):
         identity = np.arange(256, dtype=np.uint8)
         contrasts, brightness = affine_table(gain=contrast), affine_table(offset=before)
         shifted = ((np.arange(256) + hue) % 180).astype(np.uint8)
-        colour = PointwiseColour(
+        color = PointwiseColor(
             contrasts[brightness] if first else brightness,
             shifted,
             affine_table(gain=saturation),
             identity if first else contrasts,
         )
         np.testing.assert_array_equal(
-            colour.apply_image(img), plain_distortion(img, before, contrast, first, saturation, hue)
+            color.apply_image(img), plain_distortion(img, before, contrast, first, saturation, hue)
         )
 
 
@@ -64,28 +64,28 @@ def test_tables_equal_the_steps(rng):
 def test_brightness_by_adding_is_the_table(rng, size, shift):
     img = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     identity, table = np.arange(256, dtype=np.uint8), affine_table(offset=shift)
-    found = PointwiseColour(table, identity, identity, identity).apply_image(img)
+    found = PointwiseColor(table, identity, identity, identity).apply_image(img)
     np.testing.assert_array_equal(found, table[img])
-    dimmed = PointwiseColour(identity, identity, affine_table(gain=1 - 1e-4), identity).apply_image(img)
+    dimmed = PointwiseColor(identity, identity, affine_table(gain=1 - 1e-4), identity).apply_image(img)
     assert dimmed.shape == img.shape  # one plane of 4 x 1 pixels must not pass for a scalar
 
 
 def test_single_steps_equal_detectron2(rng, monkeypatch):
     """Detectron2's own class with its coins fixed so that exactly one step is taken."""
-    colour = pytest.importorskip("detectron2.projects.point_rend.color_augmentation")
+    color = pytest.importorskip("detectron2.projects.point_rend.color_augmentation")
     img = rng.integers(0, 256, (31, 47, 3), dtype=np.uint8)
-    theirs = colour.ColorAugSSDTransform("RGB")
+    theirs = color.ColorAugSSDTransform("RGB")
     identity = np.arange(256, dtype=np.uint8)
-    monkeypatch.setattr(colour.random, "randrange", lambda _: 1)
-    monkeypatch.setattr(colour.random, "uniform", lambda low, high: high * 0.9)
-    monkeypatch.setattr(colour.random, "randint", lambda low, high: -13)
+    monkeypatch.setattr(color.random, "randrange", lambda _: 1)
+    monkeypatch.setattr(color.random, "uniform", lambda low, high: high * 0.9)
+    monkeypatch.setattr(color.random, "randint", lambda low, high: -13)
     shifted = ((np.arange(256) - 13) % 180).astype(np.uint8)
     bgr = np.ascontiguousarray(img[:, :, ::-1])
     for step, mine in {
-        "brightness": PointwiseColour(affine_table(offset=32 * 0.9), identity, identity, identity),
-        "contrast": PointwiseColour(identity, identity, identity, affine_table(gain=1.5 * 0.9)),
-        "saturation": PointwiseColour(identity, identity, affine_table(gain=1.5 * 0.9), identity),
-        "hue": PointwiseColour(identity, shifted, identity, identity),
+        "brightness": PointwiseColor(affine_table(offset=32 * 0.9), identity, identity, identity),
+        "contrast": PointwiseColor(identity, identity, identity, affine_table(gain=1.5 * 0.9)),
+        "saturation": PointwiseColor(identity, identity, affine_table(gain=1.5 * 0.9), identity),
+        "hue": PointwiseColor(identity, shifted, identity, identity),
     }.items():
         np.testing.assert_array_equal(mine.apply_image(img), getattr(theirs, step)(bgr)[:, :, ::-1], err_msg=step)
 
@@ -108,31 +108,31 @@ def test_value_is_a_table_of_its_own(rng):
     img = rng.integers(0, 256, (31, 47, 3), dtype=np.uint8)
     hsv = cv2.cvtColor(img, cv2.COLOR_RGB2HSV)
     hsv[:, :, 2] = affine_table(offset=-20)[hsv[:, :, 2]]
-    darker = PointwiseColour(IDENTITY, IDENTITY, IDENTITY, IDENTITY, value=affine_table(offset=-20))
+    darker = PointwiseColor(IDENTITY, IDENTITY, IDENTITY, IDENTITY, value=affine_table(offset=-20))
     np.testing.assert_array_equal(darker.apply_image(img), cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
 def draws(kind, image, count=40, **options):
     for seed in range(count):
         np.random.seed(seed)
-        transform = RandomColour(1.0, kinds=[kind], **options).get_transform(image)
+        transform = RandomColor(1.0, kinds=[kind], **options).get_transform(image)
         yield transform.apply_image(image)
 
 
 def test_brightness_and_contrast_stay_in_their_ranges():
-    grey = np.full((2, 2, 3), 100, np.uint8)
-    values = [int(out[0, 0, 0]) for out in draws("brightness_contrast", grey, 300, brightness=0.1, contrast=0.1)]
+    gray = np.full((2, 2, 3), 100, np.uint8)
+    values = [int(out[0, 0, 0]) for out in draws("brightness_contrast", gray, 300, brightness=0.1, contrast=0.1)]
     # 90 - 25.5 = 64.5 and 110 + 25.5 = 135.5, cut to integers
     assert 64 <= min(values) < 70
     assert 130 < max(values) <= 135
 
 
-def test_principal_colours_of_a_red_picture_shift_red_alone():
+def test_principal_colors_of_a_red_image_shift_red_alone():
     """Red 0 or 255 by turns, else 0: the variance of red in [0, 1] is 1/4, so the shift is 255/4 times the number."""
     image = np.zeros((4, 6, 3), np.uint8)
     image[:, ::2, 0] = 255
     np.random.seed(7)
-    transform = RandomColour(1.0, kinds=["fancy_pca"], pca=0.1).get_transform(image)
+    transform = RandomColor(1.0, kinds=["fancy_pca"], pca=0.1).get_transform(image)
     ((step,), offsets) = transform.steps, transform.steps[0]["offsets"]
     assert step["name"] == "shift_rgb"
     np.random.seed(7)
@@ -153,11 +153,11 @@ def test_hue_turns_and_stays_in_its_range():
 def test_one_kind_at_a_time_each_as_likely():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     np.random.seed(0)
-    colour = RandomColour(0.5)
-    drawn = [type(colour.get_transform(image)).__name__ for _ in range(600)]
+    color = RandomColor(0.5)
+    drawn = [type(color.get_transform(image)).__name__ for _ in range(600)]
     assert 250 < drawn.count("NoOpTransform") < 350
     assert 60 < drawn.count("AppearanceSteps") < 140  # a third of the half
-    assert 160 < drawn.count("PointwiseColour") < 240
+    assert 160 < drawn.count("PointwiseColor") < 240
 
 
 def test_what_changes_looks_moves_nothing():
@@ -172,7 +172,7 @@ def test_what_changes_looks_moves_nothing():
     "options", [{"kinds": ["sepia"]}, {"kinds": []}, {"contrast": 1.5}, {"pca": -1}, {"hsv": (1, 2)}]
 )
 def test_bad_ranges(options):
-    with pytest.raises(ValueError, match=r"sepia|changes of colour|must not"):
-        RandomColour(0.5, **options)
+    with pytest.raises(ValueError, match=r"sepia|changes of color|must not"):
+        RandomColor(0.5, **options)
     with pytest.raises(ValueError, match="within 0 and 1"):
-        RandomColour(1.1)
+        RandomColor(1.1)

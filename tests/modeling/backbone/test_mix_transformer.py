@@ -43,7 +43,7 @@ def test_stages_behind_the_last_are_not_built():
     assert all(p.grad is not None for p in encoder.parameters())
 
 
-def test_initialised_and_normalised_as_released():
+def test_initialized_and_normalized_as_released():
     body = _encoder(drop_path_rate=0.2).body
     fc1 = body.stages[3].blocks[0].mlp.fc1
     assert fc1.weight.std().item() == pytest.approx(0.02, rel=0.05)

@@ -15,7 +15,7 @@ def _places(*angles, lengths=None) -> torch.Tensor:
     return (torch.stack([radians.cos(), radians.sin()]) * scale)[:, None]
 
 
-# A real picture around 0 degrees, two fakes of unknown mask whose noses (place 1) point to 90 and 70 degrees.
+# A real image around 0 degrees, two fakes of unknown mask whose noses (place 1) point to 90 and 70 degrees.
 FEATURES = torch.stack([_places(-10, 0, 10, 0), _places(5, 90, 50, 35), _places(44, 70, -20, 41)])
 IS_FAKE = torch.tensor([False, True, True])
 NOSE = torch.zeros(3, 1, 4, dtype=torch.bool)
@@ -24,7 +24,7 @@ NOSE[:, 0, 1] = True
 
 def test_places_are_called_what_they_are_nearer_to():
     labels = label_locations(FEATURES, IS_FAKE, torch.tensor([True, False, False]), NOSE)
-    assert labels.labelled.tolist() == [False, True, True]
+    assert labels.labeled.tolist() == [False, True, True]
     # Anchors at 0 and (90 + 70) / 2 = 80 degrees: forged beyond 40.
     assert labels.cells[:, 0].tolist() == [[False] * 4, [False, True, True, False], [True, True, False, True]]
 
@@ -38,20 +38,20 @@ def test_lengths_of_features_do_not_count():
 
 def test_fakes_of_known_mask_neither_get_labels_nor_set_the_anchor():
     labels = label_locations(FEATURES, IS_FAKE, torch.tensor([True, True, False]), NOSE)
-    assert labels.labelled.tolist() == [False, False, True]
+    assert labels.labeled.tolist() == [False, False, True]
     # The anchor is at 70 degrees, of the second fake alone: forged beyond 35.
     assert labels.cells[:, 0].tolist() == [[False] * 4, [False] * 4, [True, True, False, True]]
     near = label_locations(FEATURES, IS_FAKE, torch.tensor([True, False, True]), NOSE)
     assert near.cells[1, 0].tolist() == [False, True, True, False]  # at 90 degrees, alone: beyond 45
 
 
-@pytest.mark.parametrize("missing", ["real pictures", "noses", "unknown masks"])
-def test_without_anchors_nothing_is_labelled(missing):
-    is_fake = torch.ones(3, dtype=torch.bool) if missing == "real pictures" else IS_FAKE
+@pytest.mark.parametrize("missing", ["real images", "noses", "unknown masks"])
+def test_without_anchors_nothing_is_labeled(missing):
+    is_fake = torch.ones(3, dtype=torch.bool) if missing == "real images" else IS_FAKE
     nose = torch.zeros_like(NOSE) if missing == "noses" else NOSE
     known = torch.full((3,), missing == "unknown masks")
     labels = label_locations(FEATURES, is_fake, known | ~is_fake, nose)
-    assert not labels.labelled.any()
+    assert not labels.labeled.any()
     assert not labels.cells.any()
 
 
@@ -72,7 +72,7 @@ def test_the_nose_on_the_grid():
     cells = nose_cells(rows, (4, 4), CPU)
     assert cells[0].nonzero().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]  # x in 1.25..2.05, y in 0.5..2 cells
     assert cells[1].nonzero().tolist() == [[1, 1]]  # exactly one cell
-    assert not cells[2].any()  # beyond the picture
+    assert not cells[2].any()  # beyond the image
 
 
 def test_without_a_box_the_middle_is_the_nose():

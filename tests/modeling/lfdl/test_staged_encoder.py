@@ -87,7 +87,7 @@ class _Separable(nn.Module):
 
 
 def test_weights_of_the_original_xception_release_fit(tmp_path):
-    """Kernels of 1 × 1 convolutions are matrices there, and normalisations do not count batches."""
+    """Kernels of 1 × 1 convolutions are matrices there, and normalizations do not count batches."""
     weights = {
         "pointwise.weight": torch.arange(6.0).view(3, 2),
         "bn.weight": torch.ones(3),

@@ -49,7 +49,7 @@ def test_names_and_deep_supervision():
 
 
 def test_class_loss_by_hand():
-    # One picture, two queries, nothing forged, both say "forged" and "no object" equally: CE = log 2, weights cancel.
+    # One image, two queries, nothing forged, both say "forged" and "no object" equally: CE = log 2, weights cancel.
     predictions = _predictions(batch=1, queries=2, sets=1)
     predictions.logits[0] = torch.zeros(1, 2, 2)
     losses = _criterion()(predictions, [_target(0)])
@@ -113,7 +113,7 @@ def test_only_matched_queries_get_a_mask_gradient():
     assert touched.sum() == 1
 
 
-def test_an_unsupervised_picture_teaches_nothing():
+def test_an_unsupervised_image_teaches_nothing():
     predictions = _predictions()
     losses = _criterion()(predictions, [_target(1), _target(0, supervised=False)])
     sum(losses.values()).backward()

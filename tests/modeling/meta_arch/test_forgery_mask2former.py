@@ -39,7 +39,7 @@ def test_detection_alone(build, make_row):
     assert 0 <= output["fake_score"] <= 1
 
 
-@pytest.mark.parametrize("rule", ["mean", "max", "topk"])
+@pytest.mark.parametrize("rule", ["mean", "max", "top_pixels"])
 def test_localization_alone_scores_by_its_map(build, make_row, rule):
     model = build("MODEL.DETECTION.ENABLED", "False", "TEST.IMAGE_SCORE", rule)
     assert "loss_det" not in model.train()([make_row(0)])
@@ -122,7 +122,7 @@ def test_no_tensor_has_all_queries_at_full_size(monkeypatch):
     masks, forged = torch.randn(100, 32, 64), torch.ones(100)
     with LargestTensor() as largest:
         system._forgery_map(masks, forged, (128, 256), (128, 256), (250, 300))
-        assert largest.scalars == 100 * 24 * 256  # a band of 4 rows of the masks, 6 with its neighbours
+        assert largest.scalars == 100 * 24 * 256  # a band of 4 rows of the masks, 6 with its neighbors
         instances = system._instances(masks, forged, (128, 256), (128, 256), (250, 300), limit=20)
         assert largest.scalars == 20 * 250 * 300  # the result
     assert len(instances) == 20
@@ -144,9 +144,9 @@ def test_confident_queries_become_instances():
     assert (ys.min().item(), ys.max().item(), xs.min().item(), xs.max().item()) == (16, 47, 16, 47)
 
 
-def test_a_non_finite_cost_names_the_picture(build, make_row):
+def test_a_non_finite_cost_names_the_image(build, make_row):
     model = build().train()
     with torch.no_grad():
         model.sem_seg_head.predictor.class_embed.bias[0] = float("nan")
-    with pytest.raises(FloatingPointError, match="the_picture.png"):
-        model([make_row(0, name="the_picture.png")])
+    with pytest.raises(FloatingPointError, match="the_image.png"):
+        model([make_row(0, name="the_image.png")])

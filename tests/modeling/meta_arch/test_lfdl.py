@@ -23,7 +23,7 @@ def build(tiny_cfg):
 
 
 def _repeatable(model):
-    """Training without what is drawn or remembered: losses, with normalisations and dropout of eval mode."""
+    """Training without what is drawn or remembered: losses, with normalizations and dropout of eval mode."""
     model.eval()
     model.training = True
     return model
@@ -102,7 +102,7 @@ def test_a_right_map_costs_nothing(build, make_row):
     assert losses["loss_pixel"] < 1e-6
 
 
-def test_pictures_of_unknown_mask_teach_the_class_only(build, make_row):
+def test_images_of_unknown_mask_teach_the_class_only(build, make_row):
     model = _repeatable(build())
     known, unknown = make_row(0), make_row(1) | {"localization_valid": False}
     alone, both = model([known]), model([known, unknown])
@@ -115,7 +115,7 @@ def test_pictures_of_unknown_mask_teach_the_class_only(build, make_row):
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_pseudo_labels_teach_pictures_of_unknown_mask(build, make_row):
+def test_pseudo_labels_teach_images_of_unknown_mask(build, make_row):
     rows = [make_row(0, fake=False), make_row(1) | {"localization_valid": False}]
     model = _repeatable(build("MODEL.LFDL.PSEUDO_LABELS.ENABLED", "True"))
     places = torch.zeros(2, 8, 6, 6)
@@ -131,7 +131,7 @@ def test_pseudo_labels_teach_pictures_of_unknown_mask(build, make_row):
     assert not truth.cells[0].any()
     assert torch.equal(truth.cells[1], expected)
     assert torch.equal(truth.pixels[1], expected.repeat_interleave(16, 0).repeat_interleave(16, 1))
-    # The nose decides: where the fake looks like the real picture, the anchors are one, and no place is nearer to it.
+    # The nose decides: where the fake looks like the real image, the anchors are one, and no place is nearer to it.
     rows[1]["nose_box"] = torch.tensor([80.0, 50, 95, 60])
     assert not model._truth(rows, torch.tensor([False, True]), places).cells.any()
     sum(model(rows).values()).backward()

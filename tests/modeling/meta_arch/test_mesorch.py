@@ -29,9 +29,9 @@ def says(monkeypatch):
     """`says(model, logits)`: whatever it sees, the model's map has these logits (B×S×S, or a number)."""
 
     def force(model, logits):
-        def map_logits(pictures):
+        def map_logits(images):
             connected = 0 * model.heads["local_res2"].to_map.bias
-            return torch.zeros(pictures.shape[0], *pictures.shape[-2:]) + logits + connected
+            return torch.zeros(images.shape[0], *images.shape[-2:]) + logits + connected
 
         monkeypatch.setattr(model, "map_logits", map_logits)
         return model
@@ -55,36 +55,36 @@ def test_published_sizes(tiny_cfg):
     assert full.gate.to_weights.out_channels == 8
 
 
-def _slow_logits(model, pictures):
+def _slow_logits(model, images):
     """The published way: transforms there and back, every map at stride 4, their weighted sum."""
-    height, width = pictures.shape[-2:]
+    height, width = images.shape[-2:]
     kept_high, kept_low = torch.ones(2, height, width)
     kept_high[: int(0.05 * height), : int(0.05 * width)] = 0
     kept_low[-int(0.95 * height) :, -int(0.95 * width) :] = 0
     parts = []
     for kept in (kept_high, kept_low):
-        part = inverse_dct(dct(pictures) * kept)
+        part = inverse_dct(dct(images) * kept)
         low, high = part.flatten(1).amin(1), part.flatten(1).amax(1)
         parts.append((part - low[:, None, None, None]) / (high - low)[:, None, None, None])
-    local = model.backbone.local_encoder(torch.cat([pictures, parts[0]], dim=1))
-    whole = model.backbone.global_encoder(torch.cat([pictures, parts[1]], dim=1))
+    local = model.backbone.local_encoder(torch.cat([images, parts[0]], dim=1))
+    whole = model.backbone.global_encoder(torch.cat([images, parts[1]], dim=1))
     maps = []
     for name, head in model.heads.items():
         side, feature = name.split("_")
         maps.append(head((local if side == "local" else whole)[feature])[:, 0])
     maps = torch.stack(maps, dim=1)
     if model.gate is not None:
-        maps = maps * model.gate(torch.cat([pictures, *parts], dim=1))
+        maps = maps * model.gate(torch.cat([images, *parts], dim=1))
     return F.interpolate(maps.sum(1)[:, None], (height, width), mode="bilinear", align_corners=True)[:, 0]
 
 
 @pytest.mark.parametrize("config", [FULL, PRUNED])
 def test_equals_the_published_arithmetic(build, config):
     model = build(config=config).eval()
-    pictures = torch.randn(2, 3, 64, 64)
+    images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        assert model.map_logits(pictures).std() > 1e-3
-        torch.testing.assert_close(model.map_logits(pictures), _slow_logits(model, pictures), rtol=1e-3, atol=1e-5)
+        assert model.map_logits(images).std() > 1e-3
+        torch.testing.assert_close(model.map_logits(images), _slow_logits(model, images), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", [FULL, PRUNED, LITE])
@@ -101,7 +101,7 @@ def test_any_size(build, make_row, config, size):
 
 
 @pytest.mark.parametrize("value", [0, 124, 255])
-def test_constant_pictures(build, make_row, value):
+def test_constant_images(build, make_row, value):
     row = make_row(0, fake=False, size=(40, 40))
     row["image"][:] = value
     model = build().train()
@@ -142,7 +142,7 @@ def test_a_pixel_is_forged_by_half(build, make_row, says):
     assert model([row])["loss_map"].item() == pytest.approx(50)
 
 
-def test_pictures_of_unknown_mask_teach_nothing(build, make_row):
+def test_images_of_unknown_mask_teach_nothing(build, make_row):
     model = build("MODEL.MESORCH.GLOBAL.DROP_PATH_RATE", "0.0").train()
     known, unknown = make_row(0), make_row(1)
     unknown["localization_valid"] = False
@@ -162,7 +162,7 @@ def test_every_parameter_is_reached(build, make_row, config):
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("rule", ["mean", "max", "topk"])
+@pytest.mark.parametrize("rule", ["mean", "max", "top_pixels"])
 def test_outputs_are_the_map(build, make_row, says, rule):
     model = build("TEST.IMAGE_SCORE", rule).eval()
     logits = torch.full((1, 64, 64), -3.0)
@@ -179,7 +179,7 @@ def test_outputs_are_the_map(build, make_row, says, rule):
 
 def test_the_gate_chooses(build):
     model = build().eval()
-    pictures = torch.randn(1, 3, 64, 64)
+    images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         for head in model.heads.values():
             head.to_map.weight.zero_()
@@ -187,9 +187,9 @@ def test_the_gate_chooses(build):
         model.gate.to_weights.weight.zero_()
         model.gate.to_weights.bias.copy_(torch.tensor([0.0] * 6 + [50.0, 0.0]))
         others = sum(head.to_map.bias.item() for name, head in model.heads.items() if name != "global_res4")
-        torch.testing.assert_close(model.map_logits(pictures), torch.full((1, 64, 64), 2.5))
+        torch.testing.assert_close(model.map_logits(images), torch.full((1, 64, 64), 2.5))
         model.gate = None
-        torch.testing.assert_close(model.map_logits(pictures), torch.full((1, 64, 64), 2.5 + others))
+        torch.testing.assert_close(model.map_logits(images), torch.full((1, 64, 64), 2.5 + others))
 
 
 def test_bfloat16_is_near_fp32(build, make_row):

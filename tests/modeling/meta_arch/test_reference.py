@@ -90,7 +90,7 @@ def test_swin_keys_all_find_their_place(shared, reference, tmp_path, num_classes
     resized = [entry.split(" ")[0] for entry in report.misshapen]
     if num_classes == published_classes:
         assert resized == []
-    else:  # the class head of another size keeps its initialisation, and the report says so
+    else:  # the class head of another size keeps its initialization, and the report says so
         assert resized == [
             "sem_seg_head.predictor.class_embed.weight",
             "sem_seg_head.predictor.class_embed.bias",

@@ -140,8 +140,8 @@ def test_losses_of_a_network_that_knows_nothing(build, make_row):
         assert losses[name].item() == pytest.approx(math.log(2), abs=1e-5)
 
 
-def test_the_map_is_taught_where_the_picture_is(build, make_row):
-    """A map that is right on the picture costs nothing, whatever it says of the padding."""
+def test_the_map_is_taught_where_the_image_is(build, make_row):
+    """A map that is right on the image costs nothing, whatever it says of the padding."""
     model = build().train()
     row = make_row(0, size=(40, 50))
     logits = torch.full((1, 64, 64), 50.0)
@@ -167,14 +167,14 @@ def test_a_soft_mask_is_the_truth_where_there_is_one(build, make_row):
     assert model([row])["loss_map"].item() == pytest.approx(entropy / 2, rel=1e-5)
 
 
-def test_real_pictures_are_authentic_everywhere(build, make_row):
+def test_real_images_are_authentic_everywhere(build, make_row):
     model = build().train()
     row = make_row(0, fake=False)
     model.decoder.forward = lambda features: torch.full((1, 64, 96), -50.0)
     assert model([row])["loss_map"] < 1e-6
 
 
-def test_pictures_of_unknown_mask_teach_the_class_only(build, make_row):
+def test_images_of_unknown_mask_teach_the_class_only(build, make_row):
     model = build().train()
     known, unknown = make_row(0), make_row(1)
     unknown["localization_valid"] = False

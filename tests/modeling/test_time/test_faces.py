@@ -18,7 +18,7 @@ from tests.conftest import CONFIGS, ROOT
 
 
 class Brightness(nn.Module):
-    """Score and map of a picture are how bright it is; counts the rows of each call."""
+    """Score and map of an image are how bright it is; counts the rows of each call."""
 
     def __init__(self):
         super().__init__()
@@ -31,10 +31,10 @@ class Brightness(nn.Module):
         self.calls.append(len(rows))
         outputs = []
         for row in rows:
-            grey = row["image"].float().mean(0) / 255
+            gray = row["image"].float().mean(0) / 255
             regions = {"threshold": 0.5, "mode": "union", "limit": 10}
-            size = (grey.shape[0], grey.shape[1])
-            outputs.append(map_output(row, grey, size, float(grey.mean()), **regions))
+            size = (gray.shape[0], gray.shape[1])
+            outputs.append(map_output(row, gray, size, float(gray.mean()), **regions))
         return outputs
 
 
@@ -106,7 +106,7 @@ def test_unknown_rule():
 
 
 @pytest.mark.parametrize(("batch_size", "calls"), [(1, [1, 1, 1, 1, 1]), (2, [1, 2, 1, 1]), (8, [1, 3, 1])])
-def test_batches_of_crops_and_of_pictures(batch_size, calls):
+def test_batches_of_crops_and_of_images(batch_size, calls):
     rows = [
         row_of(((0, 0, 2, 2), 255), ((2, 2, 5, 4), 51), ((5, 0, 8, 1), 0)),
         {"image": torch.full((3, 3, 5), 102, dtype=torch.uint8), "height": 3, "width": 5},
@@ -191,8 +191,8 @@ SMALL = [path for path in CONFIGS if path.parent.name == "two_cores" and "self_b
 
 
 @pytest.mark.parametrize("config", SMALL, ids=lambda path: path.stem)
-def test_a_whole_picture_crop_changes_nothing(tiny_cfg, config):
-    """Around every system: the same output, bit for bit; and several crops are predictions of that picture."""
+def test_a_whole_image_crop_changes_nothing(tiny_cfg, config):
+    """Around every system: the same output, bit for bit; and several crops are predictions of that image."""
     torch.manual_seed(0)
     cfg = tiny_cfg("MODEL.RESNETS.NORM", "BN", config=str(config.relative_to(ROOT / "configs")))
     model = build_model(cfg).eval()

@@ -32,7 +32,7 @@ def test_nothing_else_changes(norm, bias):
     network = nn.Sequential(
         Conv2d(3, 8, 3, stride=2, padding=1, bias=bias, norm=get_norm(norm, 8), activation=torch.relu),
         Conv2d(8, 8, 3, padding=2, dilation=2, groups=4, bias=bias, norm=get_norm(norm, 8)),
-        Conv2d(8, 64, 1, norm=get_norm("GN", 64)),  # its statistics are those of the picture
+        Conv2d(8, 64, 1, norm=get_norm("GN", 64)),  # its statistics are those of the image
         nn.Conv2d(64, 4, 1),
         nn.BatchNorm2d(4),  # what runs before it is not known
     ).eval()

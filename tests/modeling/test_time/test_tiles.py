@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 
 class RednessModel(nn.Module):
-    """The map is the picture's red; keeps the sizes that it saw together."""
+    """The map is the image's red; keeps the sizes that it saw together."""
 
     def __init__(self):
         super().__init__()
@@ -172,12 +172,12 @@ def test_the_score_of_tiles():
     scores = [0.1, 0.9, *[0.2] * 18]
     assert tile_score(scores, "max") == 0.9
     assert tile_score(scores, "mean") == pytest.approx((0.1 + 0.9 + 18 * 0.2) / 20)
-    assert tile_score(scores, "topk") == pytest.approx((0.9 + 0.2) / 2)  # a tenth of 20
-    assert tile_score([0.3], "topk") == 0.3
+    assert tile_score(scores, "top_tiles") == pytest.approx((0.9 + 0.2) / 2)  # a tenth of 20
+    assert tile_score([0.3], "top_tiles") == 0.3
 
 
-@pytest.mark.parametrize(("rule", "expected"), [("max", 1.0), ("mean", 0.5), ("topk", 1.0)])
-def test_the_score_of_a_picture(rule, expected):
+@pytest.mark.parametrize(("rule", "expected"), [("max", 1.0), ("mean", 0.5), ("top_tiles", 1.0)])
+def test_the_score_of_an_image(rule, expected):
     model = OnTiles(ConstantModel([1.0, 0.0]), size=32, overlap=0.5, score=rule).eval()
     assert model([row_of(make_image(20, 48))])[0]["fake_score"] == expected
 
