@@ -95,7 +95,7 @@ def _convolution(name: str) -> str:
 
 
 def _swin_downsample(match: re.Match) -> str:
-    """timm reduces at the start of a stage, the peer at the end of the one before; the order of pixels is the same."""
+    """Timm reduces at the start of a stage, the peer at the end of the one before; the order of pixels is the same."""
     return f"{_ENCODER}swin.encoder.layers.{int(match[1]) - 1}.downsample.{match[2]}"
 
 

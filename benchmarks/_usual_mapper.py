@@ -140,7 +140,7 @@ def _usual(transform: T.Transform, drawn: Drawn) -> list[T.Transform]:
 
 
 def forgery_mask(row: Row, image: np.ndarray) -> np.ndarray:
-    """bool H x W, as our mapper reads it. Raises OSError for a fake without a mask."""
+    """Bool H x W, as our mapper reads it. Raises OSError for a fake without a mask."""
     truth = read_forgery_mask(row, *image.shape[:2])
     if truth is None:
         raise OSError(f"{row['file_name']}: its forgery mask is not known")

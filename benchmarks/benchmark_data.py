@@ -107,7 +107,7 @@ def made_images(folder: Path, count: int, size: int, mask_bits: int) -> list[Row
 
 
 def _mosaic(photographs: Sequence[np.ndarray], size: int, rng: np.random.Generator) -> np.ndarray:
-    """size x size x 3 from four photographs side by side, each a little enlarged: detail as in a photograph."""
+    """Size x size x 3 from four photographs side by side, each a little enlarged: detail as in a photograph."""
     half = -(-size // 2)
     tiles = []
     for number in rng.permutation(len(photographs)):
@@ -120,7 +120,7 @@ def _mosaic(photographs: Sequence[np.ndarray], size: int, rng: np.random.Generat
 
 
 def _ellipse(size: int, rng: np.random.Generator) -> np.ndarray:
-    """bool size x size: a region of a tenth to a third of the image."""
+    """Bool size x size: a region of a tenth to a third of the image."""
     mask = np.zeros((size, size), np.uint8)
     center, axes = rng.uniform(0.4, 0.6, 2) * size, rng.uniform(0.18, 0.32, 2) * size
     cv2.ellipse(mask, (tuple(center), tuple(2 * axes), rng.uniform(0, 180)), 1, -1)

@@ -144,7 +144,8 @@ def _add_augment_keys(cfg: CfgNode) -> None:
 
 def _add_self_blending_keys(cfg: CfgNode) -> None:
     """Forging real training images on the way. Ranges are [smallest, largest]; what each means in full, and in which
-    unit: `ddl_d2.forging.ForgeryOptions`, which has these names in small letters and the same defaults."""
+    unit: `ddl_d2.forging.ForgeryOptions`, which has these names in small letters and the same defaults.
+    """
     blend = cfg.INPUT.SELF_BLEND = CfgNode()
     blend.ENABLED = False
     # True: each real image gives a pair (itself, self-blended), and fakes of the set are left out. False: a share

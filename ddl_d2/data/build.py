@@ -179,7 +179,8 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
 
 class OrUnreadable:
     """A mapper that makes of a row whose image cannot be read the row itself with an `ImageReadError` in it, under
-    `unreadable`; otherwise as `mapper`."""
+    `unreadable`; otherwise as `mapper`.
+    """
 
     def __init__(self, mapper: Mapper) -> None:
         self.mapper = mapper

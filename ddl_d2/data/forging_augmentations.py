@@ -27,11 +27,10 @@ class RandomlyForge:
     """
 
     def __init__(self, how: RectangleForgery, probability: float, sides: Range = SIDES) -> None:
-        """
-        Args:
-            how: `copy_move` or `inpaint`.
-            probability: how likely an image is forged, in [0, 1].
-            sides: of the rectangle, as shares of the image's.
+        """Args:
+        how: `copy_move` or `inpaint`.
+        probability: how likely an image is forged, in [0, 1].
+        sides: of the rectangle, as shares of the image's.
         """
         self.how, self.probability, self.sides = how, probability, sides
 

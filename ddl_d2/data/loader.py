@@ -50,13 +50,12 @@ class TrainStream(IterableDataset):
         batch_size: int,
         labels: np.ndarray | None = None,
     ) -> None:
-        """
-        Args:
-            rows: dataset dicts.
-            mapper: dataset dict -> model input. It runs with numpy and `random` seeded for the sample.
-            sampler: which row stands at which position.
-            batch_size: images of this rank; samples that are batched together come from one worker.
-            labels: the class of every row; None: all are of one class.
+        """Args:
+        rows: dataset dicts.
+        mapper: dataset dict -> model input. It runs with numpy and `random` seeded for the sample.
+        sampler: which row stands at which position.
+        batch_size: images of this rank; samples that are batched together come from one worker.
+        labels: the class of every row; None: all are of one class.
         """
         self.rows = rows
         self.mapper = mapper
@@ -123,8 +122,7 @@ class TrainLoader:
         max_bad_share: float = 0.0,
         worker_timeout: float = 0.0,
     ) -> None:
-        """
-        Args:
+        """Args:
             rows: dataset dicts.
             mapper: dataset dict -> model input.
             sampler: decides which rows come in which order.

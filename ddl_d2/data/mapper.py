@@ -66,16 +66,15 @@ class ForgeryDatasetMapper:
         forge: Forge | None = None,
         nose_box: bool = False,
     ) -> None:
-        """
-        Args:
-            is_train: whether targets are made.
-            augmentations: applied in order to image and mask.
-            instance_mode, num_classes, min_instance_area: see `forgery_mask_to_instances`.
-            empty_policy: a fake whose crop shows no forged pixel "keep"s its label or is "relabel"led real.
-            max_pixels: the most pixels an image may have.
-            crop: called on each image first, to cut it (see `Crop`).
-            forge: called on each training image (cut) before the augmentations.
-            nose_box: whether training rows carry it.
+        """Args:
+        is_train: whether targets are made.
+        augmentations: applied in order to image and mask.
+        instance_mode, num_classes, min_instance_area: see `forgery_mask_to_instances`.
+        empty_policy: a fake whose crop shows no forged pixel "keep"s its label or is "relabel"led real.
+        max_pixels: the most pixels an image may have.
+        crop: called on each image first, to cut it (see `Crop`).
+        forge: called on each training image (cut) before the augmentations.
+        nose_box: whether training rows carry it.
         """
         if empty_policy not in EMPTY_POLICIES:
             raise ConfigError(f"INPUT.CROP.EMPTY_POLICY {empty_policy!r} is not one of {', '.join(EMPTY_POLICIES)}")

@@ -24,7 +24,8 @@ from ddl_d2.errors import DatasetError
 
 class Share(NamedTuple):
     """Rows of one weight: `members` (indices) are gone through in shuffled passes of their own, `per_pass` of them
-    in each pass over all shares."""
+    in each pass over all shares.
+    """
 
     members: np.ndarray
     per_pass: int
@@ -36,8 +37,7 @@ class StatefulSampler(Sampler[int]):
     def __init__(
         self, size: int, *, weights: Sequence[float] | np.ndarray | None = None, seed: int | None = None
     ) -> None:
-        """
-        Args:
+        """Args:
             size: rows in the dataset.
             weights: of every row: it comes so much oftener than a row of weight 1. None: all come equally often.
             seed: the same on every rank; None draws one and shares it.
@@ -167,8 +167,7 @@ class ClassBalancedSampler(StatefulSampler):
         weights: Sequence[float] | np.ndarray | None = None,
         seed: int | None = None,
     ) -> None:
-        """
-        Args:
+        """Args:
             labels: 0 (real) or 1 (fake) of every row.
             weights: see `StatefulSampler`.
             seed: the same on every rank; None draws one and shares it.

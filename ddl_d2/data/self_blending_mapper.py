@@ -95,13 +95,12 @@ class SelfBlendingMapper:
         crop_margin: tuple[float, float] | None = None,
         post: PostOptions | None = None,
     ) -> None:
-        """
-        Args:
-            mapper: reads, augments and packs; one for training, without a `forge` of its own.
-            blender: forges.
-            crop_margin: the pair is cut to one of the faces, with a margin drawn from here for every side (shares of
-                the face's box); None keeps the whole image.
-            post: changes of appearance that both images undergo alike; None for none.
+        """Args:
+        mapper: reads, augments and packs; one for training, without a `forge` of its own.
+        blender: forges.
+        crop_margin: the pair is cut to one of the faces, with a margin drawn from here for every side (shares of
+            the face's box); None keeps the whole image.
+        post: changes of appearance that both images undergo alike; None for none.
         """
         self.mapper, self.blender, self.crop_margin, self.post = mapper, blender, crop_margin, post
 

@@ -48,10 +48,9 @@ class StepGuard:
         failures: str | None = None,
         config: str = "",
     ) -> None:
-        """
-        Args:
-            precision: as in `engine.precision`; failures: the folder for what a stopped step leaves, None writes
-            nothing; config: of the run, as YAML. The three are for those files.
+        """Args:
+        precision: as in `engine.precision`; failures: the folder for what a stopped step leaves, None writes
+        nothing; config: of the run, as YAML. The three are for those files.
         """
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.scaler, self.precision, self.failures, self.config = scaler, precision, failures, config
@@ -65,7 +64,8 @@ class StepGuard:
 
     def non_finite(self, total: Tensor) -> Tensor:
         """Whether anything is not finite, after the backward pass of the loss `total`: a bool tensor of one element,
-        which nobody has waited for yet."""
+        which nobody has waited for yet.
+        """
         numbers = [total.detach().float().reshape(())]
         if not self.scaler.is_enabled():
             numbers.append(_norm([p.grad for p in self.parameters.values() if p.grad is not None], total.device))

@@ -54,12 +54,11 @@ class Watch:
         count_signals: bool = True,
         name: str = "this process",
     ) -> None:
-        """
-        Args:
-            grace: seconds from the first request.
-            hang_timeout: seconds for a `step`; 0: any time.
-            count_signals: whether a second SIGTERM ends the process. Not under torchrun, which repeats those of others.
-            name: of the process, for what is said on stderr.
+        """Args:
+        grace: seconds from the first request.
+        hang_timeout: seconds for a `step`; 0: any time.
+        count_signals: whether a second SIGTERM ends the process. Not under torchrun, which repeats those of others.
+        name: of the process, for what is said on stderr.
         """
         self.on_stop = on_stop
         self.grace = grace

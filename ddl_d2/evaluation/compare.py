@@ -16,7 +16,8 @@ from ddl_d2.predictions.maps import binarize_map
 
 class Comparison(NamedTuple):
     """`counts` (TP, FP, FN, TN) pixels, None if map or truth is missing; `has_mask`: the truth is known; `resized`:
-    the mask file had another size than the image."""
+    the mask file had another size than the image.
+    """
 
     counts: tuple[int, int, int, int] | None
     has_mask: bool

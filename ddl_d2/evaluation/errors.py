@@ -13,10 +13,9 @@ class IncompleteEvaluation(EvaluationError):
     """Some files of the dataset could not be read, so that not all of it was scored; `files` are these."""
 
     def __init__(self, files: Sequence[BadFile], num_images: int, where: str = "") -> None:
-        """
-        Args:
-            num_images: in the whole dataset.
-            where: what to add about the rest.
+        """Args:
+        num_images: in the whole dataset.
+        where: what to add about the rest.
         """
         self.files, self.num_images, self.where = list(files), num_images, where
         super().__init__(

@@ -77,8 +77,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         distributed: bool = True,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """
-        Args:
+        """Args:
             dataset_rows: dataset dicts, or the name of a registered dataset; says which images must have been scored.
             output_dir: where `metrics.json` goes; None writes none.
             threshold: in [0, 1); a pixel is forged, and an image fake, above it (strictly).
@@ -213,7 +212,8 @@ class ForgeryEvaluator(DatasetEvaluator):
 
     def _gathered(self, bad: list[BadFile]) -> tuple[ResultTable | None, str | None]:
         """The table of all images but the `bad` ones on the main process (None elsewhere), and what is wrong with it,
-        if anything."""
+        if anything.
+        """
         if not self._distributed:
             table = self._table
         else:

@@ -270,7 +270,7 @@ def _place_landmarks(predictor: Any, image: np.ndarray, box: Any) -> np.ndarray:
 
 
 def _dlib_square(box: np.ndarray) -> Any:
-    """dlib's rectangle for YuNet's (x, y, width, height)."""
+    """Dlib's rectangle for YuNet's (x, y, width, height)."""
     x, y, width, height = box
     side = _SQUARE_SIDE * np.sqrt(max(width * height, 1.0))
     left, top = x + width / 2 - side / 2, y + height * _SQUARE_CENTRE - side / 2
@@ -279,7 +279,7 @@ def _dlib_square(box: np.ndarray) -> Any:
 
 def _import_dlib() -> Any:
     try:
-        import dlib  # noqa: PLC0415 - optional, named in the error below
+        import dlib
     except ImportError as error:
         raise FaceFinderUnavailable(f"dlib is not installed; {_INSTALL}") from error
     return dlib

@@ -68,7 +68,7 @@ def region_mask(landmarks: np.ndarray, region: str, shape: tuple[int, int], *, a
 
 
 def polygon_mask(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """bool H×W of `shape`, True inside the convex polygons (float N×2 of (x, y), pixel centers at whole numbers)."""
+    """Bool H×W of `shape`, True inside the convex polygons (float N×2 of (x, y), pixel centers at whole numbers)."""
     canvas = np.zeros(shape, np.uint8)
     for polygon in polygons:
         points = np.round(polygon * (1 << _SUBPIXEL_BITS)).astype(np.int32)

@@ -167,7 +167,8 @@ def region_stages(image: np.ndarray, face: Face, plan: RegionPlan) -> RegionStag
 
 def _forge_region(forged: np.ndarray, soft: np.ndarray, image: np.ndarray, face: Face, plan: RegionPlan) -> bool:
     """Forge one region in place (`forged` and the running `soft` mask); False, and nothing done, if next to nothing
-    of it lies inside the image."""
+    of it lies inside the image.
+    """
     stages = region_stages(image, face, plan)
     if stages is None or not (stages.soft > 0.5).any():
         return False

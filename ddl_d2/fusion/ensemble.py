@@ -21,7 +21,8 @@ _TIE = 1e-6  # levels: 0.3 m + 0.7 n must round as 3 m + 7 n over 10 does, thoug
 
 def check_weights(weights: Sequence[float] | NDArray, systems: int) -> NDArray[np.float64]:
     """The weights as (S,) float64. Raises FusionError unless there is one per system, finite, not negative, and not all
-    are 0."""
+    are 0.
+    """
     values = np.asarray(weights, dtype=np.float64)
     if values.shape != (systems,):
         raise FusionError(f"{values.size} weights for {systems} systems: give one for each, in their order")

@@ -37,7 +37,8 @@ Weights = tuple[int, ...]
 
 class Localization(NamedTuple):
     """M1 of W candidates: `f1` and `iou` (W,) in [0, 1], NaN without a fake that has a forgery mask; `num_localized`
-    fakes were averaged."""
+    fakes were averaged.
+    """
 
     f1: NDArray[np.float64]
     iou: NDArray[np.float64]

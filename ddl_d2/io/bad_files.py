@@ -52,10 +52,9 @@ class BadFiles:
     """
 
     def __init__(self, *, num_rows: int, max_share: float) -> None:
-        """
-        Args:
-            num_rows: dataset dicts in the training set.
-            max_share: the share of them, in [0, 1], that may be bad; 0 allows none.
+        """Args:
+        num_rows: dataset dicts in the training set.
+        max_share: the share of them, in [0, 1], that may be bad; 0 allows none.
         """
         if not 0 <= max_share <= 1:
             raise ValueError(f"the share of bad files must be in [0, 1], not {max_share}")

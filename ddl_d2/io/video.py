@@ -47,7 +47,7 @@ def iter_video_frames(
     """
     with guard(path), _opened(path, max_pixels) as (container, stream):
         index = -1
-        for index, frame in enumerate(container.decode(stream)):  # noqa: B007 (used after the loop)
+        for index, frame in enumerate(container.decode(stream)):
             seconds = frame.time if frame.time is not None else index / float(stream.average_rate or 25)
             yield index, float(seconds), _to_rgb(frame, max_pixels)
         if index < 0:
@@ -166,7 +166,8 @@ def _last_frame_fits(container: Any, stream: Any, claimed: int) -> bool:
 
 class _Index(NamedTuple):
     """Presentation times of all frames (int64, rising, in the stream's time base), and of the keyframes among them;
-    empty if the file's packets do not tell them."""
+    empty if the file's packets do not tell them.
+    """
 
     times: np.ndarray
     keys: np.ndarray

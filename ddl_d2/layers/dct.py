@@ -21,7 +21,8 @@ _ROUNDING = 1e-4
 @lru_cache(maxsize=32)
 def dct_matrix(size: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
     """C, size×size and orthonormal: row k is the cosine of frequency k, so that C·x is the DCT-II of x and Cᵀ·x, the
-    DCT-III, its inverse. Shared between calls: do not write into it."""
+    DCT-III, its inverse. Shared between calls: do not write into it.
+    """
     with torch.inference_mode(False):  # an inference tensor would be of no use to a later training step
         k = torch.arange(size, dtype=torch.float64)[:, None]
         n = torch.arange(size, dtype=torch.float64)

@@ -20,7 +20,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def batched_product(x: Tensor, y: Tensor) -> Tensor:
-    """x · yᵀ of every image: B×M×K, B×N×K -> B×M×N."""
+    """X · yᵀ of every image: B×M×K, B×N×K -> B×M×N."""
     if x.device.type == "cpu":  # its batched product copies operands whose layout it does not like
         return torch.stack([linear(one, other) for one, other in zip(x, y, strict=True)])
     return x @ y.transpose(1, 2)
@@ -29,7 +29,7 @@ def batched_product(x: Tensor, y: Tensor) -> Tensor:
 class Linear(nn.Linear):
     """`nn.Linear` by `linear`."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (nn.Linear's own name)
+    def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)
 
 

@@ -325,8 +325,7 @@ class MSDeformAttn(nn.Module):
     """
 
     def __init__(self, embed_dim: int = 256, num_levels: int = 3, num_heads: int = 8, num_points: int = 4) -> None:
-        """
-        Args:
+        """Args:
             embed_dim: C, channels of queries, values and output. Fast with C / num_heads a multiple of 16.
             num_levels: L.
             num_heads: H, divides C.
@@ -374,8 +373,7 @@ class MSDeformAttn(nn.Module):
         level_start_index: Tensor,
         padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """
-        Args:
+        """Args:
             query: [N, Q, C].
             reference_points: [N, Q, L, 2], (x, y) in [0, 1] over each level.
             input_flatten: [N, S, C], the levels one after another.

@@ -47,7 +47,7 @@ def true_map(row: dict) -> Tensor:
 
 
 def known_maps(batched_inputs: list[dict], device: torch.device) -> Tensor:
-    """bool B: which rows' forged pixels are known (`localization_valid`); those of the others mean nothing."""
+    """Bool B: which rows' forged pixels are known (`localization_valid`); those of the others mean nothing."""
     return torch.tensor([bool(x.get("localization_valid", True)) for x in batched_inputs], device=device)
 
 

@@ -95,8 +95,7 @@ class PredictionStoreWriter:
         world_size: int = 1,
         barrier: Callable[[], None] | None = None,
     ) -> None:
-        """
-        Args:
+        """Args:
             root: the store's folder; must be absent or empty unless `overwrite`.
             meta: JSON values for `meta.json`, see `make_meta`.
             overwrite: replace a store, whole or interrupted, that is already there. Only a store's own files are
@@ -258,7 +257,8 @@ class PredictionStore:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         """Open a store. Raises StoreError if a file is missing or malformed, an image is listed twice, its id is not a
-        plain path, its score is not in [0, 1] or its map is missing."""
+        plain path, its score is not in [0, 1] or its map is missing.
+        """
         self.root = Path(root)
         self._real_root = self.root.resolve()
         self.meta = _read_meta(self.root)

@@ -39,13 +39,12 @@ class DatasetColumns(Dataset, Sequence):
         *,
         fully_forged: Sequence[bool] | np.ndarray | None = None,
     ) -> DatasetColumns:
-        """
-        Args:
-            root: the folder that names and masks are relative to.
-            names: images.
-            labels: 0 real, 1 fake, -1 unknown, one per image.
-            masks: mask files, "" for none, one per image.
-            fully_forged: one per image; default none is.
+        """Args:
+        root: the folder that names and masks are relative to.
+        names: images.
+        labels: 0 real, 1 fake, -1 unknown, one per image.
+        masks: mask files, "" for none, one per image.
+        fully_forged: one per image; default none is.
         """
         name_bytes, name_ends = _pack(names)
         mask_bytes, mask_ends = _pack(masks)
@@ -148,13 +147,12 @@ class FrameColumns(DatasetColumns):
         video_ids: Sequence[str],
         forgery_types: Sequence[str],
     ) -> FrameColumns:
-        """
-        Args:
-            files: videos, or images of their frames, in their first order.
-            file_of_row, frame_of_row, video_of_row: one per frame: position in `files`, number of the frame in its
-                video, position in `video_ids`.
-            video_ids: one per video.
-            forgery_types: one per video; "" is none.
+        """Args:
+        files: videos, or images of their frames, in their first order.
+        file_of_row, frame_of_row, video_of_row: one per frame: position in `files`, number of the frame in its
+            video, position in `video_ids`.
+        video_ids: one per video.
+        forgery_types: one per video; "" is none.
         """
         id_bytes, id_ends = _pack(video_ids)
         type_bytes, type_ends = _pack(forgery_types)

@@ -109,7 +109,7 @@ def _chosen(lister: Lister, folder: str, wanted: list[str] | None) -> list[tuple
 
 
 def _masks(lister: Lister, base: str) -> dict[str, str]:
-    """stem -> mask video, or DeepfakeBench's folder of mask images (which come from c23 whatever the level)."""
+    """Stem -> mask video, or DeepfakeBench's folder of mask images (which come from c23 whatever the level)."""
     masks = {stem: name for stem, name in videos_in(lister, f"{base}/masks").items() if "/videos/" in name}
     for name in subfolders_and_files(lister, f"{base}/c23/masks")[0]:
         masks[name] = f"{base}/c23/masks/{name}"

@@ -56,8 +56,7 @@ class RandomBlur(SometimesAugmentation):
         kernel: Sequence[int] = (3, 11),
         motion: Sequence[int] = (3, 7),
     ) -> None:
-        """
-        Args:
+        """Args:
             prob: how likely the image is blurred.
             kinds: some of `KINDS`.
             kernel, motion: odd numbers (smallest, largest), pixels: what k of each kind is drawn from.

@@ -77,11 +77,10 @@ class ResizeToFit(T.Augmentation):
         max_size: int,
         scale_range: tuple[float, float] = (1.0, 1.0),
     ) -> None:
-        """
-        Args:
-            min_size: length of the shortest edge in pixels, or several to choose from; 0 leaves the image as it is.
-            max_size: the most the longest edge may be, before the random factor.
-            scale_range: the factor is drawn uniformly from here.
+        """Args:
+        min_size: length of the shortest edge in pixels, or several to choose from; 0 leaves the image as it is.
+        max_size: the most the longest edge may be, before the random factor.
+        scale_range: the factor is drawn uniformly from here.
         """
         super().__init__()
         self.min_sizes = (min_size,) if isinstance(min_size, int) else tuple(min_size)
@@ -249,8 +248,7 @@ class RandomShiftScaleRotate(SometimesAugmentation):
     """Scale and turn an image about its middle, then shift it; its size stays, what comes in is black (LFDL's)."""
 
     def __init__(self, prob: float, *, shift: float = 0.0625, scale: float = 0.2, rotate: float = 45.0) -> None:
-        """
-        Args:
+        """Args:
             prob: how likely the image is moved.
             shift: at most so far, either way, as a share of the width and of the height.
             scale: the factor is 1 +- this, below 1.

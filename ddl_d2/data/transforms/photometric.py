@@ -216,7 +216,7 @@ def _look_up(img: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _shift_of(table: np.ndarray) -> int | None:
-    """k if the table is `value + k`, clipped to 0..255: OpenCV adds ten times as fast as it looks up. Else None."""
+    """K if the table is `value + k`, clipped to 0..255: OpenCV adds ten times as fast as it looks up. Else None."""
     shift = int(table[128]) - 128
     shifted = np.clip(_IDENTITY.astype(np.int64) + shift, 0, 255)
     return shift if np.array_equal(table, shifted) else None

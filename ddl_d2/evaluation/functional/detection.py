@@ -87,7 +87,8 @@ def accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> fl
 
 def _validated(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[Any]]:
     """The labels as bool (N,) and the scores as uint8, uint16, float32 or float64 (N,), or ValueError naming the first
-    bad index."""
+    bad index.
+    """
     label_array, score_array = np.asarray(labels), np.asarray(scores)
     if label_array.ndim != 1 or label_array.shape != score_array.shape:
         raise ValueError(

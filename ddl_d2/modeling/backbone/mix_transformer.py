@@ -147,7 +147,8 @@ _RENAMES = [
 
 def transformers_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A MiT's state dict, in the names of the original release or of any release of transformers, in today's of the
-    latter. The original keeps keys and values of attention in one layer, keys first. Strangers keep their names."""
+    latter. The original keeps keys and values of attention in one layer, keys first. Strangers keep their names.
+    """
     renamed = {}
     for key, value in weights.items():
         for pattern, replacement in _RENAMES:

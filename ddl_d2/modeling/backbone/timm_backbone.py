@@ -154,7 +154,8 @@ def same_step(path: str, name: str) -> bool:
 
 def _drop_steps_after(body: nn.Module, last: str) -> None:
     """Remove what computes nothing that is asked for: parameters without gradients, which distributed training does
-    not forgive. (A plain transformer is one step, and stays whole.)"""
+    not forgive. (A plain transformer is one step, and stays whole.)
+    """
     paths = [path for path, _ in extractor_steps(body)]
     index = next((i for i, path in enumerate(paths) if same_step(path, last)), len(paths))
     for path in paths[index + 1 :]:

@@ -108,7 +108,8 @@ class ForgeryMask2Former(nn.Module):
 
     def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
         """Logits of "fake", B, differentiable: from the backbone's {name: B×C×h×w} and the unpadded (height, width) of
-        each image. Raises ConfigError if there is no image head."""
+        each image. Raises ConfigError if there is no image head.
+        """
         if self.image_head is None:
             raise ConfigError("MODEL.DETECTION.ENABLED is False: this model only localizes, it has no image head")
         return self.image_head(features, image_sizes)

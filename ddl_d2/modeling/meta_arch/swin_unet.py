@@ -163,7 +163,8 @@ class SwinUNet(nn.Module):
 
     def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
         """Logits of "fake", B, differentiable: from the backbone's {name: B×C×h×w} and the unpadded (height, width) of
-        each image."""
+        each image.
+        """
         logits = self._class_logits(features, image_sizes)
         return logits[:, _FAKE] - logits[:, _REAL]
 
