@@ -9,6 +9,8 @@ REAL_DIR ?=
 .PHONY: help install quickstart test lint format trials overfit clean
 
 help:
+	@echo "New here? make quickstart, and read README.md meanwhile. Then: source $(VENV)/bin/activate; ddl-d2 --help"
+	@echo
 	@echo "make install     everything into $(VENV)"
 	@echo "make quickstart  forge a small set, train, evaluate, leave images and a table in $(QUICKSTART)"
 	@echo "                 (REAL_DIR=folder of portraits to forge from your own)"
@@ -19,27 +21,31 @@ help:
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml setup.py requirements/constraints.txt requirements/detectron2.txt tools/install_detectron2.sh $(wildcard ddl_d2/csrc/*)
+$(INSTALLED): pyproject.toml setup.py requirements/constraints.txt ddl_d2/cli/install_detectron2.py $(wildcard ddl_d2/csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt "setuptools" wheel ninja
 	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt torch torchvision
 	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt --no-build-isolation -e ".[forgery,pretrained,mesorch,dev]"
-	tools/install_detectron2.sh $(BIN)/python
-	$(BIN)/python -m ddl_d2.collect_env
+	$(BIN)/ddl-d2 install-detectron2
+	$(BIN)/ddl-d2 info
 	touch $@
+	@echo
+	@echo "Installed. Now type:  source $(VENV)/bin/activate"
 
-CONFIG := configs/quickstart/mask2former_efficientnet_lite0.yaml
+DDL := $(BIN)/ddl-d2
 STORE = $(QUICKSTART)/inference/ddl_i_valid/predictions
+WEIGHTS = $(QUICKSTART)/model_final.safetensors
 quickstart: $(INSTALLED)
-	$(BIN)/python tools/make_forgeries.py $(if $(REAL_DIR),--real-dir "$(REAL_DIR)",--builtin) --output "$(QUICKSTART)/data" --overwrite
-	$(BIN)/python tools/train_net.py --config-file $(CONFIG) DATASETS.DDL_ROOT "$(QUICKSTART)/data" OUTPUT_DIR "$(QUICKSTART)"
-	$(BIN)/python tools/train_net.py --config-file $(CONFIG) --eval-only DATASETS.DDL_ROOT "$(QUICKSTART)/data" \
-	    OUTPUT_DIR "$(QUICKSTART)" MODEL.WEIGHTS "$(QUICKSTART)/model_final.pth"
-	$(BIN)/python tools/demo.py --config-file $(CONFIG) --input "$(QUICKSTART)"/data/valid/fake/*[05].* "$(QUICKSTART)"/data/valid/real/*[05].* \
-	    --output "$(QUICKSTART)/images" --opts MODEL.WEIGHTS "$(QUICKSTART)/model_final.pth"
-	$(BIN)/python tools/evaluate.py --predictions "$(STORE)" --dataset-root "$(QUICKSTART)/data" --split valid
-	@echo "Images: $(QUICKSTART)/images   Metrics: $(STORE)/metrics.json   Weights: $(QUICKSTART)/model_final.pth"
-	@echo "A toy: it learned, in minutes, the forgeries that tools/make_forgeries.py makes, and was tested on held-out ones of the same kind."
+	$(DDL) make-forgeries $(if $(REAL_DIR),--real-dir "$(REAL_DIR)",--builtin) --output "$(QUICKSTART)/data" --overwrite
+	$(DDL) train --config-file quickstart/mask2former_efficientnet_lite0 DATASETS.DDL_ROOT "$(QUICKSTART)/data" OUTPUT_DIR "$(QUICKSTART)"
+	$(DDL) train --eval-only MODEL.WEIGHTS "$(WEIGHTS)"
+	$(DDL) evaluate --predictions "$(STORE)" --dataset-root "$(QUICKSTART)/data" --split valid
+	$(DDL) predict "$(QUICKSTART)"/data/valid/fake/*[05].* "$(QUICKSTART)"/data/valid/real/*[05].* \
+	    --weights "$(WEIGHTS)" --output "$(QUICKSTART)/images" --overwrite
+	@echo
+	@echo "Images: $(QUICKSTART)/images   Metrics: $(STORE)/metrics.json   Weights: $(WEIGHTS)"
+	@echo "A toy: it learned, in minutes, the forgeries that ddl-d2 make-forgeries makes, and was tested on held-out ones of the same kind."
+	@echo "Try it on an image of your own:  source $(VENV)/bin/activate && ddl-d2 predict your.jpg --weights $(WEIGHTS)"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q --durations=15

@@ -90,3 +90,7 @@ class NonFiniteError(DdlError, FloatingPointError):
     def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, list[str], str]]:
         # Otherwise a copy, such as a rank sends to its launcher, would be made from the message.
         return type(self), (self.what, self.image_ids, self.note)
+
+
+class InstallError(DdlError, RuntimeError):
+    """Something that ddl_d2 needs is not installed, or cannot be; the message has the command that mends it."""

@@ -54,14 +54,13 @@ TINY = [
 ]  # fmt: skip
 
 
-def load_tool(name: str) -> ModuleType:
-    """tools/`name`.py or benchmarks/`name`.py as a module, with the other files of its folder beside it."""
-    folder = str(ROOT / ("benchmarks" if name.startswith("benchmark_") else "tools"))
-    sys.path.insert(0, folder)
+def load_benchmark(name: str) -> ModuleType:
+    """benchmarks/`name`.py as a module, with the other files of its folder beside it."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         return importlib.import_module(name)
     finally:
-        sys.path.remove(folder)
+        sys.path.remove(str(ROOT / "benchmarks"))
 
 
 @pytest.fixture

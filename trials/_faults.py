@@ -7,15 +7,17 @@ what no other rank sends). In one of its data workers, at a sample instead: `wor
 from __future__ import annotations
 
 import os
+import sys
 import time
 from argparse import Namespace
 
 import torch
 import torch.distributed as dist
-from _training import load_tool
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch.utils.data import get_worker_info
+
+from ddl_d2.cli import train as train_command
 
 
 class Fault(HookBase):
@@ -54,9 +56,9 @@ class FaultyMapper:
 
 
 def faulty(args: Namespace) -> None:
-    """One rank's work, as tools/train_net.py's `main`."""
+    """One rank's work, as `ddl_d2.cli.train.train_or_evaluate`."""
     what, rank, at = os.environ["FAULT"].split(":")
-    tool = load_tool("train_net")
+    tool = train_command
     trainer = tool.ForgeryTrainer
     if int(rank) == comm.get_rank():
 
@@ -74,8 +76,8 @@ def faulty(args: Namespace) -> None:
                 return loader
 
         tool.ForgeryTrainer = Faulty
-    tool.main(args)
+    tool.train_or_evaluate(args)
 
 
 if __name__ == "__main__":
-    load_tool("train_net").run(main=faulty)
+    sys.exit(train_command.main(work=faulty))

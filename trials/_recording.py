@@ -9,9 +9,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from _training import load_tool
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+
+from ddl_d2.cli import train as train_command
 
 
 class Recorder(HookBase):
@@ -45,8 +46,8 @@ class Recorder(HookBase):
 
 
 def recorded(args: Namespace) -> None:
-    """One rank's work, as tools/train_net.py's `main`."""
-    tool = load_tool("train_net")
+    """One rank's work, as `ddl_d2.cli.train.train_or_evaluate`."""
+    tool = train_command
 
     class Recorded(tool.ForgeryTrainer):
         def build_hooks(self):
@@ -55,7 +56,7 @@ def recorded(args: Namespace) -> None:
             return [timer, Recorder(self.cfg.OUTPUT_DIR), *others]
 
     tool.ForgeryTrainer = Recorded
-    tool.main(args)
+    tool.train_or_evaluate(args)
 
 
 def read(folder: Path, rank: int) -> list[dict[str, Any]]:

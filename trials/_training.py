@@ -22,10 +22,11 @@ from detectron2.config import CfgNode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ddl_d2.checkpoint.resume import damage_of, read_lightly
+from ddl_d2.cli import train as train_command
 from ddl_d2.data.datasets import load_config
 from ddl_d2.errors import CheckpointError
 from ddl_d2.utils.processes import die_with_parent
-from tests.conftest import ROOT, TINY, load_tool
+from tests.conftest import ROOT, TINY
 
 SWIN_UNET = "configs/two_cores/swin_unet_efficientnet_lite0.yaml"
 MASK2FORMER = "configs/quickstart/mask2former_efficientnet_lite0.yaml"
@@ -174,7 +175,7 @@ def alive(pids: Sequence[int]) -> list[int]:
 
 def train(arguments: Sequence[str]) -> None:
     """What `python tools/train_net.py arguments` does."""
-    load_tool("train_net").run(arguments)
+    sys.exit(train_command.main(arguments))
 
 
 def whole(folder: Path) -> dict[str, int]:

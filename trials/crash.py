@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _training import ROOT, Process, load_tool, train, whole, words
+from _training import ROOT, Process, train, whole, words
 from _trial import Tally
 
 from tests.conftest import make_tiny_set
@@ -277,7 +277,6 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="a few of each, one process")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    load_tool("train_net")
     tally = Tally("crash")
     with tempfile.TemporaryDirectory(prefix="ddl_d2-crash-") as name:
         folder = Path(name)

@@ -21,10 +21,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _recording import read, recorded
-from _training import Process, load_tool, words
+from _training import Process, words
 from _trial import Tally
 
 from ddl_d2.checkpoint.resume import read_lightly
+from ddl_d2.cli import train as train_command
 from tests.conftest import make_tiny_set
 
 
@@ -44,7 +45,7 @@ class Runs:
         }
         flags = ["--num-gpus", str(ranks), *(["--resume"] if resume else [])]
         arguments = words(self.data, output, *flags, **fixed | options)
-        return Process.fork(lambda: load_tool("train_net").run(arguments, main=recorded), self.folder / "log")
+        return Process.fork(lambda: sys.exit(train_command.main(arguments, work=recorded)), self.folder / "log")
 
     def straight(self, ranks: int, **options: object) -> Path:
         """The output of a run without interruption, without data workers."""
@@ -113,7 +114,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--short", action="store_true", help="6 steps, one process")
     args = parser.parse_args()
-    load_tool("train_net")
     tally = Tally("resume")
     with tempfile.TemporaryDirectory(prefix="ddl_d2-resume-") as name:
         folder = Path(name)

@@ -1,12 +1,13 @@
-"""What the command lines share: how they report bad input, and numbers among their arguments."""
+"""What the command lines share: how they report bad input, how they start, and numbers among their arguments."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from ddl_d2.errors import DdlError
 
@@ -30,6 +31,12 @@ def cli_errors() -> Iterator[None]:
         raise SystemExit(BAD_INPUT) from error
 
 
+def run(main: Callable[[], int]) -> NoReturn:
+    """Run a command's `main` as a program: its result is the exit code, the user's errors are one line."""
+    with cli_errors():
+        sys.exit(main())
+
+
 def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
@@ -41,6 +48,14 @@ def threshold(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError("must be in [0, 1)")
+    return value
+
+
+def probability(text: str) -> float:
+    """An argument in [0, 1]."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 

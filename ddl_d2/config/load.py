@@ -27,8 +27,6 @@ def read_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
     path = Path(config_file)
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
-    if len(opts) % 2:
-        raise ConfigError(f"options come in pairs KEY VALUE, but {len(opts)} words were given: {' '.join(opts)}")
     cfg = get_cfg()
     add_ddl_config(cfg)
     try:
@@ -36,6 +34,16 @@ def read_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
         cfg.merge_from_other_cfg(CfgNode(current_tree(_read_yaml(path))))
     except (KeyError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
+    return merge_options(cfg, opts)
+
+
+def merge_options(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
+    """Apply KEY VALUE KEY VALUE ... to a thawed config, check it and freeze it; returns it.
+
+    Raises ConfigError naming the key.
+    """
+    if len(opts) % 2:
+        raise ConfigError(f"options come in pairs KEY VALUE, but {len(opts)} words were given: {' '.join(opts)}")
     try:
         cfg.merge_from_list(current_options(opts))
     except (KeyError, ValueError, TypeError, AssertionError, AttributeError, SyntaxError) as error:

@@ -104,7 +104,7 @@ def read_forgery_mask(
     log_first_n(
         logging.WARNING,
         f"{path}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its image {width} x {height}. "
-        "It is resized; others are resized without a word: tools/check_dataset.py --deep lists them all.",
+        "It is resized; others are resized without a word: ddl-d2 check-dataset --deep lists them all.",
         key="caller",
         name=__name__,
     )

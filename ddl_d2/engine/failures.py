@@ -1,4 +1,4 @@
-"""What a stopped training step leaves: a file from which `tools/replay.py` runs it again.
+"""What a stopped training step leaves: a file from which `ddl-d2 replay` runs it again.
 
 It holds tensors and plain values only, so that the safe loader reads it.
 """

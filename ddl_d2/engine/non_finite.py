@@ -140,7 +140,7 @@ class StepGuard:
             config=self.config,
             precision=self.precision,
         ).write(self.failures)
-        return f". {path} keeps the step: tools/replay.py runs it again" if path else ". The step could not be kept"
+        return f". {path} keeps the step: `ddl-d2 replay` runs it again" if path else ". The step could not be kept"
 
     def _at_the_smallest_scale(self) -> bool:
         return self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_LOSS_SCALE

@@ -11,6 +11,7 @@ Legend: `C` channels, `h, w` cells of the stage, `H, W` pixels of the original i
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -58,7 +59,13 @@ def _predict_with_evidence(model: nn.Module, row: dict[str, Any]) -> tuple[dict[
     if not hasattr(model, "image_logits"):
         raise ConfigError(f"{type(model).__name__} has no image_logits, so no heat map can be made of its score")
     caught: dict[str, Tensor] = {}
-    hook = model.backbone.register_forward_hook(lambda module, inputs, output: caught.update(output))
+    this_thread = threading.get_ident()
+
+    def catch(module: nn.Module, inputs: tuple[Tensor, ...], output: dict[str, Tensor]) -> None:
+        if threading.get_ident() == this_thread:  # the hook also sees what other threads show the same model
+            caught.update(output)
+
+    hook = model.backbone.register_forward_hook(catch)
     try:
         with torch.no_grad():
             output = dict(model([row])[0])

@@ -11,7 +11,7 @@ from typing import Any
 from ddl_d2.data.datasets.listing import IMAGE_EXTENSIONS, is_image
 from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
-from ddl_d2.inference.summary import summarize
+from ddl_d2.inference.prediction import summarize
 from ddl_d2.io.atomic import write_json
 from ddl_d2.io.image import read_image, write_png
 
@@ -123,6 +123,9 @@ def predict_images(
 
     Args:
         jobs: (image, file of its overlay); the JSON file has the same name but .json.
+        threshold: a score above it is a fake.
+        map_threshold: a pixel is forged where its map is above it.
+        max_pixels: the most pixels an image may have.
         predictor: uint8 H×W×3 RGB -> the model's output; it takes `heat_map=True` if heat maps are asked for.
         about: entries added to every JSON file, such as the model's name.
         heat_maps: write one beside each overlay, see `heat_map_file`.

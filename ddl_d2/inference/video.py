@@ -21,8 +21,8 @@ import numpy as np
 from ddl_d2.evaluation import functional
 from ddl_d2.inference.images import printable
 from ddl_d2.inference.overlay import tint_forged
-from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarize
-from ddl_d2.inference.timeline import draw_curve
+from ddl_d2.inference.prediction import PredictionSummary, forgery_map_of, summarize
+from ddl_d2.inference.timeline import draw_timeline
 from ddl_d2.io.atomic import replacing
 from ddl_d2.io.image import MAX_PIXELS, count_frames, iter_video_frames, write_png
 from ddl_d2.io.video import iter_chosen_frames, spread_frames
@@ -130,6 +130,9 @@ def annotate_video(
         curve: a PNG of the score over time.
         frames: evenly spaced frames to predict; 0 = all.
         video_score: "mean", "top_frames" or "max" of the frames' scores (`evaluation.functional.video_score`).
+        threshold: a score above it is a fake.
+        map_threshold: a pixel is forged where its map is above it.
+        max_pixels: the most pixels a frame may have.
         about: entries to put at the head of the report.
         on_frame: called after each frame.
 
@@ -168,7 +171,7 @@ def annotate_video(
             lines.write("\n],\n" + json.dumps(head, indent=2)[1:].lstrip("\n"))
         if curve is not None:
             said = f"{head['verdict'].upper()}   score {score:.3f} ({video_score} of {len(scores)} frames)"
-            write_png(curve, draw_curve(times, scores, threshold, title=f"{said}   {printable(path.name)}"))
+            write_png(curve, draw_timeline(times, scores, threshold, title=f"{said}   {printable(path.name)}"))
     return head
 
 

@@ -98,7 +98,7 @@ class BadFiles:
             raise TooManyBadFiles(
                 f"{len(known)} of the {self.num_rows} rows of the training set cannot be read, and "
                 f"DATALOADER.MAX_BAD_SHARE {self.max_share:g} allows {self.limit}: {listed(known)}. "
-                "Repair or remove them (tools/check_dataset.py finds all), or raise the share",
+                "Repair or remove them (ddl-d2 check-dataset finds all), or raise the share",
                 known,
             )
 

@@ -20,10 +20,11 @@ this module that is `io/video.py`; the exception and the guard that both share a
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
@@ -36,7 +37,9 @@ from ddl_d2.io.video import count_frames, is_video, iter_video_frames, read_fram
 __all__ = [
     "MAX_PIXELS",
     "ImageReadError",
+    "convert_image",
     "count_frames",
+    "decode_image",
     "inspect_mask",
     "is_video",
     "iter_video_frames",
@@ -94,6 +97,22 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     with guard(path), _opened(path, max_pixels) as image:
         _load(image)
         return _to_rgb(image)
+
+
+def decode_image(data: bytes, *, name: str = "bytes", max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode an image file that is in memory, as `read_image` does; `name` stands for the path in errors."""
+    with guard(name), _decoder(io.BytesIO(data), len(data), max_pixels) as image:
+        _load(image)
+        return _to_rgb(image)
+
+
+def convert_image(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The pixels of a Pillow image as `read_image` gives them: uint8 H x W x 3 RGB, upright. Raises as `read_image`."""
+    with guard("PIL image"):
+        check_pixels(*image.size, max_pixels)
+        own = image.copy()  # loads it, and keeps the caller's as it is
+        own.info.update(image.info)
+        return _to_rgb(own)
 
 
 def read_image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -203,17 +222,22 @@ def write_png(path: str | os.PathLike[str], array: np.ndarray, *, compress_level
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Image]:
-    with regular_file(path) as file:
-        if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-            raise Refused(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
-        try:
-            image = Image.open(file, formats=FORMATS)
-        except Image.UnidentifiedImageError as error:
-            raise Refused("is not a readable JPEG, PNG, WebP, BMP or TIFF image") from error
-        with image:
-            # Past Pillow's own limit it only warns of a decompression bomb: here that is an error too.
-            check_pixels(*image.size, min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels))
-            yield image
+    with regular_file(path) as file, _decoder(file, os.fstat(file.fileno()).st_size, max_pixels) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _decoder(file: BinaryIO, num_bytes: int, max_pixels: int) -> Iterator[Image.Image]:
+    if num_bytes > MAX_FILE_BYTES:
+        raise Refused(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except Image.UnidentifiedImageError as error:
+        raise Refused("is not a readable JPEG, PNG, WebP, BMP or TIFF image") from error
+    with image:
+        # Past Pillow's own limit it only warns of a decompression bomb: here that is an error too.
+        check_pixels(*image.size, min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels))
+        yield image
 
 
 def _load(image: Image.Image) -> None:

@@ -40,7 +40,7 @@ SCORE_TOLERANCE = 1e-3
 """How far two scores of one image, predicted twice because a sampler padded its list, may lie apart."""
 
 _CSV, _META, _MAPS, _PARTS = "predictions.csv", "meta.json", "maps", ".parts"
-_METRICS = "metrics.json"  # where tools/evaluate.py puts what it computed from a store
+_METRICS = "metrics.json"  # where `ddl-d2 evaluate` puts what it computed from a store
 
 
 def check_image_id(image_id: str) -> str:

@@ -8,12 +8,12 @@ import cv2
 import pytest
 import torch
 
-from tests.conftest import load_tool
+from tests.conftest import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def tool():
-    return load_tool("benchmark_data")
+    return load_benchmark("benchmark_data")
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,12 @@ import types
 import pytest
 import torch
 
-from tests.conftest import load_tool
+from tests.conftest import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def tool():
-    return load_tool("benchmark_eval")
+    return load_benchmark("benchmark_eval")
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,13 @@ from ddl_d2.data import build
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.finders import Face
 from ddl_d2.io.image import write_png
-from tests.conftest import ROOT, TINY, load_tool
+from tests.conftest import ROOT, TINY, load_benchmark
 
 CONFIG = ROOT / "configs/two_cores/swin_unet_efficientnet_lite0.yaml"
 
 
 class _Finder:
-    settings = {"name": "test"}
+    settings: ClassVar = {"name": "test"}
 
     def __init__(self):
         self.calls = 0
@@ -31,7 +31,7 @@ class _Finder:
 
 @pytest.fixture(scope="module")
 def tool():
-    return load_tool("benchmark_faces")
+    return load_benchmark("benchmark_faces")
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddl_d2.cli import check_dataset
 from ddl_d2.data.datasets import load_dataset
 from ddl_d2.io.image import write_png
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import check_dataset  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

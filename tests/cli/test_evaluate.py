@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddl_d2.cli import evaluate
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.data.datasets import load_dataset
 from ddl_d2.errors import ConfigError, StoreError
@@ -31,13 +31,8 @@ FLAGS = {
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    """The module tools/evaluate.py, loaded as a script's would be (with `tools` on the path)."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    spec = importlib.util.spec_from_file_location("evaluate_tool", TOOLS / "evaluate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool():
+    return evaluate
 
 
 @pytest.fixture

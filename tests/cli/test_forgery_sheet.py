@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import skimage
 
+from ddl_d2.cli import forgery_sheet
 from ddl_d2.forging.regions import REGIONS
 from ddl_d2.io.image import read_image, write_png
-from tests.conftest import load_tool
 
 
 @pytest.fixture(scope="module")
 def tool(needs_dlib):
-    return load_tool("forgery_sheet")
+    return forgery_sheet
 
 
 def test_a_row_per_region(tool, tmp_path):

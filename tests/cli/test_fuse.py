@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddl_d2.cli import evaluate
+from ddl_d2.cli import fuse as command
 from ddl_d2.predictions.store import PredictionStore
-from tests.conftest import ROOT, load_tool
+from tests.conftest import ROOT
 from tests.fusion.small_stores import write_images, write_store
 
 HALF = np.array([[True, True, False, False]])
@@ -28,8 +30,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def fuse():
     """Run the tool; returns what its `main` returns."""
-    tool = load_tool("fuse")
-    return lambda *arguments: tool.main([str(argument) for argument in arguments])
+    return lambda *arguments: command.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -231,7 +232,7 @@ def test_search_then_average_then_evaluate(fuse, tmp_path, capsys):
     assert fuse("search", *tuned[1:], *where, "--step", 0.25, "--output", found) == 0
     out = capsys.readouterr().out
     assert "searched on 4 images, reported on 4 others" in out
-    command = f"tools/fuse.py average {others[1]} {others[2]} --weights 1 1 --map-weights 1 1 --output ..."
+    command = f"ddl-d2 fuse average {others[1]} {others[2]} --weights 1 1 --map-weights 1 1 --output ..."
     assert command in out
     content = json.loads(found.read_text())
     assert (content["weights"], content["map_weights"]) == ([1, 1], [1, 1])
@@ -243,7 +244,6 @@ def test_search_then_average_then_evaluate(fuse, tmp_path, capsys):
     assert reported[str(others[1])] == pytest.approx({"auc": 0.5, "f1": 1 / 2, "iou": 1 / 3, "final": (1 + 1 / 3) / 3})
 
     fuse(*command.split()[1:-1], tmp_path / "F")
-    evaluate = load_tool("evaluate")
     assert evaluate.main(["--predictions", str(tmp_path / "F"), "--dataset-root", str(others[0])]) == 0
     metrics = json.loads((tmp_path / "F/metrics.json").read_text())
     assert {key: metrics[key] for key in ("auc", "f1", "iou", "final")} == reported["searched weights"]

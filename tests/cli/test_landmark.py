@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import skimage
 
+from ddl_d2.cli import landmark
 from ddl_d2.io.image import read_image, write_png
-from tests.conftest import load_tool
 
 
 @pytest.fixture(scope="module")
 def tool(needs_dlib):
-    return load_tool("landmark")
+    return landmark
 
 
 @pytest.fixture

@@ -5,19 +5,19 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
+from ddl_d2.cli import replay as command
 from ddl_d2.engine.failures import Failure
 from ddl_d2.engine.replay import replay
 from ddl_d2.engine.trainer import TrainingStep
 from ddl_d2.errors import NonFiniteError
 from ddl_d2.solver.build import build_optimizer
-from tests.conftest import load_tool
 
 SWIN_UNET = "two_cores/swin_unet_efficientnet_lite0.yaml"
 
 
 @pytest.fixture
 def tool():
-    return load_tool("replay")
+    return command
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 
 import torch
@@ -16,13 +15,13 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
+import ddl_d2
+from ddl_d2.cli.main import MODULES
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data.datasets import register_all_ddl
 from ddl_d2.evaluation.results import METRIC_NAMES
-from tests.conftest import ROOT
 
 SURFACE = Path(__file__).with_name("public_surface.txt")
-TOOLS = ("make_forgeries", "evaluate", "check_dataset", "demo", "landmark", "forgery_sheet", "replay", "fuse")
 
 
 def _flat(cfg: CfgNode, prefix: str = "") -> dict[str, object]:
@@ -42,15 +41,11 @@ def _config_lines() -> list[str]:
     return [f"config {k} = {after[k]!r}" for k in sorted(after) if k not in before or before[k] != after[k]]
 
 
-def _flag_lines(tool: str) -> list[str]:
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        spec = importlib.util.spec_from_file_location(tool, ROOT / "tools" / f"{tool}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return _flags_of(module.build_parser(), f"flag tools/{tool}.py")
+def _flag_lines() -> list[str]:
+    lines = []
+    for command, module in MODULES.items():
+        lines += _flags_of(importlib.import_module(module).build_parser(), f"flag {command}")
+    return lines
 
 
 def _flags_of(parser: argparse.ArgumentParser, prefix: str) -> list[str]:
@@ -75,8 +70,9 @@ def surface() -> str:
     lines += [f"dataset {name}" for name in sorted(DatasetCatalog.list()) if name.startswith("ddl_i")]
     lines += [f"metric {name}" for name in METRIC_NAMES]
     lines += [f"operator {torch.ops.ddl_d2.ms_deform_attn.default._schema}"]
-    for tool in TOOLS:
-        lines += _flag_lines(tool)
+    lines += [f"command {name}" for name in sorted(MODULES)]
+    lines += _flag_lines()
+    lines += [f"python ddl_d2.{name}" for name in ddl_d2.__all__]
     return "\n".join(lines) + "\n"
 
 

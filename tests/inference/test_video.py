@@ -11,7 +11,7 @@ import torch
 
 from ddl_d2.errors import ImageReadError
 from ddl_d2.inference.overlay import FORGED, GREEN
-from ddl_d2.inference.timeline import draw_curve
+from ddl_d2.inference.timeline import draw_timeline
 from ddl_d2.inference.video import annotate_video
 from ddl_d2.io.image import iter_video_frames, read_image
 from tests.video_files import gray_of, write_video
@@ -80,22 +80,22 @@ def count(figure, color):
 
 def test_curve():
     times = np.arange(50) / 25
-    low, high = draw_curve(times, np.full(50, 0.2)), draw_curve(times, np.full(50, 0.8))
+    low, high = draw_timeline(times, np.full(50, 0.2)), draw_timeline(times, np.full(50, 0.8))
     assert count(low, GREEN) > 500
     assert count(low, FORGED) == 0
     assert count(high, FORGED) > 500
     rows = np.flatnonzero((high == np.array(FORGED)).all(axis=2).any(axis=1))
     below = np.flatnonzero((low == np.array(GREEN)).all(axis=2).any(axis=1))
     assert rows.max() < below.min()  # 0.8 is drawn above 0.2
-    both = draw_curve(times, np.linspace(0, 1, 50))
+    both = draw_timeline(times, np.linspace(0, 1, 50))
     assert abs(count(both, GREEN) - count(both, FORGED)) < 0.2 * count(both, GREEN)
 
 
 def test_curves_of_odd_lengths():
-    assert count(draw_curve([3.0], [0.9], title="one"), FORGED) > 10
-    long = draw_curve(np.arange(100_000) / 25, np.random.default_rng(0).random(100_000))
+    assert count(draw_timeline([3.0], [0.9], title="one"), FORGED) > 10
+    long = draw_timeline(np.arange(100_000) / 25, np.random.default_rng(0).random(100_000))
     assert long.shape == (300, 1000, 3)
     with pytest.raises(ValueError, match="not 0 for 0"):
-        draw_curve([], [])
+        draw_timeline([], [])
     with pytest.raises(ValueError, match="not 1 for 2"):
-        draw_curve([0.0], [0.1, 0.2])
+        draw_timeline([0.0], [0.1, 0.2])

@@ -41,7 +41,7 @@ KINDS = {
     "without_frames": ("folders of frames without an image; not used", "extract the frames, or remove the folders"),
     "without_label": ("images without a label in labels.txt; kept without one", "add them to labels.txt"),
     "label_without_image": ("lines of labels.txt without an image", "remove them, or add the images"),
-    # Found by decoding (tools/check_dataset.py --deep).
+    # Found by decoding (ddl-d2 check-dataset --deep).
     "unreadable_image": ("images that cannot be decoded", "replace or remove them"),
     "unreadable_mask": ("masks that cannot be decoded", "replace or remove them"),
     "mask_size": ("masks of another size than their image; resized when used", "save them at the image's size"),

@@ -1,0 +1,156 @@
+r"""Show what a trained model says about images or a video.
+
+    ddl-d2 demo --config-file configs/quickstart/mask2former_efficientnet_lite0.yaml \
+        --input face.jpg folder/ "more/*.png" --output out/ --opts MODEL.WEIGHTS output/model_final.pth
+    ddl-d2 demo --config-file ... --video-input clip.mp4 --output out/ --opts MODEL.WEIGHTS ...
+
+For each image: an overlay (.png) and the numbers (.json; with INPUT.FACE_CROP also those of each face crop), with
+--heat-map also what the score rests on (.heat_map.png); for all of them predictions.json. For a video: the scores of
+its frames (.json), their curve (.png) and the annotated video (.mp4, without sound), or with --frames 32 the scores of
+as many evenly spaced frames and no video. No display is needed.
+
+Exit code 0: all went well; 1: some images of several could not be read; 2: nothing could be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from tqdm import tqdm
+
+from ddl_d2.checkpoint.config import config_for
+from ddl_d2.cli.common import cli_errors, count, probability
+from ddl_d2.errors import InputError
+from ddl_d2.inference.images import (
+    SUMMARY_NAME,
+    check_heat_map_files,
+    expand_inputs,
+    plan_outputs,
+    predict_images,
+    printable,
+)
+from ddl_d2.inference.predictor import ForgeryPredictor
+from ddl_d2.inference.video import annotate_video
+from ddl_d2.io.atomic import write_json
+from ddl_d2.predictions.store import file_sha256
+from ddl_d2.utils.malloc import keep_freed_memory
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line: Detectron2's demo, with an output that is not optional."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--config-file", metavar="FILE", help="the model's config, a file or a name (default: that of MODEL.WEIGHTS)"
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input", nargs="+", metavar="PATH", help="images, globs and folders")
+    source.add_argument("--video-input", type=Path, metavar="FILE", help="a video")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="PATH", help="a folder; or a .png (one image), a .mp4 (video)"
+    )
+    parser.add_argument(
+        "--confidence-threshold", type=probability, default=0.5, help="a score above it is a fake (%(default)s)"
+    )
+    parser.add_argument("--heat-map", action="store_true", help="images: also draw what the score rests on")
+    parser.add_argument(
+        "--frames", type=count, default=0, metavar="N", help="video: score N evenly spaced frames (default: all)"
+    )
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes")
+    return parser
+
+
+@cli_errors()
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.heat_map and args.video_input is not None:
+        parser.error("--heat-map is for images (--input)")
+    if args.frames and args.video_input is None:
+        parser.error("--frames is for a video (--video-input)")
+    if args.frames and args.output.suffix.lower() == ".mp4":
+        parser.error("--frames writes no video: give a folder as --output")
+    return _run_images(args) if args.video_input is None else _run_video(args)
+
+
+def _run_images(args: argparse.Namespace) -> int:
+    paths = expand_inputs(args.input)
+    overlays = plan_outputs(paths, args.output)
+    if args.heat_map:
+        check_heat_map_files(overlays, paths)
+    cfg, predictor, about = _load(args)
+    rows, failed = predict_images(
+        _progress(list(zip(paths, overlays, strict=True))),
+        predictor,
+        threshold=args.confidence_threshold,
+        map_threshold=cfg.TEST.MAP_THRESHOLD,
+        max_pixels=cfg.INPUT.MAX_PIXELS,
+        about={"model": about},
+        heat_maps=args.heat_map,
+    )
+    if failed and len(paths) == 1:
+        raise failed[0]
+    for error in failed:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+    if not rows:
+        raise InputError(f"none of the {len(paths)} images could be read")
+    for row in rows[:20]:
+        print(f"{row['score']:.4f}  {row['verdict']}  {row['file']}")
+    if args.output.suffix.lower() != ".png":
+        bad = [{"file": printable(error.path), "reason": error.reason} for error in failed]
+        write_json(args.output / SUMMARY_NAME, {"model": about, "predictions": rows, "failed": bad})
+    print(f"{len(rows)} of {len(paths)} images; overlays in {printable(args.output)}")
+    if failed:
+        print(f"error: {len(failed)} of {len(paths)} images could not be read", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _run_video(args: argparse.Namespace) -> int:
+    source: Path = args.video_input
+    if not source.is_file():
+        raise InputError(f"{source}: no such file")
+    video = args.output if args.output.suffix.lower() == ".mp4" else args.output / f"{source.stem}.mp4"
+    if video.resolve() == source.resolve():
+        raise InputError(f"{video}: the annotated video would replace the one that is to be read")
+    cfg, predictor, about = _load(args)
+    with tqdm(unit="frame", disable=None) as bar:
+        head = annotate_video(
+            source,
+            predictor,
+            video.with_suffix(".json"),
+            video=None if args.frames else video,
+            curve=video.with_suffix(".png"),
+            frames=args.frames,
+            video_score=cfg.TEST.VIDEO_SCORE,
+            threshold=args.confidence_threshold,
+            map_threshold=cfg.TEST.MAP_THRESHOLD,
+            max_pixels=cfg.INPUT.MAX_PIXELS,
+            about={"model": about},
+            on_frame=bar.update,
+        )
+    print(f"{head['score']:.4f}  {head['verdict']}  {printable(source)} ({head['frame_count']} frames)")
+    return 0
+
+
+def _load(args: argparse.Namespace) -> tuple[CfgNode, ForgeryPredictor, dict[str, Any]]:
+    keep_freed_memory()
+    named = dict(zip(args.opts[::2], args.opts[1::2], strict=False)).get("MODEL.WEIGHTS", "")
+    cfg = config_for(named, config=args.config_file, opts=args.opts)
+    predictor = ForgeryPredictor.from_cfg(cfg)
+    weights = Path(cfg.MODEL.WEIGHTS)
+    about = {
+        "config": args.config_file or "of the weights",
+        "meta_architecture": cfg.MODEL.META_ARCHITECTURE,
+        "weights": str(weights),
+        "weights_sha256": file_sha256(weights) if weights.is_file() else None,
+    }
+    return cfg, predictor, about
+
+
+def _progress(jobs: Sequence[tuple[Path, Path]]) -> Iterable[tuple[Path, Path]]:
+    return tqdm(jobs, unit="image", disable=None if len(jobs) > 1 else True)

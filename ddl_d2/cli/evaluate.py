@@ -1,0 +1,120 @@
+"""Measure saved predictions against a dataset, without a model, and export the challenge's submission file.
+
+    ddl-d2 evaluate --predictions output/store --dataset-root datasets/ddl_i --split valid
+    ddl-d2 evaluate --predictions output/store --submission submission.zip
+
+The metrics go to metrics.json in the prediction store (or where --output says) and, as a table, to the screen. What
+they mean: docs/metrics.md. Nothing is written unless everything could be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ddl_d2.cli.common import cli_errors, count, positive, threshold
+from ddl_d2.config.renamed import current_value
+from ddl_d2.data.datasets import VideoOptions, load_dataset
+from ddl_d2.errors import EvaluationError
+from ddl_d2.evaluation import ResultTable, metrics_table, table_from_store, write_metrics
+from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
+from ddl_d2.predictions.store import PredictionStore
+from ddl_d2.predictions.submission import export_submission
+from ddl_d2.utils.malloc import keep_freed_memory
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    summary = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(description=summary)
+    parser.add_argument("--predictions", required=True, type=Path, metavar="STORE", help="prediction store (a folder)")
+    parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the images and forgery masks")
+    parser.add_argument("--split", help="part of the dataset, such as valid; default: all of it")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: metrics.json in STORE")
+    parser.add_argument("--threshold", type=threshold, default=0.5, help="forged, or fake, above it (default: 0.5)")
+    parser.add_argument(
+        "--empty-score",
+        choices=EMPTY_SCORES,
+        default="skip",
+        help="F1 and IoU of a fake with an empty mask when nothing was predicted (default: skip the image)",
+    )
+    parser.add_argument(
+        "--video-score",
+        type=lambda value: current_value("TEST.VIDEO_SCORE", value),
+        choices=VIDEO_SCORES,
+        default="mean",
+        help="a video's score from its frames': mean, mean of the highest tenth, or max (default: mean)",
+    )
+    parser.add_argument(
+        "--frames-per-video", type=count, default=32, metavar="N", help="as predicted; 0 = all (default: 32)"
+    )
+    parser.add_argument("--compression", default="c23", metavar="LEVEL", help="of FaceForensics++ (default: c23)")
+    parser.add_argument(
+        "--fake-without-mask",
+        choices=("score", "skip", "full", "error"),
+        default="score",
+        help="a fake without a forgery mask: detection only, left out, wholly forged, refused (default: score)",
+    )
+    parser.add_argument(
+        "--intersection",
+        action="store_true",
+        help="evaluate the images that both sides have; default: refuse when they differ",
+    )
+    parser.add_argument("--submission", type=Path, metavar="ZIP", help="also export the predictions for the challenge")
+    parser.add_argument("--workers", type=positive, default=2, metavar="N", help="reading threads (default: 2)")
+    return parser
+
+
+@cli_errors()
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    if args.dataset_root is None and args.submission is None:
+        parser.error("--dataset-root is needed to compute metrics, or --submission to export without")
+    if args.dataset_root is None and (args.output or args.split or args.intersection):
+        parser.error("--output, --split and --intersection need --dataset-root")
+    keep_freed_memory()  # each map and mask would start in new pages of the system's, which cost more than decoding it
+    store = PredictionStore(args.predictions)
+    table = None if args.dataset_root is None else _evaluated(store, args)
+    metrics = None
+    if table is not None and any(row.is_fake is not None for row in table):
+        metrics = table.metrics(threshold=args.threshold, empty_score=args.empty_score, video_score=args.video_score)
+    elif args.submission is None:
+        raise EvaluationError(f"{args.dataset_root}: no image has a label, so there is nothing to measure")
+
+    if args.submission is not None:
+        count = export_submission(store, args.submission, threshold=args.threshold)
+        print(f"{args.submission}: {count} images")
+    if metrics is not None:
+        output = args.output or args.predictions / "metrics.json"
+        settings: dict[str, Any] = {"threshold": args.threshold, "empty_score": args.empty_score}
+        if "num_videos" in metrics:
+            settings["video_score"] = args.video_score
+        write_metrics(output, {**metrics, **settings})
+        print(metrics_table(metrics))
+        print(f"written to {output}")
+    return 0
+
+
+def _evaluated(store: PredictionStore, args: argparse.Namespace) -> ResultTable:
+    rows, report = load_dataset(
+        args.dataset_root,
+        args.split,
+        fake_without_mask=args.fake_without_mask,
+        video=VideoOptions(frames_per_video=args.frames_per_video, compression=args.compression),
+    )
+    for line in report.lines():
+        print(f"note: {line}", file=sys.stderr)
+    table = table_from_store(
+        store, rows, threshold=args.threshold, intersection=args.intersection, workers=args.workers
+    )
+    if len(table) < max(len(rows), len(store)):
+        print(
+            f"only {len(table)} images are on both sides: {len(rows) - len(table)} of the dataset's and "
+            f"{len(store) - len(table)} of the predictions are left out",
+            file=sys.stderr,
+        )
+    return table

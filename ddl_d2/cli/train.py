@@ -1,0 +1,93 @@
+"""Train or evaluate any system of the project, with Detectron2's usual flags.
+
+    ddl-d2 train --config-file ddl_i/mask2former_swin_tiny --num-gpus 8
+    ddl-d2 train --config-file ... --eval-only MODEL.WEIGHTS output/model_best.pth
+    torchrun --nproc-per-node 8 tools/train_net.py --config-file ...
+
+The config is a file or one of the names that `ddl-d2 configs` lists; without one, that of MODEL.WEIGHTS is used, if the
+file carries it. `--resume` goes on from the newest valid checkpoint in OUTPUT_DIR. SIGTERM ends the step, saves and
+exits with 143. Without a GPU, --num-gpus counts CPU processes. Everything after the flags is KEY VALUE. `--eval-only`
+writes metrics.json and a prediction store under OUTPUT_DIR/inference/<dataset>.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ddl_d2.checkpoint.config import config_for
+from ddl_d2.checkpoint.loading import build_trained_model
+from ddl_d2.cli.common import cli_errors
+from ddl_d2.data.datasets import register_datasets
+from ddl_d2.engine.launch import launch
+from ddl_d2.engine.trainer import ForgeryTrainer, distributed
+from ddl_d2.errors import ConfigError, RankError
+from ddl_d2.utils.malloc import keep_freed_memory
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line: Detectron2's."""
+    parser = default_argument_parser(epilog=" ")
+    parser.description = __doc__
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    return parser
+
+
+@cli_errors()
+def main(argv: Sequence[str] | None = None, *, work: Callable[[Namespace], None] | None = None) -> int:
+    """Run the command line; returns the exit code. `work` is what every rank does (default: `train_or_evaluate`)."""
+    args = build_parser().parse_args(argv)
+    engine = check_first(args).ENGINE
+    try:
+        launch(work or train_or_evaluate, args, hang_timeout=engine.HANG_TIMEOUT, grace=engine.STOP_GRACE)
+    except RankError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def check_first(args: Namespace) -> CfgNode:
+    """Say once, before any process is started, what can be seen to be wrong; returns the config."""
+    cfg = _config_of(args)
+    if not args.eval_only and not cfg.DATASETS.TRAIN:
+        raise ConfigError("DATASETS.TRAIN is empty: nothing to train on")
+    if args.eval_only and not cfg.DATASETS.TEST:
+        raise ConfigError("DATASETS.TEST is empty: nothing to evaluate")
+    return cfg
+
+
+def _config_of(args: Namespace) -> CfgNode:
+    weights = dict(zip(args.opts[::2], args.opts[1::2], strict=False)).get("MODEL.WEIGHTS", "")
+    if not args.config_file and not weights:
+        raise ConfigError("--config-file is missing: give a file, or a name that `ddl-d2 configs` lists")
+    cfg = config_for(weights, config=args.config_file or None, opts=args.opts)
+    register_datasets(cfg)
+    return cfg
+
+
+def train_or_evaluate(args: Namespace) -> None:
+    """One rank's work."""
+    cfg = _config_of(args)
+    default_setup(cfg, args)
+    keep_freed_memory()
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ddl_d2")
+    if args.eval_only:
+        evaluate(cfg)
+        return
+    trainer = ForgeryTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+def evaluate(cfg: CfgNode) -> None:
+    """Score MODEL.WEIGHTS on every dataset of DATASETS.TEST."""
+    model = build_trained_model(cfg)
+    evaluators = [ForgeryTrainer.build_evaluator(cfg, name, save_predictions=True) for name in cfg.DATASETS.TEST]
+    ForgeryTrainer.test(cfg, distributed(model), evaluators)

@@ -1,0 +1,173 @@
+"""A trained model that is given files or images and gives results: what `ddl_d2.load_model` returns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from PIL import Image
+
+from ddl_d2.checkpoint.config import config_for
+from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.inference.images import expand_inputs
+from ddl_d2.inference.prediction import Prediction
+from ddl_d2.inference.predictor import ForgeryPredictor
+from ddl_d2.io.image import convert_image, decode_image, read_image
+from ddl_d2.predictions.store import file_sha256
+from ddl_d2.utils.malloc import keep_freed_memory
+
+Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+
+
+def load_model(
+    weights: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    threshold: float = 0.5,
+    opts: Sequence[str] = (),
+) -> Model:
+    """Load trained weights and make them ready to predict.
+
+    Args:
+        weights: a `.safetensors` or `.pth` file.
+        config: a config file, or the name of one of the project's (`list_configs`). None: the config that the weights
+            carry, as those do that this project's trainer saves.
+        device: "cpu", "cuda", "cuda:1"; None: a GPU if there is one.
+        threshold: an image is called fake above this score, 0..1.
+        opts: config changes, KEY VALUE KEY VALUE ...
+
+    Returns:
+        the model.
+
+    Raises:
+        CheckpointError: the weights cannot be read, or do not fit the config.
+        ConfigError: no config is named and the weights carry none, or a key or value is wrong.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    cfg = config_for(weights, config=config, opts=[*opts, "MODEL.DEVICE", device])
+    keep_freed_memory()
+    return Model(cfg, ForgeryPredictor.from_cfg(cfg), threshold=threshold)
+
+
+class Model:
+    """A trained model. Several threads may share one.
+
+    Attributes:
+        cfg: its config, frozen.
+        threshold: an image is called fake above this score.
+        predictor: the model behind it, for decoded images.
+    """
+
+    def __init__(self, cfg: CfgNode, predictor: ForgeryPredictor, *, threshold: float = 0.5) -> None:
+        """Args: see `Attributes`; raises InputError for a threshold outside 0..1."""
+        if not 0 <= threshold <= 1:
+            raise InputError(f"the threshold is {threshold:g}: it must lie within 0 and 1")
+        self.cfg, self.predictor, self.threshold = cfg, predictor, threshold
+
+    @overload
+    def predict(self, source: Source) -> Prediction: ...
+
+    @overload
+    def predict(self, source: Sequence[Source]) -> list[Prediction]: ...
+
+    def predict(self, source: Source | Sequence[Source]) -> Prediction | list[Prediction]:
+        """Predict an image, or each of a list of images in one go.
+
+        Args:
+            source: a path, the bytes of an image file, a PIL image, or an array H×W×3 RGB (uint8); or a list of these.
+
+        Returns:
+            the result, or a list of results in the order of the images.
+
+        Raises:
+            ImageReadError: an image cannot be read (`predict_many` goes on instead).
+        """
+        if isinstance(source, (list, tuple)):
+            results = self._predict([self._read(one) for one in source])
+            for result in results:
+                if result.error is not None:
+                    raise result.error
+            return results
+        (result,) = self._predict([self._read(source)])
+        if result.error is not None:
+            raise result.error
+        return result
+
+    def predict_many(
+        self, sources: str | os.PathLike[str] | Iterable[Source], *, batch_size: int = 8
+    ) -> Iterator[Prediction]:
+        """Predict many images one batch after the other; what cannot be read is a result with `error`.
+
+        Args:
+            sources: a folder (searched to the bottom), a glob, a file, or any iterable of what `predict` takes.
+            batch_size: images that are read and held at once. Those of one size also go through the model at once.
+
+        Yields:
+            one result per image, in their order.
+
+        Raises:
+            InputError: the folder or glob holds no image.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: it must be at least 1")
+        if isinstance(sources, (str, os.PathLike)):
+            sources = expand_inputs([os.fspath(sources)])
+        remaining = iter(sources)
+        while batch := list(islice(remaining, batch_size)):
+            yield from self._predict([self._read(source) for source in batch])
+
+    def describe(self) -> dict[str, Any]:
+        """What made a prediction, as JSON values: architecture, weights and their sha256, threshold."""
+        weights = Path(self.cfg.MODEL.WEIGHTS)
+        return {
+            "meta_architecture": self.cfg.MODEL.META_ARCHITECTURE,
+            "weights": str(weights),
+            "weights_sha256": file_sha256(weights) if weights.is_file() else None,
+            "threshold": self.threshold,
+        }
+
+    def _predict(self, images: Sequence[tuple[str, np.ndarray | ImageReadError]]) -> list[Prediction]:
+        readable = [image for _, image in images if not isinstance(image, ImageReadError)]
+        outputs = iter(self.predictor.predict_batch(readable))
+        return [
+            Prediction(file=file, error=image)
+            if isinstance(image, ImageReadError)
+            else Prediction(
+                file=file,
+                image=image,
+                output=next(outputs),
+                threshold=self.threshold,
+                map_threshold=self.cfg.TEST.MAP_THRESHOLD,
+            )
+            for file, image in images
+        ]
+
+    def _read(self, source: Source) -> tuple[str, np.ndarray | ImageReadError]:
+        """(file or "", uint8 H×W×3 RGB, or why it cannot be read)."""
+        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+        try:
+            return name, _pixels(source, self.cfg.INPUT.MAX_PIXELS)
+        except ImageReadError as error:
+            # Not the exception that was caught: with its frames it would hold the file's content.
+            return name, ImageReadError(error.path, error.reason)
+
+
+def _pixels(source: Source, max_pixels: int) -> np.ndarray:
+    if isinstance(source, (str, os.PathLike)):
+        return read_image(source, max_pixels=max_pixels)
+    if isinstance(source, bytes):
+        return decode_image(source, max_pixels=max_pixels)
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
+            raise ImageReadError("array", f"must be uint8 H×W×3 RGB, not {source.dtype} {source.shape}")
+        return source
+    if isinstance(source, Image.Image):
+        return convert_image(source, max_pixels=max_pixels)
+    raise InputError(f"cannot predict a {type(source).__name__}: give a path, bytes, a PIL image or an array")

@@ -1,0 +1,103 @@
+"""A folder of results that a second call goes on with: `results.jsonl`, and an overlay for each image.
+
+The file's first line says which model made the results, every other line is one image's: what `Prediction.to_dict`
+gives, the size and the time of change of the image's file, and the overlay's name. A line is written when its image is
+done, so an interruption costs no more than the image under way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ddl_d2.errors import InputError
+from ddl_d2.inference.images import printable
+
+RESULTS_NAME = "results.jsonl"
+
+
+class ResultsFile:
+    """The results in a folder; a context manager that keeps the file open for appending.
+
+    Attributes:
+        done: what is known already, by file name as it was given.
+    """
+
+    def __init__(self, folder: Path, model: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        """Read what is there.
+
+        Args:
+            folder: made if it is missing.
+            model: what makes the results, as JSON values (`Model.describe`).
+            overwrite: forget results that another model made, instead of refusing.
+
+        Raises:
+            InputError: the folder holds results of another model, or a results file that is none.
+        """
+        self.path, self.model = folder / RESULTS_NAME, dict(model)
+        self.done: dict[str, dict[str, Any]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = list(_whole_lines(self.path)) if self.path.exists() else []
+        if lines and lines[0].get("model") != self.model:
+            if not overwrite:
+                raise InputError(
+                    f"{self.path}: these results are of another model or threshold; choose another folder, or replace "
+                    "them with --overwrite"
+                )
+            lines = []
+        self.done = {row["file"]: row for row in lines[1:] if "error" not in row}
+
+    def __enter__(self) -> ResultsFile:
+        """Write anew what is known, which drops a line that was cut off, and keep the file open."""
+        self._file = open(self.path, "w", encoding="utf-8")
+        for row in ({"model": self.model}, *self.done.values()):
+            self._write(row)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def known(self, path: Path) -> dict[str, Any] | None:
+        """The result of a file that has not changed since; None if it has to be predicted."""
+        row = self.done.get(printable(path))
+        return row if row is not None and row["stamp"] == _stamp(path) else None
+
+    def add(self, path: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Append an image's result; returns it as it is written."""
+        row = {**result, "file": printable(path), "stamp": _stamp(path)}
+        self._write(row)
+        return row
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+
+def _stamp(path: Path) -> list[int]:
+    """[bytes, time of change in nanoseconds]; zeros for what cannot be looked at."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return [0, 0]
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a results file but for a last line that was cut off."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                return
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}, line {number}: not a line of results ({error.msg})") from error
+            if not isinstance(row, dict) or not ("model" in row or "file" in row):
+                raise InputError(f"{path}, line {number}: not a line of results")
+            yield row
