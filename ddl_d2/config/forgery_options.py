@@ -206,7 +206,7 @@ class PostOptions:
 
 def _check_fields(options: ForgeryOptions | PostOptions) -> None:
     """Make lists, as a config file gives them, tuples, and hold every value against its limits."""
-    limits = _limits(type(options))
+    limits = _limits(type(options))  # type: ignore[arg-type]  # a class can be hashed, whatever mypy says of it
     for option in fields(options):
         value = getattr(options, option.name)
         if isinstance(value, list):

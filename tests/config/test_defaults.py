@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 import re
 
 import pytest
@@ -25,7 +26,7 @@ def cfg():
 def commented(source: str, assignment: str) -> dict[str, bool]:
     """Name -> whether the line above its assignment is a comment; `assignment` has the name as its only group."""
     lines = source.splitlines()
-    found = [(re.match(assignment, line), above) for above, line in zip(lines, lines[1:], strict=False)]
+    found = [(re.match(assignment, line), above) for above, line in itertools.pairwise(lines)]
     return {match[1]: above.lstrip().startswith("# ") for match, above in found if match}
 
 
@@ -38,7 +39,8 @@ def test_every_key_has_a_comment_above_it():
 @pytest.mark.parametrize("options", [ForgeryOptions, PostOptions])
 def test_every_option_has_a_comment_above_it(options):
     names = commented(inspect.getsource(options), r"    ([a-z_]+): .* = ")
-    assert names == {field.name: True for field in dataclasses.fields(options)}
+    assert list(names) == [field.name for field in dataclasses.fields(options)]
+    assert all(names.values()), names
 
 
 def test_no_key_is_added_elsewhere(cfg):
@@ -71,5 +73,5 @@ def test_two_configs_share_no_lists(cfg):
 
 def test_names_and_limits_are_those_of_the_rooms_that_use_them(cfg):
     assert set(REGION_NAMES) == set(REGIONS)
-    assert forgery_options.PART_NAMES == REGION_NAMES[:-1]
+    assert list(REGION_NAMES[:-1]) == list(forgery_options.PART_NAMES)
     assert cfg.INPUT.MAX_PIXELS == MAX_PIXELS
