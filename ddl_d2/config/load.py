@@ -1,7 +1,8 @@
-"""From a config file and `KEY VALUE` overrides to a checked, frozen configuration."""
+"""Finding config files, and reading them with `KEY VALUE` options into a checked, frozen config."""
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from collections.abc import Sequence
@@ -16,17 +17,21 @@ from ddl_d2.config.renamed import current_options, current_tree
 from ddl_d2.errors import ConfigError
 
 logger = logging.getLogger(__name__)
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def read_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> CfgNode:
-    """Read `config_file`, apply `opts` (KEY VALUE KEY VALUE ...) and check the result; -> frozen config.
+    """Read a config file, apply the options of a command line, check the result and freeze it.
 
-    Raises ConfigError naming the file and the key: no such file, not YAML, unknown key, value of the wrong type, a
-    `_BASE_` from the network.
+    Args:
+        config_file: a path or a name, see `find_config`.
+        opts: KEY VALUE KEY VALUE ...
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key, a value of the wrong type, a combination that cannot
+            work, or a `_BASE_` from the network; names the file and the key.
     """
-    path = Path(config_file)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such config file")
+    path = find_config(config_file)
     cfg = get_cfg()
     add_ddl_config(cfg)
     try:
@@ -53,10 +58,49 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
     return cfg
 
 
-def config_from_text(text: str) -> CfgNode:
-    """What a config's `dump` wrote -> the config, thawed; its datasets are not registered.
+def find_config(name_or_path: str | os.PathLike[str]) -> Path:
+    """Find a config file.
 
-    Raises ConfigError as `read_config`.
+    Args:
+        name_or_path: the path of a file; or, where there is no such file, one of `list_configs`, such as
+            "ddl_i/mask2former_swin_tiny", with or without "configs/" before and ".yaml" behind it.
+
+    Raises:
+        ConfigError: neither; says which names are close, and where all are.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    name = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
+    names = list_configs()
+    if name in names:
+        return _configs_folder() / f"{name}.yaml"
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    meant = f", did you mean {' or '.join(close)}?" if close else "."
+    raise ConfigError(
+        f"{path}: no such config file, and no config of this name{meant} "
+        f"All {len(names)} names are the .yaml files below {_configs_folder()}"
+    )
+
+
+def list_configs() -> list[str]:
+    """Return the names of the configs that come with ddl_d2, such as "ddl_i/mask2former_swin_tiny", sorted."""
+    folder = _configs_folder()
+    files = (path for path in folder.rglob("*.yaml") if not path.name.startswith("Base-"))
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
+
+
+def _configs_folder() -> Path:
+    """The configs inside an installed package, or beside the package in a checkout."""
+    inside = _PACKAGE / "configs"
+    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
+
+
+def config_from_text(text: str) -> CfgNode:
+    """Make a config, thawed, of what a config's `dump` wrote; its datasets are not registered.
+
+    Raises:
+        ConfigError: as `read_config`.
     """
     cfg = get_cfg()
     add_ddl_config(cfg)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
+from ddl_d2.config.forgery_options import Range
 from ddl_d2.data.mapper import Forge
 from ddl_d2.errors import ConfigError
-from ddl_d2.forging.options import Range
 from ddl_d2.forging.rectangles import SIDES, copy_move, inpaint
 
 # (image, generator, sides) -> (forged image, mask of what is new in it)

@@ -6,7 +6,6 @@ Source: multi-part local-displacement self-blending (Sci. Rep. 2025); Shiohara a
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -16,14 +15,15 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
+from ddl_d2.config.dataclass_keys import options_of
+from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions
 from ddl_d2.data.forging_augmentations import build_forge, random_generator
 from ddl_d2.data.mapper import Crop, ForgeryDatasetMapper
 from ddl_d2.data.transforms.photometric import PhotometricTransform
 from ddl_d2.errors import ConfigError
 from ddl_d2.faces.crop import crop_around
 from ddl_d2.faces.finders import Face, FaceFinder
-from ddl_d2.forging.appearance import PostOptions, apply_steps, draw_post_steps
-from ddl_d2.forging.options import ForgeryOptions
+from ddl_d2.forging.appearance import apply_steps, draw_post_steps
 from ddl_d2.forging.self_blend import Forgery, NoSuitableFace, self_blend
 
 logger = logging.getLogger(__name__)
@@ -160,33 +160,28 @@ def build_self_blending_mapper(
 
 
 def forgery_options(blend: CfgNode) -> ForgeryOptions:
-    """INPUT.SELF_BLEND -> what forgeries are drawn from.
+    """Read INPUT.SELF_BLEND as what forgeries are drawn from.
 
     Raises:
         ConfigError: a value out of its limits; names the key.
     """
-    values = _values(blend, ForgeryOptions)
+    switched_off: dict[str, Any] = {}
     if not blend.MULTI_PART:
-        values["whole_face_prob"] = 1.0
+        switched_off["whole_face_prob"] = 1.0
     if not blend.DISPLACEMENT:
-        values["drag_count"] = (0, 0)
+        switched_off["drag_count"] = (0, 0)
     try:
-        return ForgeryOptions(**values)
+        return options_of(ForgeryOptions, blend, **switched_off)
     except ValueError as error:
         raise ConfigError(f"INPUT.SELF_BLEND: {error}") from error
 
 
 def post_options(post: CfgNode) -> PostOptions:
-    """INPUT.SELF_BLEND.POST -> what both images of a pair undergo. Raises ConfigError as `forgery_options`."""
+    """Read INPUT.SELF_BLEND.POST as what both images of a pair undergo. Raises ConfigError as `forgery_options`."""
     try:
-        return PostOptions(**_values(post, PostOptions))
+        return options_of(PostOptions, post)
     except ValueError as error:
         raise ConfigError(f"INPUT.SELF_BLEND.POST: {error}") from error
-
-
-def _values(node: CfgNode, options: type) -> dict[str, Any]:
-    values = {field.name: node[field.name.upper()] for field in dataclasses.fields(options)}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _moved(soft: np.ndarray, transforms: T.TransformList) -> np.ndarray:

@@ -7,10 +7,10 @@ Vocabulary: `H, W` pixels; points are (x, y) in pixels with pixel centers at who
 a *soft mask* float32 H×W in [0, 1], 1 where the forged content replaces the image.
 """
 
-from ddl_d2.forging.appearance import PostOptions, apply_steps, draw_post_steps
+from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions
+from ddl_d2.forging.appearance import apply_steps, draw_post_steps
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.combine import CombineOptions, random_combination
-from ddl_d2.forging.options import ForgeryOptions
 from ddl_d2.forging.regions import REGIONS
 from ddl_d2.forging.self_blend import Forgery, NoSuitableFace, self_blend
 from ddl_d2.forging.warp import Drag, Scale, displaced_points, drag_points

@@ -7,7 +7,6 @@ a change with its numbers, plain enough for JSON; `apply_steps` replays a list o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 from scipy.special import ndtri
 
-from ddl_d2.forging.options import ForgeryOptions
+from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions, Range
 
 Step = dict[str, Any]
 
@@ -161,43 +160,6 @@ def apply_steps(image: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
     return image
 
 
-@dataclass(frozen=True)
-class PostOptions:
-    """What `draw_post_steps` draws from: each kind of change has a probability and a range.
-
-    Defaults are SBI's: RGB shift, color and tone with .3, JPEG 40-100 with .5; sharpening and down-scaling are the
-    local-displacement paper's.
-    """
-
-    rgb_shift_prob: float = 0.3
-    rgb_shift: tuple[float, float] = (-20.0, 20.0)
-    color_prob: float = 0.3
-    hue: tuple[float, float] = (-10.0, 10.0)
-    saturation: tuple[float, float] = (0.7, 1.3)
-    tone_prob: float = 0.3
-    brightness: tuple[float, float] = (-0.3, 0.3)
-    contrast: tuple[float, float] = (-0.3, 0.3)
-    sharpen_prob: float = 0.1
-    sharpen: tuple[float, float] = (0.2, 0.8)
-    downscale_prob: float = 0.1
-    downscale: tuple[float, float] = (1.2, 2.5)
-    jpeg_prob: float = 0.5
-    jpeg_quality: tuple[int, int] = (40, 100)
-
-    def __post_init__(self) -> None:
-        for option in fields(self):
-            value = getattr(self, option.name)
-            if option.name.endswith("_prob"):
-                if not 0 <= value <= 1:
-                    raise ValueError(f"{option.name} must lie within 0 and 1, not {value!r}")
-            elif len(value) != 2 or value[0] > value[1]:
-                raise ValueError(f"{option.name} is a range (smallest, largest), not {value!r}")
-        if self.downscale[0] < 1:
-            raise ValueError(f"downscale must be at least 1, not {self.downscale!r}")
-        if not 1 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100:
-            raise ValueError(f"jpeg_quality must lie within 1 and 100, not {self.jpeg_quality!r}")
-
-
 def draw_post_steps(rng: np.random.Generator, options: PostOptions | None = None) -> list[Step]:
     """Changes for a real image and its forgery alike, so that none of them gives the forgery away.
 
@@ -228,12 +190,12 @@ def draw_color_steps(rng: np.random.Generator, options: PostOptions | ForgeryOpt
     return steps
 
 
-def drawn(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+def drawn(rng: np.random.Generator, limits: Range) -> float:
     """A number drawn evenly from a range, rounded so that the record of it is the whole truth."""
     return round(float(rng.uniform(*limits)), 4)
 
 
-def _tone_step(rng: np.random.Generator, brightness: tuple[float, float], contrast: tuple[float, float]) -> Step:
+def _tone_step(rng: np.random.Generator, brightness: Range, contrast: Range) -> Step:
     """A step of brightness (share of 255) and contrast (change of the gain 1) drawn from their ranges."""
     gain, bias = round(1 + drawn(rng, contrast), 4), round(255 * drawn(rng, brightness), 4)
     return {"name": "contrast", "gain": gain, "bias": bias}

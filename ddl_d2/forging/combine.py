@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from skimage.transform import estimate_transform
 
+from ddl_d2.config.forgery_options import IntRange, Range
 from ddl_d2.faces.finders import Face
 from ddl_d2.forging.appearance import Step, apply_steps, drawn
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.canvas import Photo
-from ddl_d2.forging.options import IntRange, Range
 from ddl_d2.forging.regions import polygon_mask, region_polygons
 from ddl_d2.forging.self_blend import Forgery, NoSuitableFace
 from ddl_d2.forging.soft_mask import Softening, face_square_side, region_box, soft_region_mask

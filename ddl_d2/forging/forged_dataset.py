@@ -24,12 +24,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ddl_d2.config.forgery_options import ForgeryOptions
 from ddl_d2.errors import ForgerySetError
 from ddl_d2.faces.crop import crop_around
 from ddl_d2.faces.finders import Face, FaceFinder
 from ddl_d2.forging.canvas import ComposeOptions, Photo, compose, draw_cells
 from ddl_d2.forging.combine import CombineOptions, random_combination
-from ddl_d2.forging.options import ForgeryOptions
 from ddl_d2.forging.photos import MAX_PIXELS, PhotoFile, find_faces, split_photos
 from ddl_d2.forging.self_blend import Forgery, NoSuitableFace, self_blend
 from ddl_d2.io.atomic import write_json, write_whole

@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ddl_d2.forging.options import Range
+from ddl_d2.config.forgery_options import Range
 
 #: Sides of a rectangle, as shares of the image's (smallest, largest).
 SIDES: Range = (0.05, 0.8)

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from ddl_d2.config.forgery_options import ForgeryOptions, IntRange, Range
 from ddl_d2.faces.finders import NUM_LANDMARKS, Face
 from ddl_d2.forging.appearance import Step, apply_steps, draw_color_steps, drawn
 from ddl_d2.forging.blend import blend
-from ddl_d2.forging.options import ForgeryOptions, IntRange, Range
 from ddl_d2.forging.regions import REGIONS, region_polygons
 from ddl_d2.forging.soft_mask import Elastic, Mosaic, Softening, face_square_side, region_box, soft_region_mask
 from ddl_d2.forging.warp import Box, Displacement, Drag, Scale, sample, sampled_box, sampling_maps

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddl_d2.errors import ImageReadError
-
-MAX_PIXELS = 64_000_000
+from ddl_d2.utils.limits import MAX_PIXELS as MAX_PIXELS
 
 
 class Refused(Exception):

@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 
+from ddl_d2.config.load import find_config, list_configs, read_config
 from ddl_d2.data.datasets import load_config
 from ddl_d2.errors import ConfigError
 from tests.conftest import CONFIGS, ROOT
@@ -52,6 +55,47 @@ def test_bad_files_are_one_line(tmp_path, monkeypatch, text, message):
     assert not (tmp_path / "hacked").exists()
 
 
-def test_missing_file():
+NAME = "ddl_i/mask2former_swin_tiny"
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}.yaml", f"configs/{NAME}.yaml", Path(NAME)], ids=str)
+def test_a_config_is_found_by_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert find_config(name) == ROOT / f"configs/{NAME}.yaml"
+    assert read_config(name).MODEL.META_ARCHITECTURE == "ForgeryMask2Former"
+
+
+def test_an_existing_file_wins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / f"{NAME}.yaml"
+    file.parent.mkdir()
+    file.write_text("MODEL: {META_ARCHITECTURE: SwinUNet}\n")
+    assert read_config(f"{NAME}.yaml").MODEL.META_ARCHITECTURE == "SwinUNet"
+    assert find_config(NAME) == ROOT / f"configs/{NAME}.yaml"
+
+
+def test_all_names():
+    assert [ROOT / f"configs/{name}.yaml" for name in list_configs()] == CONFIGS
+    assert NAME in list_configs()
+
+
+def test_configs_inside_the_package_come_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("ddl_d2.config.load._PACKAGE", tmp_path / "ddl_d2")
+    for folder in ("configs", "ddl_d2/configs"):
+        for name in ("Base-X.yaml", "set/x.yaml"):
+            file = tmp_path / folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("_BASE_: ../Base-X.yaml\n" if name == "set/x.yaml" else f"OUTPUT_DIR: {folder}\n")
+    assert list_configs() == ["set/x"]
+    assert read_config("set/x").OUTPUT_DIR == "ddl_d2/configs"
+
+
+@pytest.mark.parametrize("name", ["nowhere.yaml", "ddl_i", "Base-LFDL", "../configs/quickstart", ""])
+def test_an_unknown_config(name):
     with pytest.raises(ConfigError, match="no such config file"):
-        load_config("nowhere.yaml")
+        load_config(name)
+
+
+def test_close_names_are_told():
+    with pytest.raises(ConfigError, match=rf"did you mean .*{NAME}.*{ROOT / 'configs'}"):
+        find_config("ddl_i/mask2former_swintiny.yaml")

@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from detectron2.config import get_cfg
 from skimage import data as photographs
 
 from ddl_d2.config.defaults import add_ddl_config
+from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions
 from ddl_d2.data.build import TrainLoader, _real_only, build_face_finder, face_cache_folder
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import TrainingSampler
@@ -22,8 +22,6 @@ from ddl_d2.data.self_blending_mapper import (
 )
 from ddl_d2.errors import ConfigError
 from ddl_d2.faces.finders import Face
-from ddl_d2.forging.appearance import PostOptions
-from ddl_d2.forging.options import ForgeryOptions
 
 
 def _astronauts_face() -> Face:
@@ -161,17 +159,6 @@ def _cfg():
     cfg = get_cfg()
     add_ddl_config(cfg)
     return cfg
-
-
-@pytest.mark.parametrize(
-    ("node", "options"), [("SELF_BLEND", ForgeryOptions), ("POST", PostOptions)], ids=["forgery", "post"]
-)
-def test_the_config_says_what_the_options_default_to(node, options):
-    blend = _cfg().INPUT.SELF_BLEND
-    keys = blend if node == "SELF_BLEND" else blend.POST
-    for field in dataclasses.fields(options):
-        value = keys[field.name.upper()]
-        assert (tuple(value) if isinstance(value, list) else value) == field.default, field.name
 
 
 def test_switches_and_errors_of_the_config():

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from ddl_d2.config.forgery_options import ForgeryOptions
 from ddl_d2.faces.finders import Face
 from ddl_d2.forging.appearance import apply_steps
-from ddl_d2.forging.options import ForgeryOptions
 from ddl_d2.forging.regions import REGIONS, region_polygons
 from ddl_d2.forging.self_blend import NoSuitableFace, draw_face, draw_region, region_stages, self_blend
 from ddl_d2.forging.soft_mask import face_square_side, soft_region_mask
