@@ -37,7 +37,8 @@ from ddl_d2.errors import ConfigError, NonFiniteError
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.io.bad_files import NO_BAD_FILES, BadFiles
 from ddl_d2.modeling.test_time.build import wrapped_for_testing
-from ddl_d2.predictions.store import PredictionStoreWriter, make_meta
+from ddl_d2.predictions.meta import make_meta
+from ddl_d2.predictions.writer import PredictionStoreWriter
 from ddl_d2.solver.build import build_lr_scheduler, build_optimizer
 from ddl_d2.solver.sam import frozen_running_statistics, random_numbers_to_repeat, uphill
 from ddl_d2.utils.distributed import any_rank

@@ -9,9 +9,9 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog
@@ -19,7 +19,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
-from ddl_d2.errors import EvaluationError, ImageReadError
+from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
 from ddl_d2.evaluation.compare import compare
 from ddl_d2.evaluation.errors import IncompleteEvaluation
 from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
@@ -29,29 +29,9 @@ from ddl_d2.evaluation.results import ImageResult, ResultTable
 from ddl_d2.io.bad_files import BadFile
 from ddl_d2.io.image import MAX_PIXELS
 from ddl_d2.predictions.maps import quantize_map
+from ddl_d2.predictions.writer import PredictionStoreWriter
 
 _MAP_SLACK = 1e-3  # interpolation leaves [0, 1] by rounding; a map farther out is not a probability
-
-
-class StoreWriter(Protocol):
-    """What the evaluator asks of a prediction store (`ddl_d2.predictions.store.PredictionStoreWriter`)."""
-
-    def add(
-        self,
-        image_id: str,
-        fake_score: float,
-        forgery_map: NDArray[np.uint8] | None = None,
-        *,
-        label: int | None = None,
-        seconds: float | None = None,
-    ) -> None:
-        """Keep the prediction of one image."""
-
-    def close(self, barrier: Callable[[], None] | None = None) -> None:
-        """Complete the store."""
-
-    def abort(self) -> None:
-        """Leave the store incomplete."""
 
 
 class ForgeryEvaluator(DatasetEvaluator):
@@ -73,7 +53,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         threshold: float = 0.5,
         empty_score: str = "skip",
         video_score: str = "mean",
-        store: StoreWriter | None = None,
+        store: PredictionStoreWriter | None = None,
         distributed: bool = True,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
@@ -238,7 +218,7 @@ class ForgeryEvaluator(DatasetEvaluator):
             return None
         try:
             self._store.close(comm.synchronize if self._distributed else None)
-        except (OSError, ValueError) as error:  # ValueError: StoreError, which this folder does not know
+        except (OSError, StoreError) as error:
             return f"the prediction store could not be completed: {error}"
         return None
 

@@ -17,7 +17,8 @@ from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
 from ddl_d2.evaluation import ForgeryEvaluator, IncompleteEvaluation
 from ddl_d2.evaluation.from_store import table_from_store
 from ddl_d2.io.image import write_png
-from ddl_d2.predictions.store import PredictionStore, PredictionStoreWriter
+from ddl_d2.predictions.store import PredictionStore
+from ddl_d2.predictions.writer import PredictionStoreWriter
 
 SIZES = [(8, 12), (16, 8), (8, 8)]
 
