@@ -254,8 +254,8 @@ class ForgeryTrainer(DefaultTrainer):
     def train(self):
         """As Detectron2's; leaves with exit code 143 (SystemExit) after SIGTERM, once the step is done and saved.
 
-        Raises IncompleteEvaluation in the end if any evaluation on the way was incomplete, and SaveError if the last
-        checkpoint could not be saved.
+        Raises IncompleteEvaluationError in the end if any evaluation on the way was incomplete, and SaveError if the
+        last checkpoint could not be saved.
         """
         with self._watch:
             results = super().train()
@@ -280,7 +280,7 @@ class ForgeryTrainer(DefaultTrainer):
     def test(cls, cfg, model: nn.Module, evaluators=None):
         """As Detectron2's, in TEST.PRECISION, on face crops and tiles as the config says.
 
-        Raises IncompleteEvaluation, once all datasets were evaluated, if files of theirs cannot be read.
+        Raises IncompleteEvaluationError, once all datasets were evaluated, if files of theirs cannot be read.
         """
         given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
         model = OnReadable(wrapped_for_testing(cfg, model))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
 from ddl_d2.evaluation.compare import compare
-from ddl_d2.evaluation.errors import IncompleteEvaluation
+from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
 from ddl_d2.evaluation.packing import pack_results, unpack_results
 from ddl_d2.evaluation.report import metrics_table, write_metrics
@@ -42,7 +42,7 @@ class ForgeryEvaluator(DatasetEvaluator):
     every process, unless each image of the dataset was scored.
 
     An image or mask that cannot be read does not end the evaluation where it is met: the others are scored, and
-    `evaluate` then raises IncompleteEvaluation, which lists all such files.
+    `evaluate` then raises IncompleteEvaluationError, which lists all such files.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class ForgeryEvaluator(DatasetEvaluator):
 
         All processes must call it. Without any label there are no metrics: only the store is completed and the
         result is empty. Where files could not be read, `metrics.json` is about the other images, says
-        `"complete": false` and lists the files, the store is left incomplete, and IncompleteEvaluation is raised.
+        `"complete": false` and lists the files, the store is left incomplete, and IncompleteEvaluationError is raised.
         """
         bad = self._all_bad()
         table, problem = self._gathered(bad)
@@ -168,7 +168,7 @@ class ForgeryEvaluator(DatasetEvaluator):
             self._write(metrics, bad)
         if bad:
             where = "" if self._output_dir is None else f" {self._output_dir / 'metrics.json'} is about the others."
-            raise IncompleteEvaluation(bad, len(self._rows), where)
+            raise IncompleteEvaluationError(bad, len(self._rows), where)
         if not metrics:
             return OrderedDict()
         self._logger.info("Evaluation of %d images:\n%s", metrics["num_images"], metrics_table(metrics))

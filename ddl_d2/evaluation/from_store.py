@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
 from ddl_d2.evaluation.compare import compare
-from ddl_d2.evaluation.errors import IncompleteEvaluation
+from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.results import ImageResult, ResultTable
 from ddl_d2.io.bad_files import BadFile
 from ddl_d2.io.image import read_row_size
@@ -35,9 +35,13 @@ def table_from_store(
         intersection: evaluate the images both sides have, instead of refusing when they differ.
         workers: threads that read maps and masks.
 
-    Returns the table; its numbers do not depend on `workers`. Raises EvaluationError for images missing on either
-    side, labels that contradict each other and a map of another size than its image, and IncompleteEvaluation, once
-    all have been tried, for images, masks and maps that cannot be read.
+    Returns:
+        The table; its numbers do not depend on `workers`.
+
+    Raises:
+        EvaluationError: images are missing on either side, labels contradict each other, or a map has another size
+            than its image.
+        IncompleteEvaluationError: once all have been tried, for images, masks and maps that cannot be read.
     """
     predicted = {image_id: index for index, image_id in enumerate(store.ids)}
     wanted = [row for row in rows if row["image_id"] in predicted] if intersection else list(rows)
@@ -55,7 +59,7 @@ def table_from_store(
 
 
 def _all_read(results: Iterable[ImageResult | BadFile], num_images: int) -> ResultTable:
-    """The table of what was found; raises IncompleteEvaluation if anything could not be read."""
+    """The table of what was found; raises IncompleteEvaluationError if anything could not be read."""
     table, bad = ResultTable(), []
     for result in results:
         if isinstance(result, BadFile):
@@ -63,7 +67,7 @@ def _all_read(results: Iterable[ImageResult | BadFile], num_images: int) -> Resu
         else:
             table.add(result)
     if bad:
-        raise IncompleteEvaluation(bad, num_images)
+        raise IncompleteEvaluationError(bad, num_images)
     return table
 
 
