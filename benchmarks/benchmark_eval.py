@@ -45,7 +45,8 @@ from ddl_d2.evaluation.packing import pack_results, unpack_results
 from ddl_d2.io.atomic import write_json
 from ddl_d2.io.image import write_png
 from ddl_d2.predictions.maps import binarize_map, quantize_map
-from ddl_d2.predictions.store import PredictionStore, PredictionStoreWriter
+from ddl_d2.predictions.store import PredictionStore
+from ddl_d2.predictions.writer import PredictionStoreWriter
 from ddl_d2.utils.malloc import keep_freed_memory
 
 OURS, SKLEARN, TORCHMETRICS = "ddl_d2", "scikit-learn", "torchmetrics"

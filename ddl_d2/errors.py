@@ -2,7 +2,7 @@
 
 The command lines ask for the type: a `DdlError` (or OSError) is told in one line and ends with exit code 2; anything
 else is a fault of the program and keeps its traceback. Kinds that carry what other rooms define live there:
-`io.bad_files.TooManyBadFiles`, `evaluation.errors.IncompleteEvaluation`.
+`io.bad_files.TooManyBadFiles`, `evaluation.errors.IncompleteEvaluationError`.
 """
 
 from __future__ import annotations

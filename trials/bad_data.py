@@ -9,7 +9,7 @@
 - training: the smallest Swin-UNet at world sizes 1 and 2, with 0 and 2 workers: metrics.json counts and lists, a
   resumed run goes on counting, weights are the same with any number of workers; above the limit all ranks stop at once.
 - evaluation: at world sizes 1 and 2, with 0 and 2 workers, {none, an image, a mask, both, all} bad: what was scored
-  equals the list, or IncompleteEvaluation names all, metrics.json says so and the store is not complete.
+  equals the list, or IncompleteEvaluationError names all, metrics.json says so and the store is not complete.
 - during training: an incomplete evaluation does not end the training, nor give a best checkpoint; but the run fails.
 - commands: exit codes, and one line that names the files.
 
@@ -42,7 +42,7 @@ from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import ClassBalancedSampler
 from ddl_d2.engine.trainer import ForgeryTrainer, distributed
 from ddl_d2.errors import StoreError
-from ddl_d2.evaluation import IncompleteEvaluation
+from ddl_d2.evaluation import IncompleteEvaluationError
 from ddl_d2.io.bad_files import TooManyBadFiles
 from ddl_d2.predictions.store import PredictionStore
 from tests.conftest import ROOT, make_tiny_set
@@ -282,7 +282,7 @@ def evaluate_work(rank: int, root: Path, workers: int, weights: Path) -> tuple[s
     evaluator = ForgeryTrainer.build_evaluator(cfg, "ddl_i_valid", save_predictions=True)
     try:
         ForgeryTrainer.test(cfg, distributed(build_trained_model(cfg)), evaluator)
-    except IncompleteEvaluation as error:
+    except IncompleteEvaluationError as error:
         return str(error), [bad.image_id for bad in error.files]
     return "", []
 
@@ -333,7 +333,7 @@ def evaluating_work(rank: int, root: Path, good_root: Path) -> dict[str, Any]:
     error = None
     try:
         trainer.train()
-    except IncompleteEvaluation as incomplete:
+    except IncompleteEvaluationError as incomplete:
         error = [bad.image_id for bad in incomplete.files]
     return {"error": error, "iteration": trainer.iter}
 

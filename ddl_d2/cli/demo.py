@@ -37,7 +37,7 @@ from ddl_d2.inference.images import (
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.inference.video import annotate_video
 from ddl_d2.io.atomic import write_json
-from ddl_d2.predictions.store import file_sha256
+from ddl_d2.predictions.meta import file_sha256
 from ddl_d2.utils.malloc import keep_freed_memory
 
 

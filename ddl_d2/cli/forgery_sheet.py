@@ -21,11 +21,11 @@ import cv2
 import numpy as np
 
 from ddl_d2.cli.common import cli_errors
+from ddl_d2.config.forgery_options import ForgeryOptions
 from ddl_d2.errors import ForgerySetError
 from ddl_d2.faces.finders import FINDERS, Face, FaceFinder, make_finder
 from ddl_d2.forging.appearance import apply_steps
 from ddl_d2.forging.blend import blend
-from ddl_d2.config.forgery_options import ForgeryOptions
 from ddl_d2.forging.photos import MAX_PIXELS, builtin_photos, folder_photos
 from ddl_d2.forging.regions import REGIONS
 from ddl_d2.forging.self_blend import NoSuitableFace, draw_region, region_stages, self_blend

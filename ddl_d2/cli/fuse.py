@@ -50,7 +50,8 @@ from ddl_d2.fusion.fused_store import FuseMaps, write_fused_store
 from ddl_d2.fusion.morphology import check_kernel
 from ddl_d2.fusion.search import MAP_METRICS
 from ddl_d2.predictions.maps import binarize_map
-from ddl_d2.predictions.store import PredictionStore, make_meta
+from ddl_d2.predictions.meta import make_meta
+from ddl_d2.predictions.store import PredictionStore
 from ddl_d2.utils.malloc import keep_freed_memory
 
 SCORES = ("first", "second", "mean", "max")

@@ -12,7 +12,7 @@ from typing import Any
 from detectron2.engine import HookBase
 from torch import nn
 
-from ddl_d2.evaluation.errors import IncompleteEvaluation
+from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.io.bad_files import BadFiles
 
 logger = logging.getLogger(__name__)
@@ -76,18 +76,18 @@ class OnReadable(nn.Module):
 def for_each_set(names: Sequence[str], test: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
     """`test(i)` for each of the datasets, also after one that is incomplete; -> Detectron2's dict of results.
 
-    Raises IncompleteEvaluation, in the end, with all files that could not be read.
+    Raises IncompleteEvaluationError, in the end, with all files that could not be read.
     """
     results: dict[str, Any] = OrderedDict()
-    incomplete: list[IncompleteEvaluation] = []
+    incomplete: list[IncompleteEvaluationError] = []
     for number, name in enumerate(names):
         try:
             results[name] = test(number)
-        except IncompleteEvaluation as error:
+        except IncompleteEvaluationError as error:
             logger.error("%s: %s", name, error)
             incomplete.append(error)
     if incomplete:
-        raise IncompleteEvaluation.of(incomplete)
+        raise IncompleteEvaluationError.of(incomplete)
     return next(iter(results.values())) if len(results) == 1 else results
 
 
@@ -100,17 +100,17 @@ class TolerantEvaluation:
 
     def __init__(self, evaluate: Callable[[], Any]) -> None:
         self.evaluate = evaluate
-        self._last: IncompleteEvaluation | None = None
+        self._last: IncompleteEvaluationError | None = None
 
     def __call__(self) -> Any:
         try:
             return self.evaluate()
-        except IncompleteEvaluation as error:
+        except IncompleteEvaluationError as error:
             self._last = error
             logger.error("Training goes on, but without the metrics of an evaluation that is incomplete")
             return {"num_unreadable": len(error.files)}
 
     def check(self) -> None:
-        """Raise IncompleteEvaluation if any was: the run must not end as if all had been scored."""
+        """Raise IncompleteEvaluationError if any was: the run must not end as if all had been scored."""
         if self._last is not None:
             raise self._last

@@ -37,7 +37,8 @@ from ddl_d2.errors import ConfigError, NonFiniteError
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.io.bad_files import NO_BAD_FILES, BadFiles
 from ddl_d2.modeling.test_time.build import wrapped_for_testing
-from ddl_d2.predictions.store import PredictionStoreWriter, make_meta
+from ddl_d2.predictions.meta import make_meta
+from ddl_d2.predictions.writer import PredictionStoreWriter
 from ddl_d2.solver.build import build_lr_scheduler, build_optimizer
 from ddl_d2.solver.sam import frozen_running_statistics, random_numbers_to_repeat, uphill
 from ddl_d2.utils.distributed import any_rank
@@ -253,8 +254,8 @@ class ForgeryTrainer(DefaultTrainer):
     def train(self):
         """As Detectron2's; leaves with exit code 143 (SystemExit) after SIGTERM, once the step is done and saved.
 
-        Raises IncompleteEvaluation in the end if any evaluation on the way was incomplete, and SaveError if the last
-        checkpoint could not be saved.
+        Raises IncompleteEvaluationError in the end if any evaluation on the way was incomplete, and SaveError if the
+        last checkpoint could not be saved.
         """
         with self._watch:
             results = super().train()
@@ -279,7 +280,7 @@ class ForgeryTrainer(DefaultTrainer):
     def test(cls, cfg, model: nn.Module, evaluators=None):
         """As Detectron2's, in TEST.PRECISION, on face crops and tiles as the config says.
 
-        Raises IncompleteEvaluation, once all datasets were evaluated, if files of theirs cannot be read.
+        Raises IncompleteEvaluationError, once all datasets were evaluated, if files of theirs cannot be read.
         """
         given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
         model = OnReadable(wrapped_for_testing(cfg, model))

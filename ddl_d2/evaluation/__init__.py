@@ -1,6 +1,6 @@
 """Metrics: pure functions (`functional`), the table they are computed from, and a thin Detectron2 evaluator over it."""
 
-from ddl_d2.evaluation.errors import IncompleteEvaluation
+from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.evaluation.from_store import table_from_store
 from ddl_d2.evaluation.report import metrics_table, write_metrics
@@ -11,7 +11,7 @@ __all__ = [
     "VIDEO_METRIC_NAMES",
     "ForgeryEvaluator",
     "ImageResult",
-    "IncompleteEvaluation",
+    "IncompleteEvaluationError",
     "ResultTable",
     "metrics_table",
     "table_from_store",

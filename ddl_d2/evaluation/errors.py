@@ -9,7 +9,7 @@ from ddl_d2.io.bad_files import BadFile
 from ddl_d2.io.bad_files import listed as listed_files
 
 
-class IncompleteEvaluation(EvaluationError):
+class IncompleteEvaluationError(EvaluationError):
     """Some files of the dataset could not be read, so that not all of it was scored; `files` are these."""
 
     def __init__(self, files: Sequence[BadFile], num_images: int, where: str = "") -> None:
@@ -23,12 +23,12 @@ class IncompleteEvaluation(EvaluationError):
             f"cannot be read: {listed_files(self.files)}. Repair them, or take them out of the dataset.{where}"
         )
 
-    def __reduce__(self) -> tuple[type[IncompleteEvaluation], tuple[list[BadFile], int, str]]:
+    def __reduce__(self) -> tuple[type[IncompleteEvaluationError], tuple[list[BadFile], int, str]]:
         # Otherwise a copy, such as a rank sends to its launcher, would be made from the message.
         return type(self), (self.files, self.num_images, self.where)
 
     @classmethod
-    def of(cls, errors: Sequence[IncompleteEvaluation]) -> IncompleteEvaluation:
+    def of(cls, errors: Sequence[IncompleteEvaluationError]) -> IncompleteEvaluationError:
         """Of several datasets together."""
         files = [bad for error in errors for bad in error.files]
         return cls(files, sum(error.num_images for error in errors), "".join(error.where for error in errors))

@@ -9,9 +9,9 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog
@@ -19,9 +19,9 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
-from ddl_d2.errors import EvaluationError, ImageReadError
+from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
 from ddl_d2.evaluation.compare import compare
-from ddl_d2.evaluation.errors import IncompleteEvaluation
+from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
 from ddl_d2.evaluation.packing import pack_results, unpack_results
 from ddl_d2.evaluation.report import metrics_table, write_metrics
@@ -29,29 +29,9 @@ from ddl_d2.evaluation.results import ImageResult, ResultTable
 from ddl_d2.io.bad_files import BadFile
 from ddl_d2.io.image import MAX_PIXELS
 from ddl_d2.predictions.maps import quantize_map
+from ddl_d2.predictions.writer import PredictionStoreWriter
 
 _MAP_SLACK = 1e-3  # interpolation leaves [0, 1] by rounding; a map farther out is not a probability
-
-
-class StoreWriter(Protocol):
-    """What the evaluator asks of a prediction store (`ddl_d2.predictions.store.PredictionStoreWriter`)."""
-
-    def add(
-        self,
-        image_id: str,
-        fake_score: float,
-        forgery_map: NDArray[np.uint8] | None = None,
-        *,
-        label: int | None = None,
-        seconds: float | None = None,
-    ) -> None:
-        """Keep the prediction of one image."""
-
-    def close(self, barrier: Callable[[], None] | None = None) -> None:
-        """Complete the store."""
-
-    def abort(self) -> None:
-        """Leave the store incomplete."""
 
 
 class ForgeryEvaluator(DatasetEvaluator):
@@ -62,7 +42,7 @@ class ForgeryEvaluator(DatasetEvaluator):
     every process, unless each image of the dataset was scored.
 
     An image or mask that cannot be read does not end the evaluation where it is met: the others are scored, and
-    `evaluate` then raises IncompleteEvaluation, which lists all such files.
+    `evaluate` then raises IncompleteEvaluationError, which lists all such files.
     """
 
     def __init__(
@@ -73,7 +53,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         threshold: float = 0.5,
         empty_score: str = "skip",
         video_score: str = "mean",
-        store: StoreWriter | None = None,
+        store: PredictionStoreWriter | None = None,
         distributed: bool = True,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
@@ -165,7 +145,7 @@ class ForgeryEvaluator(DatasetEvaluator):
 
         All processes must call it. Without any label there are no metrics: only the store is completed and the
         result is empty. Where files could not be read, `metrics.json` is about the other images, says
-        `"complete": false` and lists the files, the store is left incomplete, and IncompleteEvaluation is raised.
+        `"complete": false` and lists the files, the store is left incomplete, and IncompleteEvaluationError is raised.
         """
         bad = self._all_bad()
         table, problem = self._gathered(bad)
@@ -188,7 +168,7 @@ class ForgeryEvaluator(DatasetEvaluator):
             self._write(metrics, bad)
         if bad:
             where = "" if self._output_dir is None else f" {self._output_dir / 'metrics.json'} is about the others."
-            raise IncompleteEvaluation(bad, len(self._rows), where)
+            raise IncompleteEvaluationError(bad, len(self._rows), where)
         if not metrics:
             return OrderedDict()
         self._logger.info("Evaluation of %d images:\n%s", metrics["num_images"], metrics_table(metrics))
@@ -238,7 +218,7 @@ class ForgeryEvaluator(DatasetEvaluator):
             return None
         try:
             self._store.close(comm.synchronize if self._distributed else None)
-        except (OSError, ValueError) as error:  # ValueError: StoreError, which this folder does not know
+        except (OSError, StoreError) as error:
             return f"the prediction store could not be completed: {error}"
         return None
 

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddl_d2.errors import EvaluationError, ImageReadError
+from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
 from ddl_d2.evaluation.compare import compare
-from ddl_d2.evaluation.errors import IncompleteEvaluation
+from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.results import ImageResult, ResultTable
 from ddl_d2.io.bad_files import BadFile
 from ddl_d2.io.image import read_row_size
+from ddl_d2.predictions.store import PredictionStore
 from ddl_d2.utils.threads import in_order
 
 
-class StoreReader(Protocol):
-    """What is asked of a prediction store (`ddl_d2.predictions.store.PredictionStore`)."""
-
-    ids: Sequence[str]
-    scores: NDArray[np.float64]
-    labels: NDArray[np.int8]
-    has_maps: bool
-
-    def read_map(self, image_id: str) -> NDArray[np.uint8]:
-        """The stored forgery map, uint8 H x W. Raises ValueError where it cannot be read."""
-
-
 def table_from_store(
-    store: StoreReader,
+    store: PredictionStore,
     rows: Sequence[Mapping[str, Any]],
     *,
     threshold: float = 0.5,
@@ -46,9 +35,13 @@ def table_from_store(
         intersection: evaluate the images both sides have, instead of refusing when they differ.
         workers: threads that read maps and masks.
 
-    Returns the table; its numbers do not depend on `workers`. Raises EvaluationError for images missing on either
-    side, labels that contradict each other and a map of another size than its image, and IncompleteEvaluation, once
-    all have been tried, for images, masks and maps that cannot be read.
+    Returns:
+        The table; its numbers do not depend on `workers`.
+
+    Raises:
+        EvaluationError: images are missing on either side, labels contradict each other, or a map has another size
+            than its image.
+        IncompleteEvaluationError: once all have been tried, for images, masks and maps that cannot be read.
     """
     predicted = {image_id: index for index, image_id in enumerate(store.ids)}
     wanted = [row for row in rows if row["image_id"] in predicted] if intersection else list(rows)
@@ -66,7 +59,7 @@ def table_from_store(
 
 
 def _all_read(results: Iterable[ImageResult | BadFile], num_images: int) -> ResultTable:
-    """The table of what was found; raises IncompleteEvaluation if anything could not be read."""
+    """The table of what was found; raises IncompleteEvaluationError if anything could not be read."""
     table, bad = ResultTable(), []
     for result in results:
         if isinstance(result, BadFile):
@@ -74,12 +67,12 @@ def _all_read(results: Iterable[ImageResult | BadFile], num_images: int) -> Resu
         else:
             table.add(result)
     if bad:
-        raise IncompleteEvaluation(bad, num_images)
+        raise IncompleteEvaluationError(bad, num_images)
     return table
 
 
 def _evaluate_one(
-    store: StoreReader, row: Mapping[str, Any], score: float, stored_label: int, threshold: float
+    store: PredictionStore, row: Mapping[str, Any], score: float, stored_label: int, threshold: float
 ) -> ImageResult | BadFile:
     image_id, label = row["image_id"], row.get("is_fake")
     if label is not None and stored_label >= 0 and stored_label != label:
@@ -94,8 +87,8 @@ def _evaluate_one(
     return ImageResult(image_id, label, score, counts, has_mask, height, width, resized, row.get("video_id"))
 
 
-def _stored_map(store: StoreReader, image_id: str) -> NDArray[np.uint8]:
+def _stored_map(store: PredictionStore, image_id: str) -> NDArray[np.uint8]:
     try:
         return store.read_map(image_id)
-    except ValueError as error:  # StoreError, which this folder does not know
+    except StoreError as error:
         raise ImageReadError(f"the forgery map of {image_id}", str(error)) from error

@@ -23,12 +23,10 @@ from ddl_d2.evaluation.functional import (
     roc_auc,
     scores_of_videos,
 )
-
-SCORE_TOLERANCE = 1e-3
-"""How far two scores of one image may lie apart: a padded batch or another device changes the last digits."""
+from ddl_d2.predictions.layout import SCORE_TOLERANCE
 
 COUNT_TOLERANCE = 1e-3
-"""Likewise for its pixel counts, as a share of its pixels."""
+"""How far two pixel counts of one image may lie apart, as a share of its pixels (scores: `SCORE_TOLERANCE`)."""
 
 METRIC_NAMES = (
     *("auc", "f1", "iou", "final", "pooled_f1", "pooled_iou", "miou", "all_f1", "all_iou"),

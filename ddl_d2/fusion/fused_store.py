@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddl_d2.errors import StoreError
-from ddl_d2.fusion import AlignedStores, SavedPredictions, read_maps
-from ddl_d2.predictions.store import PredictionStoreWriter
+from ddl_d2.fusion.stores import AlignedStores, read_maps
+from ddl_d2.predictions.layout import STORE_FILES
+from ddl_d2.predictions.store import PredictionStore
+from ddl_d2.predictions.writer import PredictionStoreWriter
 from ddl_d2.utils.threads import in_order
-
-_STORE_FILES = {"predictions.csv", "meta.json", "maps", "metrics.json", ".parts"}
 
 FuseMaps = Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.uint8]]
 
@@ -27,7 +27,7 @@ def write_fused_store(
     output: str | os.PathLike[str],
     systems: AlignedStores,
     scores: NDArray[np.float64],
-    map_stores: Sequence[SavedPredictions],
+    map_stores: Sequence[PredictionStore],
     fuse_maps: FuseMaps,
     *,
     meta: Mapping[str, Any],
@@ -42,7 +42,7 @@ def write_fused_store(
         scores: (N,) fused fake scores in [0, 1], in the order of `systems.ids`.
         map_stores: whose maps are fused, of `systems`; none makes a store without maps.
         fuse_maps: their maps of one image, uint8 H x W of equal size -> the fused one; called from several threads.
-        meta: JSON values for `meta.json`, see `inference.store.make_meta`.
+        meta: JSON values for `meta.json`, see `predictions.meta.make_meta`.
         overwrite: replace a store that lies there. A folder with anything else in it is refused.
         workers: threads that decode, fuse and encode; they do not change a byte of the store.
 
@@ -108,5 +108,5 @@ def _check_replaceable(output: Path, overwrite: bool) -> None:
     names = {entry.name for entry in output.iterdir()}
     if names and not overwrite:
         raise StoreError(f"{output} is in use: choose another folder, or overwrite the store there (--overwrite)")
-    if others := sorted(names - _STORE_FILES):
+    if others := sorted(names - STORE_FILES):
         raise StoreError(f"{output} holds more than a prediction store ({others[0]}): it will not be overwritten")

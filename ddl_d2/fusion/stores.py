@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddl_d2.errors import FusionError
 from ddl_d2.evaluation.errors import listed
-from ddl_d2.evaluation.from_store import StoreReader
 from ddl_d2.fusion.ensemble import resize_map
-
-
-class SavedPredictions(StoreReader, Protocol):
-    """What is asked of a prediction store (`ddl_d2.predictions.store.PredictionStore`)."""
-
-    root: Path
-    """How messages name it."""
+from ddl_d2.predictions.store import PredictionStore
 
 
 @dataclass(frozen=True)
@@ -30,13 +21,13 @@ class AlignedStores:
     `ids` sorted; `scores` (S, N) float64 in [0, 1]; `labels` (N,) int8, 0 real, 1 fake, -1 unknown to every store.
     """
 
-    stores: tuple[SavedPredictions, ...]
+    stores: tuple[PredictionStore, ...]
     ids: list[str]
     scores: NDArray[np.float64]
     labels: NDArray[np.int8]
 
 
-def align_stores(stores: Sequence[SavedPredictions], *, intersection: bool = False) -> AlignedStores:
+def align_stores(stores: Sequence[PredictionStore], *, intersection: bool = False) -> AlignedStores:
     """Bring stores to one list of images.
 
     Args:
@@ -61,7 +52,7 @@ def align_stores(stores: Sequence[SavedPredictions], *, intersection: bool = Fal
     return AlignedStores(tuple(stores), ids, scores, _merged_labels(stores, ids, labels))
 
 
-def read_maps(stores: Sequence[SavedPredictions], image_id: str) -> tuple[list[NDArray[np.uint8]], int]:
+def read_maps(stores: Sequence[PredictionStore], image_id: str) -> tuple[list[NDArray[np.uint8]], int]:
     """The maps of one image and how many of them had to be resized.
 
     A store's maps have their image's original size. Where they differ all the same, the first store's size is taken
@@ -74,7 +65,7 @@ def read_maps(stores: Sequence[SavedPredictions], image_id: str) -> tuple[list[N
     return [resize_map(forgery_map, height, width) for forgery_map in maps], unlike
 
 
-def _refuse_unlike(stores: Sequence[SavedPredictions], positions: Sequence[dict[str, int]], shared: int) -> None:
+def _refuse_unlike(stores: Sequence[PredictionStore], positions: Sequence[dict[str, int]], shared: int) -> None:
     first, *others = positions
     problems = []
     for store, other in zip(stores[1:], others, strict=True):
@@ -88,7 +79,7 @@ def _refuse_unlike(stores: Sequence[SavedPredictions], positions: Sequence[dict[
         )
 
 
-def _merged_labels(stores: Sequence[SavedPredictions], ids: list[str], labels: NDArray[np.int8]) -> NDArray[np.int8]:
+def _merged_labels(stores: Sequence[PredictionStore], ids: list[str], labels: NDArray[np.int8]) -> NDArray[np.int8]:
     """(N,) what any store knows, from (S, N)."""
     merged = labels.max(axis=0)
     unlike = (labels >= 0) & (labels != merged)

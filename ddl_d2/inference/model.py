@@ -19,7 +19,7 @@ from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.io.image import convert_image, decode_image, read_image
-from ddl_d2.predictions.store import file_sha256
+from ddl_d2.predictions.meta import file_sha256
 from ddl_d2.utils.malloc import keep_freed_memory
 
 Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray

@@ -23,8 +23,9 @@ from PIL import Image
 from ddl_d2.errors import ImageReadError, SubmissionError
 from ddl_d2.io.atomic import replacing
 from ddl_d2.io.image import read_map
+from ddl_d2.predictions.layout import check_image_id
 from ddl_d2.predictions.maps import binarize_map
-from ddl_d2.predictions.store import PredictionStore, check_image_id
+from ddl_d2.predictions.store import PredictionStore
 
 _LIST, _MASKS = "prediction.txt", "mask"
 _MAX_MEMBER_BYTES = 256 << 20  # a bomb is refused before it is unpacked

@@ -17,8 +17,8 @@ from ddl_d2.data.datasets import load_dataset
 from ddl_d2.errors import ConfigError, StoreError
 from ddl_d2.evaluation import METRIC_NAMES
 from ddl_d2.io.image import read_image_size, read_mask, write_png
-from ddl_d2.predictions.store import PredictionStoreWriter
 from ddl_d2.predictions.submission import validate_submission
+from ddl_d2.predictions.writer import PredictionStoreWriter
 from tests.video_files import write_video
 
 ROOT = Path(__file__).resolve().parents[2]

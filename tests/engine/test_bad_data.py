@@ -11,7 +11,7 @@ from torch import nn
 
 from ddl_d2.engine.bad_data import BadFileReport, OnReadable, TolerantEvaluation, for_each_set
 from ddl_d2.errors import ImageReadError
-from ddl_d2.evaluation import IncompleteEvaluation
+from ddl_d2.evaluation import IncompleteEvaluationError
 from ddl_d2.io.bad_files import BadFile, BadFiles
 
 
@@ -20,7 +20,7 @@ def bad(row):
 
 
 def incomplete(*rows, total=10, where=""):
-    return IncompleteEvaluation([bad(row) for row in rows], total, where)
+    return IncompleteEvaluationError([bad(row) for row in rows], total, where)
 
 
 class Model(nn.Module):
@@ -80,7 +80,7 @@ def test_all_sets_are_evaluated_before_an_incomplete_one_counts():
             raise incomplete(number, total=5)
         return {}
 
-    with pytest.raises(IncompleteEvaluation, match=r"2 of 10 images .*set/0\.png: .*; set/2\.png") as caught:
+    with pytest.raises(IncompleteEvaluationError, match=r"2 of 10 images .*set/0\.png: .*; set/2\.png") as caught:
         for_each_set(["a", "b", "c"], test)
     assert done == [0, 1, 2]
     assert [b.row for b in caught.value.files] == [0, 2]
@@ -102,7 +102,7 @@ def test_an_incomplete_evaluation_does_not_end_a_training_but_its_success(caplog
         assert evaluation() == {"num_unreadable": 2}
     assert "without the metrics" in caplog.text
     assert evaluation() == {"ddl": {"final": 0.7}}
-    with pytest.raises(IncompleteEvaluation, match="2 of 10"):
+    with pytest.raises(IncompleteEvaluationError, match="2 of 10"):
         evaluation.check()
 
 

@@ -14,10 +14,11 @@ import torch.multiprocessing
 
 from ddl_d2.engine.launch import leave_group
 from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
-from ddl_d2.evaluation import ForgeryEvaluator, IncompleteEvaluation
+from ddl_d2.evaluation import ForgeryEvaluator, IncompleteEvaluationError
 from ddl_d2.evaluation.from_store import table_from_store
 from ddl_d2.io.image import write_png
-from ddl_d2.predictions.store import PredictionStore, PredictionStoreWriter
+from ddl_d2.predictions.store import PredictionStore
+from ddl_d2.predictions.writer import PredictionStoreWriter
 
 SIZES = [(8, 12), (16, 8), (8, 8)]
 
@@ -121,7 +122,8 @@ def _with_bad_files(rows):
 def test_what_cannot_be_read_is_listed_and_the_rest_is_scored(tmp_path, caplog):
     rows = _with_bad_files(_make_rows(tmp_path))
     store = PredictionStoreWriter(tmp_path / "store")
-    with pytest.raises(IncompleteEvaluation, match=r"2 of 12 images .*masks/1\.png: is empty .*4\.png: is broken") as e:
+    message = r"2 of 12 images .*masks/1\.png: is empty .*4\.png: is broken"
+    with pytest.raises(IncompleteEvaluationError, match=message) as e:
         _evaluate(rows, output_dir=tmp_path / "out", store=store)
     assert str(tmp_path / "out" / "metrics.json") in str(e.value)
     assert [bad.image_id for bad in e.value.files] == ["fake/1.png", "real/4.png"]
@@ -145,7 +147,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_scored(tmp_path, caplog):
 def test_nothing_can_be_read(tmp_path):
     error = ImageReadError("x", "is broken")
     rows = [{**row, "unreadable": error} for row in _make_rows(tmp_path, 3)]
-    with pytest.raises(IncompleteEvaluation, match="3 of 3 images"):
+    with pytest.raises(IncompleteEvaluationError, match="3 of 3 images"):
         _evaluate(rows, output_dir=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["num_images"] == 0
 
@@ -165,7 +167,7 @@ def test_a_store_against_files_that_cannot_be_read(tmp_path):
     open(rows[3]["mask_file_name"], "wb").close()
     open(rows[6]["file_name"], "wb").close()
     for workers in (1, 3):
-        with pytest.raises(IncompleteEvaluation, match=r"3 of 12 images") as e:
+        with pytest.raises(IncompleteEvaluationError, match=r"3 of 12 images") as e:
             table_from_store(PredictionStore(tmp_path / "store"), rows, workers=workers)
         assert [bad.image_id for bad in e.value.files] == ["real/2.png", "fake/3.png", "real/6.png"]
         assert "the forgery map of real/2.png" in str(e.value)
@@ -296,7 +298,7 @@ def _evaluate_as_one_of(rank: int, world_size: int, folder: Path, rows: list[dic
     for n, row in list(enumerate(padded))[rank::world_size]:
         broken = {"unreadable": ImageReadError(row["file_name"], "is broken")} if n == 1 else {}
         bad.process([row | broken], [_output(row)])
-    with pytest.raises(IncompleteEvaluation, match=r"1 of 13 images .*fake/1\.png: is broken"):
+    with pytest.raises(IncompleteEvaluationError, match=r"1 of 13 images .*fake/1\.png: is broken"):
         bad.evaluate()
     comm.synchronize()
     leave_group()

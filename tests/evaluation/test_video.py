@@ -20,7 +20,8 @@ from ddl_d2.evaluation import (
 )
 from ddl_d2.evaluation.functional import scores_of_videos, video_score
 from ddl_d2.evaluation.packing import pack_results, unpack_results
-from ddl_d2.predictions.store import PredictionStore, PredictionStoreWriter
+from ddl_d2.predictions.store import PredictionStore
+from ddl_d2.predictions.writer import PredictionStoreWriter
 from tests.video_files import write_mask_video, write_video
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ddl_d2.io.image import write_png
-from ddl_d2.predictions.store import PredictionStore, PredictionStoreWriter, make_meta
+from ddl_d2.predictions.meta import make_meta
+from ddl_d2.predictions.store import PredictionStore
+from ddl_d2.predictions.writer import PredictionStoreWriter
 
 
 def write_store(root: Path, scores: dict[str, float], maps=None, labels=None, **meta) -> PredictionStore:

@@ -10,7 +10,8 @@ import pytest
 from ddl_d2.errors import StoreError
 from ddl_d2.fusion import align_stores, average_maps
 from ddl_d2.fusion.fused_store import write_fused_store
-from ddl_d2.predictions.store import PredictionStore, PredictionStoreWriter
+from ddl_d2.predictions.store import PredictionStore
+from ddl_d2.predictions.writer import PredictionStoreWriter
 from tests.fusion.small_stores import write_store
 
 IDS = [f"{'real' if index % 2 else 'fake'}/{index:03}.png" for index in range(200)]

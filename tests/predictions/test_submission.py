@@ -10,8 +10,10 @@ import pytest
 
 from ddl_d2.errors import StoreError, SubmissionError
 from ddl_d2.io.image import read_map
-from ddl_d2.predictions.store import PredictionStore, PredictionStoreWriter, map_path
+from ddl_d2.predictions.layout import map_path
+from ddl_d2.predictions.store import PredictionStore
 from ddl_d2.predictions.submission import export_submission, read_submission, validate_submission
+from ddl_d2.predictions.writer import PredictionStoreWriter
 
 SIZES = {"000001.png": (4, 6), "000002.png": (3, 3), "000003.jpg": (5, 2)}
 
