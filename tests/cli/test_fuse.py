@@ -1,4 +1,4 @@
-"""tools/fuse.py: the three commands by hand, one-line errors, and stores that tools/evaluate.py takes."""
+"""`ddl-d2 fuse`: the three commands by hand, one-line errors, and stores that `ddl-d2 evaluate` takes."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_search_then_average_then_evaluate(fuse, tmp_path, capsys):
     assert reported["searched weights"] == {"auc": 1, "f1": 1, "iou": 1, "final": 1}
     assert reported[str(others[1])] == pytest.approx({"auc": 0.5, "f1": 1 / 2, "iou": 1 / 3, "final": (1 + 1 / 3) / 3})
 
-    fuse(*command.split()[1:-1], tmp_path / "F")
+    fuse(*command.split()[2:-1], tmp_path / "F")
     assert evaluate.main(["--predictions", str(tmp_path / "F"), "--dataset-root", str(others[0])]) == 0
     metrics = json.loads((tmp_path / "F/metrics.json").read_text())
     assert {key: metrics[key] for key in ("auc", "f1", "iou", "final")} == reported["searched weights"]

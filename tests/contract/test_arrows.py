@@ -25,7 +25,7 @@ ALLOWED["evaluation"] = {"predictions", "data", *ALLOWED["data"]}
 ALLOWED["fusion"] = {"evaluation", *ALLOWED["evaluation"]}
 ALLOWED["inference"] = {"checkpoint", "fusion", "modeling", "layers", *ALLOWED["fusion"]}
 ALLOWED["engine"] = {"inference", "solver", *ALLOWED["inference"]}
-ALLOWED["cli"] = {"engine", *ALLOWED["engine"]}
+ALLOWED["cli"] = {"engine", "collect_env", "requirements", *ALLOWED["engine"]}
 
 
 def _imported_modules(path: Path) -> set[str]:
