@@ -113,3 +113,10 @@ def load_state(model: nn.Module, weights: dict[str, Tensor], source: str, allow_
     elif report.unused:
         logger.info("%s: %s", source, report)
     return report
+
+
+def config_of_weights(path):
+    from ddl_d2.checkpoint.saving import metadata_of
+    from ddl_d2.config.load import config_from_text
+    text = metadata_of(str(path)).get("config", "")
+    return config_from_text(text) if text else None

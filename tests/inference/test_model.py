@@ -47,10 +47,7 @@ def photo(tmp_path, rng):
 
 def test_every_kind_of_source_gives_the_same_result(model, photo):
     pixels = read_image(photo)
-    results = [
-        model.predict(source)
-        for source in (photo, str(photo), photo.read_bytes(), Image.open(photo), pixels)
-    ]
+    results = [model.predict(source) for source in (photo, str(photo), photo.read_bytes(), Image.open(photo), pixels)]
     assert [result.file for result in results] == [str(photo), str(photo), "", "", ""]
     for result in results:
         assert result.fake_score == results[0].fake_score

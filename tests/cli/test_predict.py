@@ -1,0 +1,139 @@
+"""`ddl-d2 predict`: what it prints, what it writes, that it goes on where it ended, and its exit codes."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+import ddl_d2
+from ddl_d2.checkpoint.saving import save_tensors
+from ddl_d2.cli import predict
+from ddl_d2.inference.model import Model
+from ddl_d2.io.image import read_image, write_png
+from tests.conftest import ROOT, TINY
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    small = ["INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96"]
+    cfg = ddl_d2.load_config(ROOT / "configs/quickstart/mask2former_efficientnet_lite0.yaml", [*TINY, *small])
+    folder = tmp_path_factory.mktemp("weights")
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_tensors(str(folder / f"{seed}.safetensors"), build_model(cfg).state_dict(), config=cfg.dump())
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two images, one of them in a subfolder, beside a file that is none."""
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "sub/b.png"):
+        write_png(tmp_path / "in" / name, rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    (tmp_path / "in" / "c.jpg").write_bytes(b"no image")
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def run(weights, capsys):
+    """Run the command on the CPU with the weights of a seed; returns (exit code, stdout, stderr)."""
+
+    def call(*arguments: object, seed: int = 0) -> tuple[int, str, str]:
+        words = [*map(str, arguments), "--weights", str(weights / f"{seed}.safetensors"), "--device", "cpu"]
+        try:
+            code = predict.main(words)
+        except SystemExit as stopped:
+            code = stopped.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_a_table(run, folder):
+    code, out, err = run(folder / "a.png")
+    assert code == 0
+    score, verdict, share, percent, forged, file = out.split()
+    assert 0 <= float(score) <= 1
+    assert verdict == ("fake" if float(score) > 0.5 else "real")
+    assert (percent, forged, file) == ("%", "forged", str(folder / "a.png"))
+    assert 0 <= float(share) <= 100
+    assert "1 images:" in err
+
+
+def test_some_unreadable_images_are_exit_code_1(run, folder):
+    code, out, err = run(folder)
+    assert code == 1
+    assert len(out.splitlines()) == 2
+    assert f"error: {folder / 'c.jpg'}: " in err
+    assert "3 images: " in err
+    assert "1 failed" in err
+
+
+def test_nothing_readable_is_exit_code_2(run, folder):
+    assert run(folder / "c.jpg")[0] == 2
+    code, _, err = run(folder / "absent.png")
+    assert code == 2
+    assert "absent.png: no such file" in err
+
+
+def test_json_and_json_lines_say_the_same(run, folder):
+    rows = json.loads(run(folder, "--json")[1])
+    lines = [json.loads(line) for line in run(folder, "--jsonl")[1].splitlines()]
+    assert rows == lines
+    assert [row["file"] for row in rows] == [str(folder / name) for name in ("a.png", "c.jpg", "sub/b.png")]
+    assert set(rows[1]) == {"file", "error"}
+
+
+def test_a_second_call_goes_on(run, folder, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    code, first, _ = run(folder, "--output", output)
+    assert code == 1
+    assert sorted(path.name for path in output.iterdir()) == ["a.png", "b.png", "results.jsonl"]
+    assert read_image(output / "a.png").shape[1] > 3 * 50
+    # What a kill leaves: the last line cut off.
+    text = (output / "results.jsonl").read_text()
+    (output / "results.jsonl").write_text(text[: text.rindex("\n", 0, len(text) - 1) + 20])
+    predicted = []
+    original = Model.predict_many
+    monkeypatch.setattr(
+        Model, "predict_many", lambda self, paths, **k: original(self, predicted.extend(paths) or paths, **k)
+    )
+    code, second, _ = run(folder, "--output", output)
+    assert code == 1
+    assert predicted == [folder / "c.jpg", folder / "sub/b.png"]  # what failed is tried again
+    assert second == first
+    # A file that has changed is predicted again.
+    os.utime(folder / "a.png", ns=(1, 1))
+    predicted.clear()
+    run(folder, "--output", output)
+    assert predicted == [folder / "a.png", folder / "c.jpg"]
+
+
+def test_results_of_other_weights_are_not_mixed(run, folder, tmp_path):
+    output = tmp_path / "out"
+    run(folder, "--output", output)
+    before = (output / "results.jsonl").read_text()
+    code, _, err = run(folder, "--output", output, seed=1)
+    assert code == 2
+    assert "--overwrite" in err
+    assert (output / "results.jsonl").read_text() == before
+    assert run(folder, "--output", output, "--overwrite", seed=1)[0] == 1
+    assert (output / "results.jsonl").read_text() != before
+
+
+def test_own_overlays_are_not_predicted(run, folder):
+    output = folder / "out"
+    run(folder, "--output", output)
+    _, out, _ = run(folder, "--output", output)
+    assert len(out.splitlines()) == 2
+
+
+def test_weights_have_to_be_named(capsys, folder):
+    with pytest.raises(SystemExit) as stopped:
+        predict.main([str(folder)])
+    assert stopped.value.code == 2
+    assert "--weights is missing" in capsys.readouterr().err
