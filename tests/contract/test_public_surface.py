@@ -16,6 +16,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 import ddl_d2
+import ddl_d2.api
 from ddl_d2.cli.main import MODULES
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data.datasets import register_all_ddl
