@@ -23,7 +23,7 @@ from ddl_d2.data.datasets import DatasetColumns, find_splits, load_dataset
 from ddl_d2.data.datasets.check import check_row
 from ddl_d2.errors import DatasetError
 from ddl_d2.io.atomic import write_json
-from ddl_d2.io.image import MAX_PIXELS
+from ddl_d2.utils.limits import MAX_PIXELS
 
 CHUNK = 64
 WINDOW = 50_000

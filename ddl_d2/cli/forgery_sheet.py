@@ -26,7 +26,7 @@ from ddl_d2.errors import ForgerySetError
 from ddl_d2.faces.finders import FINDERS, Face, FaceFinder, make_finder
 from ddl_d2.forging.appearance import apply_steps
 from ddl_d2.forging.blend import blend
-from ddl_d2.forging.photos import MAX_PIXELS, builtin_photos, folder_photos
+from ddl_d2.forging.photos import builtin_photos, folder_photos
 from ddl_d2.forging.regions import REGIONS
 from ddl_d2.forging.self_blend import NoSuitableFace, draw_region, region_stages, self_blend
 from ddl_d2.forging.soft_mask import face_square_side
@@ -113,7 +113,7 @@ def results_sheet(paths: list[Path], finder: FaceFinder, seed: int, cell: int) -
     """A row per image, made as for training: uint8 H×W×3. Images without a face keep an empty row."""
     rows = []
     for number, path in enumerate(paths):
-        image, cells = read_image(path, max_pixels=MAX_PIXELS), []
+        image, cells = read_image(path), []
         try:
             made = self_blend(image, finder(image), np.random.default_rng([seed, number]))
         except NoSuitableFace as error:
@@ -166,7 +166,7 @@ def profile(path: Path, finder: FaceFinder, seed: int, pairs: int = 300) -> None
 
 
 def _open(path: Path, finder: FaceFinder) -> tuple[np.ndarray, list[Face]]:
-    image = read_image(path, max_pixels=MAX_PIXELS)
+    image = read_image(path)
     faces = finder(image)
     if not faces:
         raise ForgerySetError(f"{path}: no face found")

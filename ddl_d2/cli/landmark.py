@@ -26,7 +26,7 @@ from ddl_d2.cli.common import cli_errors
 from ddl_d2.errors import ImageReadError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.finders import FINDERS, make_finder
-from ddl_d2.forging.photos import MAX_PIXELS, PhotoFile, folder_photos
+from ddl_d2.forging.photos import PhotoFile, folder_photos
 from ddl_d2.io.image import read_image
 
 _finder: CachedFaceFinder | None = None  # of this process
@@ -91,7 +91,7 @@ def _look(photo: PhotoFile) -> tuple[PhotoFile, int, bool, str | None]:
     assert _finder is not None  # noqa: S101  every process has started with `_start`
     before = _finder.hits
     try:
-        number = len(_finder(read_image(photo.path, max_pixels=MAX_PIXELS)))
+        number = len(_finder(read_image(photo.path)))
     except ImageReadError as error:
         return photo, 0, False, error.reason
     return photo, number, _finder.hits > before, None

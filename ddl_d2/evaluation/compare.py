@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from ddl_d2.data.targets import read_forgery_mask
 from ddl_d2.errors import EvaluationError
 from ddl_d2.evaluation.functional import pixel_counts
-from ddl_d2.io.image import MAX_PIXELS
 from ddl_d2.predictions.maps import binarize_map
+from ddl_d2.utils.limits import MAX_PIXELS
 
 
 class Comparison(NamedTuple):

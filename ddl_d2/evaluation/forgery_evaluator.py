@@ -27,9 +27,9 @@ from ddl_d2.evaluation.packing import pack_results, unpack_results
 from ddl_d2.evaluation.report import metrics_table, write_metrics
 from ddl_d2.evaluation.results import ImageResult, ResultTable
 from ddl_d2.io.bad_files import BadFile
-from ddl_d2.io.image import MAX_PIXELS
 from ddl_d2.predictions.maps import quantize_map
 from ddl_d2.predictions.writer import PredictionStoreWriter
+from ddl_d2.utils.limits import MAX_PIXELS
 
 _MAP_SLACK = 1e-3  # interpolation leaves [0, 1] by rounding; a map farther out is not a probability
 

@@ -30,7 +30,7 @@ from ddl_d2.faces.crop import crop_around
 from ddl_d2.faces.finders import Face, FaceFinder
 from ddl_d2.forging.canvas import ComposeOptions, Photo, compose, draw_cells
 from ddl_d2.forging.combine import CombineOptions, random_combination
-from ddl_d2.forging.photos import MAX_PIXELS, PhotoFile, find_faces, split_photos
+from ddl_d2.forging.photos import PhotoFile, find_faces, split_photos
 from ddl_d2.forging.self_blend import Forgery, NoSuitableFace, self_blend
 from ddl_d2.io.atomic import write_json, write_whole
 from ddl_d2.io.image import read_image, write_png
@@ -275,7 +275,7 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[dict[str, Any]]:
 
 @lru_cache(maxsize=32)
 def _read(path: Path) -> np.ndarray:
-    return read_image(path, max_pixels=MAX_PIXELS)
+    return read_image(path)
 
 
 def _load(photo: PhotoFile) -> Photo:

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from ddl_d2.errors import ForgerySetError, ImageReadError
 from ddl_d2.faces.finders import Face, FaceFinder
+from ddl_d2.io.file_names import IMAGE_EXTENSIONS, is_image
 from ddl_d2.io.image import read_image
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-MAX_PIXELS = 64_000_000
 
 # Portraits that come inside packages ddl_d2 needs anyway: (name, package, path in it).
 _BUILTIN = (
@@ -55,9 +53,9 @@ def folder_photos(folder: Path) -> list[PhotoFile]:
     """
     if not folder.is_dir():
         raise ForgerySetError(f"{folder} is not a folder")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if is_image(path.name) and path.is_file())
     if not paths:
-        raise ForgerySetError(f"no image ({' '.join(PHOTO_SUFFIXES)}) in {folder}")
+        raise ForgerySetError(f"no image ({', '.join(sorted(IMAGE_EXTENSIONS))}) in {folder}")
     return [PhotoFile(path.relative_to(folder).as_posix(), path) for path in paths]
 
 
@@ -75,7 +73,7 @@ def find_faces(
     found, skipped = [], {}
     for photo in photos:
         try:
-            faces = finder(read_image(photo.path, max_pixels=MAX_PIXELS))
+            faces = finder(read_image(photo.path))
         except ImageReadError as error:
             skipped[photo.name] = f"unreadable: {error.reason}"
             continue

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddl_d2.data.datasets.listing import IMAGE_EXTENSIONS, is_image
 from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
 from ddl_d2.inference.prediction import summarize
 from ddl_d2.io.atomic import write_json
+from ddl_d2.io.file_names import IMAGE_EXTENSIONS, is_image
 from ddl_d2.io.image import read_image, write_png
 
 SUMMARY_NAME = "predictions.json"

@@ -24,8 +24,9 @@ from ddl_d2.inference.overlay import tint_forged
 from ddl_d2.inference.prediction import PredictionSummary, forgery_map_of, summarize
 from ddl_d2.inference.timeline import draw_timeline
 from ddl_d2.io.atomic import replacing
-from ddl_d2.io.image import MAX_PIXELS, count_frames, iter_video_frames, write_png
-from ddl_d2.io.video import iter_chosen_frames, spread_frames
+from ddl_d2.io.image import write_png
+from ddl_d2.io.video import count_frames, iter_chosen_frames, iter_video_frames, spread_frames
+from ddl_d2.utils.limits import MAX_PIXELS
 
 Predictor = Callable[[np.ndarray], Mapping[str, Any]]
 _TIME_BASE = Fraction(1, 1000)

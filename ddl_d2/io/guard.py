@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddl_d2.errors import ImageReadError
-from ddl_d2.utils.limits import MAX_PIXELS as MAX_PIXELS
 
 
 class Refused(Exception):

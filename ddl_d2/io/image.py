@@ -1,4 +1,4 @@
-"""The one place where an image, a mask or a video frame from outside is opened, and where a PNG is written.
+"""Reading images and masks from outside, and writing PNGs.
 
 `H, W` are pixels after the EXIF orientation has been applied. What becomes of each kind of file:
 
@@ -13,8 +13,7 @@
 | truncated, too large, other formats   | refused                       | refused                                      |
 | unreadable EXIF block                 | taken as not rotated          | taken as not rotated                         |
 
-Refused means `ImageReadError`, the only exception that a file can cause here. Frames of videos are read by the half of
-this module that is `io/video.py`; the exception and the guard that both share are in `io/guard.py`.
+Refused means `ImageReadError`, the only exception that a file can cause here.
 """
 
 from __future__ import annotations
@@ -29,30 +28,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from ddl_d2.errors import ImageReadError
 from ddl_d2.io.atomic import replacing
-from ddl_d2.io.guard import MAX_PIXELS, Refused, check_pixels, guard, regular_file
-from ddl_d2.io.video import count_frames, is_video, iter_video_frames, read_frame
-
-__all__ = [
-    "MAX_PIXELS",
-    "ImageReadError",
-    "convert_image",
-    "count_frames",
-    "decode_image",
-    "inspect_mask",
-    "is_video",
-    "iter_video_frames",
-    "read_frame",
-    "read_image",
-    "read_image_size",
-    "read_map",
-    "read_mask",
-    "read_row_image",
-    "read_row_mask",
-    "read_row_size",
-    "write_png",
-]
+from ddl_d2.io.file_names import is_video
+from ddl_d2.io.guard import Refused, check_pixels, guard, regular_file
+from ddl_d2.io.video import read_frame
+from ddl_d2.utils.limits import MAX_PIXELS
 
 MAX_FILE_BYTES = 512 * 2**20
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")

@@ -1,4 +1,4 @@
-"""Frames of videos: one after the other, or a single one by its number. `io/image.py` hands these functions on.
+"""Frames of videos: one after the other, or a single one by its number.
 
 A frame's number counts the frames as a player shows them, from 0. PyAV is imported when the first video is opened.
 """
@@ -14,20 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddl_d2.io.guard import MAX_PIXELS, Refused, check_pixels, guard, regular_file
+from ddl_d2.io.guard import Refused, check_pixels, guard, regular_file
+from ddl_d2.utils.limits import MAX_PIXELS
 
 # FFmpeg demuxers that read one file and nothing it points at (playlists and concat scripts are left out).
 VIDEO_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,m4v,gif"
-VIDEO_EXTENSIONS = frozenset({"mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "ts", "flv", "wmv", "ogv"})
 
 _MAX_OPEN = 4  # videos that one thread keeps open
 _MAX_INDICES = 4096  # videos whose table of frames is remembered, a few KB each
-
-
-def is_video(name: str | os.PathLike[str]) -> bool:
-    """Whether a file name ends like a video's; hidden files (".x") are none."""
-    base = os.path.basename(os.fspath(name))
-    return base.rpartition(".")[2].lower() in VIDEO_EXTENSIONS and "." in base and base[0] != "."
 
 
 def iter_video_frames(

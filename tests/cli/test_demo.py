@@ -11,7 +11,8 @@ from detectron2.modeling import build_model
 
 from ddl_d2.errors import CheckpointError, ConfigError, InputError
 from ddl_d2.inference.video import VideoWriter
-from ddl_d2.io.image import iter_video_frames, read_image, write_png
+from ddl_d2.io.image import read_image, write_png
+from ddl_d2.io.video import iter_video_frames
 from tests.video_files import write_sound, write_video
 
 ROOT = Path(__file__).resolve().parents[2]

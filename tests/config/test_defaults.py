@@ -13,7 +13,7 @@ from ddl_d2.config.dataclass_keys import keys_of, options_of
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.config.forgery_options import REGION_NAMES, ForgeryOptions, PostOptions
 from ddl_d2.forging.regions import REGIONS
-from ddl_d2.io.guard import MAX_PIXELS
+from ddl_d2.utils.limits import MAX_PIXELS
 
 
 @pytest.fixture

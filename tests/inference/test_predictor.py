@@ -23,7 +23,8 @@ from ddl_d2.faces.finders import Face
 from ddl_d2.inference.images import expand_inputs, output_names, plan_outputs, predict_images
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.inference.video import VideoWriter, annotate_video
-from ddl_d2.io.image import iter_video_frames, read_image, write_png
+from ddl_d2.io.image import read_image, write_png
+from ddl_d2.io.video import iter_video_frames
 from ddl_d2.modeling.test_time.faces import OnFaceCrops
 
 

@@ -13,7 +13,8 @@ from ddl_d2.errors import ImageReadError
 from ddl_d2.inference.overlay import FORGED, GREEN
 from ddl_d2.inference.timeline import draw_timeline
 from ddl_d2.inference.video import annotate_video
-from ddl_d2.io.image import iter_video_frames, read_image
+from ddl_d2.io.image import read_image
+from ddl_d2.io.video import iter_video_frames
 from tests.video_files import gray_of, write_video
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ddl_d2.errors import ImageReadError
-from ddl_d2.io.image import iter_video_frames
+from ddl_d2.io.video import iter_video_frames
 
 
 def make_video(path, frames=5, size=(32, 48), audio_only=False):

@@ -11,17 +11,8 @@ import pytest
 
 from ddl_d2.errors import ImageReadError
 from ddl_d2.io import video as video_io
-from ddl_d2.io.image import (
-    count_frames,
-    is_video,
-    iter_video_frames,
-    read_frame,
-    read_row_image,
-    read_row_mask,
-    read_row_size,
-    write_png,
-)
-from ddl_d2.io.video import close_videos, iter_chosen_frames, spread_frames
+from ddl_d2.io.image import read_row_image, read_row_mask, read_row_size, write_png
+from ddl_d2.io.video import close_videos, count_frames, iter_chosen_frames, iter_video_frames, read_frame, spread_frames
 from tests.video_files import gray_of, write_mask_video, write_sound, write_video
 
 
@@ -200,11 +191,6 @@ def test_spread():
             assert len(frames) == count
             assert (np.diff(frames) >= 1).all()
             assert frames[-1] < total
-
-
-def test_is_video():
-    assert is_video("a/b.MP4")
-    assert not any(map(is_video, ("a.png", "mp4", ".mp4", "a.mp4/000001.png")))
 
 
 def test_rows_of_videos_and_of_images(tmp_path):

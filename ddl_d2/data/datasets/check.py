@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddl_d2.errors import ImageReadError
-from ddl_d2.io.image import inspect_mask, is_video, read_row_image, read_row_mask
+from ddl_d2.io.file_names import is_video
+from ddl_d2.io.image import inspect_mask, read_row_image, read_row_mask
 
 
 def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str]]:

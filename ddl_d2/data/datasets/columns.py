@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ddl_d2.io.video import is_video
+from ddl_d2.io.file_names import is_video
 
 
 class DatasetColumns(Dataset, Sequence):

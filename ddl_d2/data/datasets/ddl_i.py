@@ -6,9 +6,10 @@ import os
 
 from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.folder import list_masks
-from ddl_d2.data.datasets.listing import MASK_FOLDERS, Lister, is_image, is_within, pair_masks
+from ddl_d2.data.datasets.listing import MASK_FOLDERS, Lister, is_within, pair_masks
 from ddl_d2.data.datasets.rows import assemble
 from ddl_d2.errors import DatasetError
+from ddl_d2.io.file_names import is_image
 
 SPLITS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 IMAGE_FOLDERS = ("imgs", "images")

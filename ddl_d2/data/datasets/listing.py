@@ -7,16 +7,11 @@ import re
 from collections.abc import Callable
 
 from ddl_d2.data.datasets.errors import MAX_EXAMPLES, DatasetReport
+from ddl_d2.io.file_names import is_image
 
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"})
 MASK_FOLDERS = ("masks", "mask")
 _UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _MAX_DEPTH = 32
-
-
-def is_image(name: str) -> bool:
-    """Whether a file name ends like an image's, in upper or lower case; hidden files (".x") are none."""
-    return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and "." in name and name[0] != "."
 
 
 def is_within(path: str, root: str) -> bool:

@@ -17,8 +17,8 @@ from ddl_d2.data.datasets.columns import FrameColumns
 from ddl_d2.data.datasets.listing import Lister, is_within
 from ddl_d2.data.datasets.rows import assemble
 from ddl_d2.errors import DatasetError, ImageReadError
-from ddl_d2.io.image import count_frames, is_video
-from ddl_d2.io.video import spread_frames
+from ddl_d2.io.file_names import is_video
+from ddl_d2.io.video import count_frames, spread_frames
 
 _UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _COUNTING_THREADS = 8
