@@ -15,6 +15,7 @@ import torch.multiprocessing
 from ddl_d2.engine.launch import leave_group
 from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
 from ddl_d2.evaluation import ForgeryEvaluator, IncompleteEvaluationError
+from ddl_d2.evaluation import forgery_evaluator as evaluator_module
 from ddl_d2.evaluation.from_store import table_from_store
 from ddl_d2.io.image import write_png
 from ddl_d2.predictions.store import PredictionStore
@@ -264,6 +265,36 @@ def test_unknown_options_are_refused():
     for option in ({"threshold": 1.0}, {"empty_score": "2"}):
         with pytest.raises(EvaluationError):
             ForgeryEvaluator(dataset_rows=[], **option)
+
+
+def _payload(folder, side: int, monkeypatch, count: int = 40) -> int:
+    """Bytes that an evaluation of `count` images of side x side gathers."""
+    sent = []
+
+    def gather(data):
+        sent.append(len(pickle.dumps(data)))
+        return [data]
+
+    monkeypatch.setattr(evaluator_module.comm, "gather", gather)
+    rng = np.random.default_rng(0)
+    write_png(folder / "mask.png", rng.random((side, side)) < 0.3)
+    rows = [
+        {"image_id": f"fake/{index:06d}.jpg", "is_fake": 1, "mask_file_name": str(folder / "mask.png"),
+         "height": side, "width": side} for index in range(count)
+    ]  # fmt: skip
+    rows[0] = {**rows[0], "is_fake": 0}
+    evaluator = ForgeryEvaluator(dataset_rows=rows)
+    forgery_map = torch.from_numpy(rng.random((side, side), dtype=np.float32))
+    evaluator.process(rows, [{"fake_score": index / count, "forgery_map": forgery_map} for index in range(count)])
+    assert evaluator.evaluate()["ddl"]["num_images"] == count
+    assert len(sent) == 1
+    return sent[0]
+
+
+def test_processes_gather_counts_and_not_masks(tmp_path, monkeypatch):
+    small, large = (_payload(tmp_path, side, monkeypatch) for side in (8, 400))
+    assert large - small < 15 * 40  # wider integers only: a mask of 400 x 400 has 20,000 bytes even as bits
+    assert large < 80 * 40
 
 
 def _worker(rank: int, world_sizes: tuple[int, ...], folder: Path, rows: list[dict]) -> None:

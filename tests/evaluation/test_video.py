@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from ddl_d2.evaluation import (
     table_from_store,
 )
 from ddl_d2.evaluation.functional import scores_of_videos, video_score
-from ddl_d2.evaluation.packing import pack_results, unpack_results
 from ddl_d2.predictions.store import PredictionStore
 from ddl_d2.predictions.writer import PredictionStoreWriter
 from tests.video_files import write_mask_video, write_video
@@ -84,11 +82,6 @@ def test_table_refusals():
         ResultTable([*rows, rows[1]._replace(video_id="g")]).metrics()
     with pytest.raises(EvaluationError, match="video_score is one of"):
         ForgeryEvaluator(dataset_rows=[], video_score="median")
-
-
-def test_rows_come_back_from_other_processes():
-    rows = [frame("ü", 0, 1, 0.25), ImageResult("x", 1, 0.5, None, True, 4, 4), frame("", 1, 0, 0.5)]
-    assert list(unpack_results(pickle.loads(pickle.dumps(pack_results(rows))))) == rows
 
 
 def test_evaluator_and_store_agree_on_a_set_of_videos(tmp_path):
