@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,21 @@ from tqdm import tqdm
 
 from ddl_d2.checkpoint.config import config_for
 from ddl_d2.cli.common import cli_errors, count, probability
-from ddl_d2.errors import InputError
+from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.inference.images import (
     SUMMARY_NAME,
+    Inputs,
     check_heat_map_files,
     expand_inputs,
     plan_outputs,
     predict_images,
-    printable,
 )
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.inference.video import annotate_video
 from ddl_d2.io.atomic import write_json
 from ddl_d2.predictions.meta import file_sha256
 from ddl_d2.utils.malloc import keep_freed_memory
+from ddl_d2.utils.text import printable
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,8 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--config-file", metavar="FILE", help="the model's config, a file or a name (default: that of MODEL.WEIGHTS)"
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--input", nargs="+", metavar="PATH", help="images, globs and folders")
-    source.add_argument("--video-input", type=Path, metavar="FILE", help="a video")
+    source.add_argument("--input", nargs="+", metavar="PATH", help="images, videos, globs and folders")
+    source.add_argument("--video-input", type=Path, metavar="FILE", help="a video, or a folder of videos")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="PATH", help="a folder; or a .png (one image), a .mp4 (video)"
     )
@@ -71,21 +72,49 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.heat_map and args.video_input is not None:
         parser.error("--heat-map is for images (--input)")
-    if args.frames and args.video_input is None:
-        parser.error("--frames is for a video (--video-input)")
     if args.frames and args.output.suffix.lower() == ".mp4":
         parser.error("--frames writes no video: give a folder as --output")
-    return _run_images(args) if args.video_input is None else _run_video(args)
-
-
-def _run_images(args: argparse.Namespace) -> int:
-    paths = expand_inputs(args.input)
-    overlays = plan_outputs(paths, args.output)
-    if args.heat_map:
-        check_heat_map_files(overlays, paths)
+    inputs = expand_inputs(args.input or [args.video_input], output=args.output)
+    if args.video_input is not None:
+        inputs = Inputs([], inputs.videos if args.video_input.is_dir() else [args.video_input], inputs.passed_over)
+    outputs = _planned(inputs, args)
     cfg, predictor, about = _load(args)
-    rows, failed = predict_images(
-        _progress(list(zip(paths, overlays, strict=True))),
+    rows, failed = _predict_images(inputs, outputs, cfg, predictor, about, args)
+    heads, bad = _annotate_videos(inputs, outputs, cfg, predictor, about, args)
+    return _report([*rows, *heads], [*failed, *bad], inputs, about, args)
+
+
+def _planned(inputs: Inputs, args: argparse.Namespace) -> dict[Path, Path]:
+    """The overlay of each image, and the annotated video of each video."""
+    if args.output.suffix.lower() == ".mp4" and not args.output.is_dir():
+        if inputs.images or len(inputs.videos) != 1:
+            raise InputError(f"{args.output}: one video fits in one file; give a folder")
+        planned = {inputs.videos[0]: args.output}
+    else:
+        sources = [*inputs.images, *inputs.videos]
+        if not sources:
+            raise InputError(f"{args.output}: all files lie in the folder of results; choose another folder")
+        planned = dict(zip(sources, plan_outputs(sources, args.output), strict=True))
+        planned |= {video: planned[video].with_suffix(".mp4") for video in inputs.videos}
+    if args.heat_map:
+        check_heat_map_files([planned[image] for image in inputs.images], inputs.images)
+    for video in inputs.videos:
+        if planned[video].resolve() == video.resolve():
+            raise InputError(f"{planned[video]}: the annotated video would replace the one that is to be read")
+    return planned
+
+
+def _predict_images(
+    inputs: Inputs,
+    outputs: Mapping[Path, Path],
+    cfg: CfgNode,
+    predictor: ForgeryPredictor,
+    about: Mapping[str, Any],
+    args: argparse.Namespace,
+) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
+    jobs = [(image, outputs[image]) for image in inputs.images]
+    return predict_images(
+        tqdm(jobs, unit="image", disable=None if len(jobs) > 1 else True),
         predictor,
         threshold=args.confidence_threshold,
         map_threshold=cfg.TEST.MAP_THRESHOLD,
@@ -93,48 +122,69 @@ def _run_images(args: argparse.Namespace) -> int:
         about={"model": about},
         heat_maps=args.heat_map,
     )
-    if failed and len(paths) == 1:
+
+
+def _annotate_videos(
+    inputs: Inputs,
+    outputs: Mapping[Path, Path],
+    cfg: CfgNode,
+    predictor: ForgeryPredictor,
+    about: Mapping[str, Any],
+    args: argparse.Namespace,
+) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
+    heads, failed = [], []
+    for source in inputs.videos:
+        target = outputs[source]
+        with tqdm(unit="frame", desc=printable(source.name), disable=None) as bar:
+            try:
+                head = annotate_video(
+                    source,
+                    predictor,
+                    target.with_suffix(".json"),
+                    video=None if args.frames else target,
+                    curve=target.with_suffix(".png"),
+                    frames=args.frames,
+                    video_score=cfg.TEST.VIDEO_SCORE,
+                    threshold=args.confidence_threshold,
+                    map_threshold=cfg.TEST.MAP_THRESHOLD,
+                    max_pixels=cfg.INPUT.MAX_PIXELS,
+                    about={"model": about},
+                    on_frame=bar.update,
+                )
+            except ImageReadError as error:
+                failed.append(error)
+                continue
+        heads.append(head)
+    return heads, failed
+
+
+def _report(
+    rows: Sequence[dict[str, Any]],
+    failed: Sequence[ImageReadError],
+    inputs: Inputs,
+    about: Mapping[str, Any],
+    args: argparse.Namespace,
+) -> int:
+    """Say what was found, write the list of all, and return the exit code."""
+    total = len(rows) + len(failed)
+    if failed and total == 1:
         raise failed[0]
     for error in failed:
         print(f"error: {printable(str(error))}", file=sys.stderr)
     if not rows:
-        raise InputError(f"none of the {len(paths)} images could be read")
+        raise InputError(f"none of the {total} files could be read")
     for row in rows[:20]:
-        print(f"{row['score']:.4f}  {row['verdict']}  {row['file']}")
-    if args.output.suffix.lower() != ".png":
+        frames = f" ({row['frame_count']} frames)" if "frame_count" in row else ""
+        print(f"{row['score']:.4f}  {row['verdict']}  {row['file']}{frames}")
+    if inputs.images and args.output.suffix.lower() != ".png":
         bad = [{"file": printable(error.path), "reason": error.reason} for error in failed]
         write_json(args.output / SUMMARY_NAME, {"model": about, "predictions": rows, "failed": bad})
-    print(f"{len(rows)} of {len(paths)} images; overlays in {printable(args.output)}")
+    if note := inputs.note():
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{len(rows)} of {total} files; results in {printable(args.output)}")
     if failed:
-        print(f"error: {len(failed)} of {len(paths)} images could not be read", file=sys.stderr)
+        print(f"error: {len(failed)} of {total} files could not be read", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _run_video(args: argparse.Namespace) -> int:
-    source: Path = args.video_input
-    if not source.is_file():
-        raise InputError(f"{source}: no such file")
-    video = args.output if args.output.suffix.lower() == ".mp4" else args.output / f"{source.stem}.mp4"
-    if video.resolve() == source.resolve():
-        raise InputError(f"{video}: the annotated video would replace the one that is to be read")
-    cfg, predictor, about = _load(args)
-    with tqdm(unit="frame", disable=None) as bar:
-        head = annotate_video(
-            source,
-            predictor,
-            video.with_suffix(".json"),
-            video=None if args.frames else video,
-            curve=video.with_suffix(".png"),
-            frames=args.frames,
-            video_score=cfg.TEST.VIDEO_SCORE,
-            threshold=args.confidence_threshold,
-            map_threshold=cfg.TEST.MAP_THRESHOLD,
-            max_pixels=cfg.INPUT.MAX_PIXELS,
-            about={"model": about},
-            on_frame=bar.update,
-        )
-    print(f"{head['score']:.4f}  {head['verdict']}  {printable(source)} ({head['frame_count']} frames)")
-    return 0
 
 
 def _load(args: argparse.Namespace) -> tuple[CfgNode, ForgeryPredictor, dict[str, Any]]:
@@ -150,7 +200,3 @@ def _load(args: argparse.Namespace) -> tuple[CfgNode, ForgeryPredictor, dict[str
         "weights_sha256": file_sha256(weights) if weights.is_file() else None,
     }
     return cfg, predictor, about
-
-
-def _progress(jobs: Sequence[tuple[Path, Path]]) -> Iterable[tuple[Path, Path]]:
-    return tqdm(jobs, unit="image", disable=None if len(jobs) > 1 else True)

@@ -163,8 +163,8 @@ def _mdmf(args: argparse.Namespace) -> None:
     scores["max"] = np.maximum(first, second)
 
     def fuse(maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        masks = [binarize_map(forgery_map, args.threshold) for forgery_map in maps]
-        return fuse_masks(*masks, mode=args.mode, **kernel) * np.uint8(255)
+        one, other = (binarize_map(forgery_map, args.threshold) for forgery_map in maps)
+        return fuse_masks(one, other, mode=args.mode, **kernel) * np.uint8(255)
 
     _write(args, systems, scores[args.score], systems.stores, fuse, {**settings, **kernel})
 

@@ -1,13 +1,14 @@
-"""Say of images whether they are real or forged, and which pixels were forged.
+"""Say of images and videos whether they are real or forged, and of images which pixels were forged.
 
     ddl-d2 predict photo.jpg --weights model.safetensors
     ddl-d2 predict folder/ "more/*.png" --weights model.safetensors --output results
     ddl-d2 predict folder/ --weights model.safetensors --jsonl > results.jsonl
 
-Prints a line per image: P(fake), the verdict, the forged share of the pixels, the file. With --output, an overlay of
-each image and results.jsonl go into a folder; a second call with the same folder goes on where the first ended.
+Prints a line per file: P(fake), the verdict, the forged share of the pixels (of a video the number of frames looked
+at), the file. With --output, an overlay of each image, a timeline of each video and results.jsonl go into a folder; a
+second call with the same folder goes on where the first ended.
 
-Exit code 0: all went well; 1: some images could not be read; 2: nothing could be done.
+Exit code 0: all went well; 1: some files could not be read; 2: nothing could be done.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ddl_d2.cli.common import cli_errors, positive, probability
-from ddl_d2.errors import InputError
-from ddl_d2.inference.images import expand_inputs, output_names, printable
+from ddl_d2.cli.common import cli_errors, count, positive, probability
+from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.inference.images import Inputs, expand_inputs, plan_outputs
 from ddl_d2.inference.model import Model, load_model
-from ddl_d2.inference.results_file import RESULTS_NAME, ResultsFile
+from ddl_d2.inference.prediction import Prediction
+from ddl_d2.inference.results_file import ResultsFile
+from ddl_d2.inference.video import VideoPrediction
+from ddl_d2.io.image import write_png
+from ddl_d2.utils.text import printable
 
 Row = dict[str, Any]
 
@@ -34,7 +38,7 @@ Row = dict[str, Any]
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders and globs")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="images, videos, folders and globs")
     parser.add_argument("--weights", metavar="FILE", help="trained weights, .safetensors or .pth")
     parser.add_argument("--config", metavar="NAME", help="a config's name or file (default: the weights' own)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for overlays and results.jsonl")
@@ -44,6 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     form.add_argument("--jsonl", action="store_true", help="print a line of JSON per image, as soon as it is done")
     parser.add_argument("--threshold", type=probability, default=0.5, help="a score above it is fake (%(default)s)")
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images at once (%(default)s)")
+    parser.add_argument(
+        "--frames", type=count, default=32, metavar="N", help="evenly spaced frames of a video; 0 = all (%(default)s)"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes")
     return parser
@@ -51,58 +58,73 @@ def build_parser() -> argparse.ArgumentParser:
 
 @cli_errors()
 def main(argv: list[str] | None = None) -> int:
-    """Predict the images; returns the exit code."""
+    """Predict images and videos; returns the exit code."""
     args = build_parser().parse_args(argv)
     if args.weights is None:
         raise InputError("--weights is missing: no weights come with ddl_d2 yet, so train some (see docs/model_zoo.md)")
-    paths = _without_own_outputs(expand_inputs(args.paths), args.output)
+    inputs = expand_inputs(args.paths, output=args.output)
+    sources = [*inputs.images, *inputs.videos]
+    if not sources:
+        raise InputError("nothing to predict: all files lie in the folder of results; name another with --output")
     model = load_model(args.weights, config=args.config, device=args.device, threshold=args.threshold, opts=args.opts)
     rows = []
     say = _printer(args)
-    for row in tqdm(_results(model, paths, args), total=len(paths), unit="image", disable=None):
+    for row in tqdm(_results(model, inputs, args), total=len(sources), unit="file", disable=None):
         say(row)
         rows.append(row)
     failed = sum("error" in row for row in rows)
     if args.json:
         print(json.dumps(rows, indent=2))
+    if note := inputs.note():
+        print(f"note: {note}", file=sys.stderr)
     fakes = sum(row.get("verdict") == "fake" for row in rows)
-    print(f"{len(rows)} images: {fakes} fake, {len(rows) - fakes - failed} real, {failed} failed", file=sys.stderr)
+    print(f"{len(rows)} files: {fakes} fake, {len(rows) - fakes - failed} real, {failed} failed", file=sys.stderr)
     return 0 if not failed else 1 if failed < len(rows) else 2
 
 
-def _without_own_outputs(paths: Sequence[Path], output: Path | None) -> list[Path]:
-    """Leave out the overlays of an earlier call, if the folder of results lies among the images."""
-    if output is None or not (output / RESULTS_NAME).is_file():
-        return list(paths)
-    own = output.resolve()
-    kept = [path for path in paths if own not in path.resolve().parents]
-    if not kept:
-        raise InputError(f"{output}: all images lie in the folder of results; name another folder with --output")
-    return kept
-
-
-def _results(model: Model, paths: Sequence[Path], args: argparse.Namespace) -> Iterator[Row]:
-    """A row per image, in order; with --output, also on disk."""
+def _results(model: Model, inputs: Inputs, args: argparse.Namespace) -> Iterator[Row]:
+    """A row per image, then one per video; with --output, also on disk."""
     if args.output is None:
-        yield from (result.to_dict() for result in model.predict_many(paths, batch_size=args.batch_size))
+        for result in _predicted(model, inputs.images, inputs.videos, args):
+            yield result.to_dict() if not isinstance(result, ImageReadError) else _failure(result)
         return
-    overlays = {path: args.output / f"{name}.png" for path, name in zip(paths, output_names(paths), strict=True)}
-    own = {path.resolve() for path in paths}
-    if bad := next((overlay for overlay in overlays.values() if overlay.resolve() in own), None):
-        raise InputError(f"{bad}: the overlay would replace an image that is to be read; choose another folder")
+    sources = [*inputs.images, *inputs.videos]
+    drawings = dict(zip(sources, plan_outputs(sources, args.output), strict=True))
     with ResultsFile(args.output, model.describe(), overwrite=args.overwrite) as results:
-        known = {path: results.known(path) for path in paths}
-        fresh = model.predict_many([path for path in paths if known[path] is None], batch_size=args.batch_size)
-        for path in paths:
-            row = known[path]
-            if row is None:
-                result = next(fresh)
-                said = result.to_dict()
-                if result.error is None:
-                    result.save_overlay(overlays[path])
-                    said["overlay"] = printable(overlays[path].name)
-                row = results.add(path, said)
-            yield row
+        known = {path: results.known(path) for path in sources}
+        images, videos = ([p for p in group if known[p] is None] for group in (inputs.images, inputs.videos))
+        fresh = _predicted(model, images, videos, args)
+        for path in sources:
+            yield known[path] or results.add(path, _drawn(next(fresh), drawings[path]))
+
+
+def _predicted(
+    model: Model, images: Sequence[Path], videos: Sequence[Path], args: argparse.Namespace
+) -> Iterator[Prediction | VideoPrediction | ImageReadError]:
+    """A result per file, or why there is none."""
+    yield from model.predict_many(images, batch_size=args.batch_size)
+    for path in videos:
+        try:
+            yield model.predict_video(path, frames=args.frames)
+        except ImageReadError as error:
+            yield error
+
+
+def _drawn(result: Prediction | VideoPrediction | ImageReadError, drawing: Path) -> Row:
+    """Write the overlay or timeline of a result; returns its row."""
+    if isinstance(result, ImageReadError):
+        return _failure(result)
+    if isinstance(result, Prediction) and result.error is not None:
+        return result.to_dict()
+    try:
+        write_png(drawing, result.draw())
+    except OSError as error:
+        return {"file": result.file, "error": f"its overlay cannot be written ({error.strerror or error})"}
+    return {**result.to_dict(), "overlay": printable(drawing.name)}
+
+
+def _failure(error: ImageReadError) -> Row:
+    return {"file": printable(error.path), "error": error.reason}
 
 
 def _printer(args: argparse.Namespace) -> Callable[[Row], None]:
@@ -118,5 +140,5 @@ def _print_line(row: Row) -> None:
     if "error" in row:
         print(f"error: {row['file']}: {row['error']}", file=sys.stderr)
         return
-    with tqdm.external_write_mode() if sys.stdout.isatty() else nullcontext():
-        print(f"{row['score']:.4f}  {row['verdict']}  {100 * row['forged_share']:5.1f} % forged  {row['file']}")
+    what = f"{row['forged_share']:6.1%} forged" if "forged_share" in row else f"{len(row['frames']):6} frames"
+    print(f"{row['score']:.4f}  {row['verdict']}  {what}  {row['file']}")

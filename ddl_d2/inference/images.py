@@ -3,42 +3,91 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddl_d2.errors import ImageReadError, InputError
-from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
-from ddl_d2.inference.prediction import summarize
+from ddl_d2.inference.prediction import Prediction
 from ddl_d2.io.atomic import write_json
-from ddl_d2.io.file_names import IMAGE_EXTENSIONS, is_image
+from ddl_d2.io.file_kinds import file_kind
+from ddl_d2.io.file_names import is_image
 from ddl_d2.io.image import read_image, write_png
+from ddl_d2.utils.text import printable
 
 SUMMARY_NAME = "predictions.json"
+RESULTS_NAME = "results.jsonl"
+_LONGEST_NAME = 180  # bytes, so that suffixes fit into the 255 that file systems allow
 
 
-def expand_inputs(inputs: Sequence[str]) -> list[Path]:
-    """The images meant by files, globs and folders (searched to the bottom), each once, in order.
+class Inputs(NamedTuple):
+    """The files that a command line means, each once, in order.
+
+    Attributes:
+        images: to be predicted; whether they can be read is not known yet.
+        videos: likewise.
+        passed_over: files in folders that are neither.
+    """
+
+    images: list[Path]
+    videos: list[Path]
+    passed_over: list[Path]
+
+    def note(self) -> str:
+        """One line about what was passed over; "" if nothing was."""
+        if not self.passed_over:
+            return ""
+        names = ", ".join(printable(path.name) for path in self.passed_over[:3])
+        more = ", ..." if len(self.passed_over) > 3 else ""
+        return f"{len(self.passed_over)} files are neither images nor videos and were passed over: {names}{more}"
+
+
+def expand_inputs(inputs: Sequence[str | os.PathLike[str]], *, output: Path | None = None) -> Inputs:
+    """Find the files meant by files, globs and folders (searched to the bottom; hidden files are left out).
+
+    Files in folders are told apart by their names, and by their content where the name says nothing. A file that is
+    named itself, or matches a glob, counts as an image unless it is a video.
+
+    Args:
+        inputs: files, globs and folders.
+        output: the folder that results are written to. If an earlier call has left results there, what lies in it is
+            not an input.
 
     Raises:
-        InputError: a path that does not exist, a glob that matches nothing, a folder without images.
+        InputError: a path that does not exist, a glob that matches nothing, a folder without images and videos.
     """
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
+    videos: dict[Path, None] = {}
+    passed_over: dict[Path, None] = {}
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            images = sorted(p for p in path.rglob("*") if is_image(p.name) and p.is_file())
-            if not images:
-                raise InputError(f"{path}: no image ({', '.join(sorted(IMAGE_EXTENSIONS))}) in this folder")
+            named, files = False, sorted(p for p in path.rglob("*") if p.name[0] != "." and p.is_file())
         elif path.exists():
-            images = [path]
+            named, files = True, [path]
         else:
-            images = [Path(match) for match in sorted(glob.glob(text, recursive=True)) if Path(match).is_file()]
-            if not images:
+            found = sorted(glob.glob(os.fspath(text), recursive=True))
+            named, files = True, [Path(match) for match in found if Path(match).is_file()]
+            if not files:
                 raise InputError(f"{text}: no such file or folder, and no file matches it")
-        found.update(dict.fromkeys(images))
-    return list(found)
+        kept = without_own_outputs(files, output)
+        kinds = {file: file_kind(file) for file in kept}
+        if not named and not {"image", "video"} & set(kinds.values()):
+            raise InputError(f"{path}: no image in this folder ({len(kinds)} files of other kinds)")
+        for file, kind in kinds.items():
+            group = videos if kind == "video" else images if kind == "image" or named else passed_over
+            group[file] = None
+    return Inputs(list(images), list(videos), list(passed_over))
+
+
+def without_own_outputs(files: Sequence[Path], output: Path | None) -> list[Path]:
+    """Leave out what lies in a folder of results that an earlier call has made."""
+    if output is None or not any((output / name).is_file() for name in (SUMMARY_NAME, RESULTS_NAME)):
+        return list(files)
+    own = output.resolve()
+    return [file for file in files if own not in file.resolve().parents]
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
@@ -49,11 +98,11 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     """
     taken = {Path(SUMMARY_NAME).stem}
     candidates: list[Callable[[Path], str]] = [
-        lambda path: path.stem,
-        lambda path: path.name,
-        lambda path: "__".join((*path.parts[-2:-1], path.stem)),
-        lambda path: "__".join((*path.parts[-3:-1], path.stem)),
-        lambda path: "__".join((*path.parts[-3:-1], path.name)),
+        lambda path: _short(path.stem),
+        lambda path: _short(path.name),
+        lambda path: _short("__".join((*path.parts[-2:-1], path.stem))),
+        lambda path: _short("__".join((*path.parts[-3:-1], path.stem))),
+        lambda path: _short("__".join((*path.parts[-3:-1], path.name))),
     ]
     names: dict[int, str] = {}
     for candidate in candidates:
@@ -67,11 +116,16 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     for i, path in enumerate(paths):
         number = 2
         while i not in names:
-            if (name := f"{path.name}-{number}").lower() not in taken:
+            if (name := f"{_short(path.name)}-{number}").lower() not in taken:
                 names[i] = name
                 taken.add(name.lower())
             number += 1
     return [names[i] for i in range(len(paths))]
+
+
+def _short(name: str) -> str:
+    """A name as text without line feeds and the like, cut to what leaves room for a suffix."""
+    return printable(name).encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def plan_outputs(paths: Sequence[Path], output: Path) -> list[Path]:
@@ -137,27 +191,25 @@ def predict_images(
     for source, overlay in jobs:
         try:
             image = read_image(source, max_pixels=max_pixels)
+            prediction = predictor(image, heat_map=True) if heat_maps else predictor(image)
+            result = Prediction(
+                file=printable(source), image=image, output=prediction, threshold=threshold, map_threshold=map_threshold
+            )
+            rows.append(_write(result, overlay, {**(about or {})}, heat_map=heat_maps))
         except ImageReadError as error:
             failed.append(error)
-            continue
-        prediction = predictor(image, heat_map=True) if heat_maps else predictor(image)
-        summary = summarize(prediction, threshold, map_threshold)
-        row = {"file": printable(source), "overlay": printable(overlay.name), **summary.as_dict(), **(about or {})}
-        if "faces" in prediction:
-            row["faces"] = [{"box": list(f["window"]), "score": f["fake_score"]} for f in prediction["faces"]]
-        figure = draw_prediction(
-            image, prediction, threshold, map_threshold=map_threshold, title=printable(source.name)
-        )
-        write_png(overlay, figure)
-        if heat_maps:
-            heat = heat_map_file(overlay)
-            row["heat_map"] = printable(heat.name)
-            write_png(heat, draw_heat_map(image, prediction, threshold, title=printable(source.name)))
-        write_json(overlay.with_suffix(".json"), row)
-        rows.append(row)
+        except OSError as error:
+            failed.append(ImageReadError(source, f"its results cannot be written ({error.strerror or error})"))
     return rows, failed
 
 
-def printable(path: str | Path) -> str:
-    """A path as text that any terminal, font and JSON reader takes, whatever bytes its name is made of."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+def _write(result: Prediction, overlay: Path, about: Mapping[str, Any], *, heat_map: bool) -> dict[str, Any]:
+    """Write what belongs to one image; returns what its JSON file says."""
+    row = {"overlay": printable(overlay.name), **result.to_dict(), **about}
+    write_png(overlay, result.draw())
+    if heat_map:
+        heat = heat_map_file(overlay)
+        row["heat_map"] = printable(heat.name)
+        write_png(heat, result.draw_heat_map())
+    write_json(overlay.with_suffix(".json"), row)
+    return row

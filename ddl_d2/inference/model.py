@@ -18,9 +18,11 @@ from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.inference.predictor import ForgeryPredictor
+from ddl_d2.inference.video import VideoPrediction, predict_video
 from ddl_d2.io.image import convert_image, decode_image, read_image
 from ddl_d2.predictions.meta import file_sha256
 from ddl_d2.utils.malloc import keep_freed_memory
+from ddl_d2.utils.text import printable
 
 Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
@@ -75,9 +77,9 @@ class Model:
     def predict(self, source: Source) -> Prediction: ...
 
     @overload
-    def predict(self, source: Sequence[Source]) -> list[Prediction]: ...
+    def predict(self, source: list[Source]) -> list[Prediction]: ...
 
-    def predict(self, source: Source | Sequence[Source]) -> Prediction | list[Prediction]:
+    def predict(self, source: Source | list[Source]) -> Prediction | list[Prediction]:
         """Predict an image, or each of a list of images in one go.
 
         Args:
@@ -89,7 +91,7 @@ class Model:
         Raises:
             ImageReadError: an image cannot be read (`predict_many` goes on instead).
         """
-        if isinstance(source, (list, tuple)):
+        if isinstance(source, list):
             results = self._predict([self._read(one) for one in source])
             for result in results:
                 if result.error is not None:
@@ -118,10 +120,29 @@ class Model:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it must be at least 1")
         if isinstance(sources, (str, os.PathLike)):
-            sources = expand_inputs([os.fspath(sources)])
+            sources = expand_inputs([sources]).images
         remaining = iter(sources)
         while batch := list(islice(remaining, batch_size)):
             yield from self._predict([self._read(source) for source in batch])
+
+    def predict_video(self, path: str | os.PathLike[str], *, frames: int = 32) -> VideoPrediction:
+        """Score a video by evenly spaced frames; the frames' scores become one by TEST.VIDEO_SCORE of the config.
+
+        Args:
+            path: the video.
+            frames: how many; 0 = all.
+
+        Raises:
+            ImageReadError: not a readable video.
+        """
+        return predict_video(
+            Path(path),
+            self.predictor,
+            frames=frames,
+            video_score=self.cfg.TEST.VIDEO_SCORE,
+            threshold=self.threshold,
+            max_pixels=self.cfg.INPUT.MAX_PIXELS,
+        )
 
     def describe(self) -> dict[str, Any]:
         """What made a prediction, as JSON values: architecture, weights and their sha256, threshold."""
@@ -151,7 +172,7 @@ class Model:
 
     def _read(self, source: Source) -> tuple[str, np.ndarray | ImageReadError]:
         """(file or "", uint8 H×W×3 RGB, or why it cannot be read)."""
-        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+        name = printable(source) if isinstance(source, (str, os.PathLike)) else ""
         try:
             return name, _pixels(source, self.cfg.INPUT.MAX_PIXELS)
         except ImageReadError as error:

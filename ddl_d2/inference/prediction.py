@@ -190,6 +190,14 @@ class Prediction:
             title=Path(self.file).name if title is None else title,
         )
 
+    def draw_heat_map(self) -> np.ndarray:
+        """What the score rests on, uint8 H'×W'×3 RGB, if the output has a `heat_map` (`gradcam`)."""
+        from ddl_d2.inference.overlay import draw_heat_map
+
+        summary = self.summary
+        assert self.image is not None  # noqa: S101  without an error there is an image
+        return draw_heat_map(self.image, self.output, summary.threshold, title=Path(self.file).name)
+
     def save_overlay(self, path: str | Path) -> None:
         """Write `draw` as a PNG file.
 

@@ -15,9 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from ddl_d2.errors import InputError
-from ddl_d2.inference.images import printable
-
-RESULTS_NAME = "results.jsonl"
+from ddl_d2.inference.images import RESULTS_NAME
+from ddl_d2.utils.text import printable
 
 
 class ResultsFile:

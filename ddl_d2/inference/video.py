@@ -9,6 +9,7 @@ import contextlib
 import json
 from array import array
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,6 @@ import cv2
 import numpy as np
 
 from ddl_d2.evaluation import functional
-from ddl_d2.inference.images import printable
 from ddl_d2.inference.overlay import tint_forged
 from ddl_d2.inference.prediction import PredictionSummary, forgery_map_of, summarize
 from ddl_d2.inference.timeline import draw_timeline
@@ -27,10 +27,78 @@ from ddl_d2.io.atomic import replacing
 from ddl_d2.io.image import write_png
 from ddl_d2.io.video import count_frames, iter_chosen_frames, iter_video_frames, spread_frames
 from ddl_d2.utils.limits import MAX_PIXELS
+from ddl_d2.utils.text import printable
 
 Predictor = Callable[[np.ndarray], Mapping[str, Any]]
 _TIME_BASE = Fraction(1, 1000)
 _ENCODERS = ("libx264", "mpeg4")
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """The result for one video.
+
+    Attributes:
+        file: the video.
+        score: P(fake) of the video, from its frames' scores by `video_score`, 0..1.
+        verdict: "fake" if the score is above the threshold, else "real".
+        threshold: of the score.
+        video_score: "mean", "top_frames" or "max", see `evaluation.functional.video_score`.
+        frames: (number of the frame, seconds, P(fake)) of each frame that was predicted, in order.
+    """
+
+    file: str
+    score: float
+    verdict: str
+    threshold: float
+    video_score: str
+    frames: tuple[tuple[int, float, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        values = asdict(self)
+        values["frames"] = [
+            {"frame": number, "seconds": round(seconds, 3), "score": round(score, 6)}
+            for number, seconds, score in self.frames
+        ]
+        return values
+
+    def draw(self) -> np.ndarray:
+        """The scores over time, uint8 300×1000×3 RGB."""
+        _, seconds, scores = zip(*self.frames, strict=True)
+        said = f"{self.verdict.upper()}   score {self.score:.3f} ({self.video_score} of {len(scores)} frames)"
+        return draw_timeline(seconds, scores, self.threshold, title=f"{said}   {Path(self.file).name}")
+
+
+def predict_video(
+    path: Path,
+    predictor: Predictor,
+    *,
+    frames: int = 32,
+    video_score: str = "mean",
+    threshold: float = 0.5,
+    max_pixels: int = MAX_PIXELS,
+) -> VideoPrediction:
+    """Score a video by evenly spaced frames.
+
+    Args:
+        path: the video.
+        predictor: uint8 H×W×3 RGB -> the model's output.
+        frames: how many; 0 = all.
+        video_score: see `VideoPrediction`.
+        threshold: a score above it is a fake.
+        max_pixels: the most pixels a frame may have.
+
+    Raises:
+        ImageReadError: not a readable video.
+    """
+    found = tuple(
+        (number, seconds, float(predictor(image)["fake_score"]))
+        for number, seconds, image in _frames(path, frames, max_pixels)
+    )
+    score = functional.video_score([frame[2] for frame in found], video_score)
+    verdict = "fake" if score > threshold else "real"
+    return VideoPrediction(printable(path), score, verdict, threshold, video_score, found)
 
 
 class VideoWriter:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from ddl_d2.errors import CheckpointError, ConfigError, InputError
 from ddl_d2.inference.video import VideoWriter
 from ddl_d2.io.image import read_image, write_png
 from ddl_d2.io.video import iter_video_frames
@@ -34,6 +33,16 @@ def assert_one_line_error(done: subprocess.CompletedProcess, *words: str) -> Non
     assert "Traceback" not in done.stderr
     for word in words:
         assert word in errors[-1]
+
+
+def error_of(tool, capsys, *words: object) -> str:
+    """The one line that a call in this process ends with."""
+    with pytest.raises(SystemExit) as stopped:
+        tool.main([str(word) for word in words])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    return error
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +81,7 @@ def test_folder_glob_and_a_broken_image(tmp_path, opts):
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "broken.jpg" in done.stderr
-    assert "1 of 4 images could not be read" in done.stderr
+    assert "1 of 4 files could not be read" in done.stderr
     summary = json.loads((out / "predictions.json").read_text())
     assert [Path(row["file"]).name for row in summary["predictions"]] == ["a.png", "a.png", "other.png"]
     assert [Path(row["file"]).name for row in summary["failed"]] == ["broken.jpg"]
@@ -122,24 +131,19 @@ def test_bad_videos_leave_nothing(tmp_path, opts, tool, capsys):
     write_sound(tmp_path / "sound.mp4")
     for name, more in (("empty", []), ("noise", ["--frames", "3"]), ("sound", [])):
         words = ["--video-input", tmp_path / f"{name}.mp4", "--output", tmp_path / "a/b", *more]
-        with pytest.raises(SystemExit) as stopped, tool.cli_errors():
-            tool.main([str(word) for word in ("--config-file", CONFIG, *words, "--opts", *opts)])
-        assert stopped.value.code == 2
-        error = capsys.readouterr().err.splitlines()[-1]
-        assert error.startswith("error: ")
+        error = error_of(tool, capsys, "--config-file", CONFIG, *words, "--opts", *opts)
         assert f"{name}.mp4" in error
         assert not (tmp_path / "a").exists()
 
 
-def test_heat_maps(tmp_path, opts, tool):
+def test_heat_maps(tmp_path, opts, tool, capsys):
     write_png(tmp_path / "in/a.png", noise(50, 70))
     words = ["--config-file", CONFIG, "--input", tmp_path / "in", "--output", tmp_path / "o", "--heat-map"]
     assert tool.main([str(word) for word in (*words, "--opts", *opts)]) == 0
     assert read_image(tmp_path / "o/a.heat_map.png").shape[2] == 3
     assert json.loads((tmp_path / "o/a.json").read_text())["heat_map"] == "a.heat_map.png"
     write_png(tmp_path / "in/a.heat_map.png", noise(50, 70))
-    with pytest.raises(InputError, match=r"a\.heat_map\.png: the heat map would replace"):
-        tool.main([str(word) for word in (*words, "--opts", *opts)])
+    assert "a.heat_map.png: the heat map would replace" in error_of(tool, capsys, *words, "--opts", *opts)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +155,7 @@ def test_options_that_do_not_fit(tool, words):
     assert stopped.value.code == 2
 
 
-def test_bad_input_is_one_line_and_harms_nothing(tmp_path, opts, tool):
+def test_bad_input_is_one_line_and_harms_nothing(tmp_path, opts, tool, capsys):
     write_png(tmp_path / "a.png", noise(40, 40))
     (tmp_path / "bad.pth").write_bytes(b"not a checkpoint")
     (tmp_path / "broken.png").write_bytes(b"not an image")
@@ -164,14 +168,13 @@ def test_bad_input_is_one_line_and_harms_nothing(tmp_path, opts, tool):
 
     assert_one_line_error(run(*words(image="broken.png")), "broken.png")
     assert_one_line_error(run(*words(last=("MODEL.NO_SUCH_KEY", "1"))), "NO_SUCH_KEY")
-    for bad, error, name in (
-        (words(image="none.png"), InputError, "none.png"),
-        (words(config=tmp_path / "none.yaml"), ConfigError, "none.yaml"),
-        (words(last=("MODEL.WEIGHTS", tmp_path / "bad.pth")), CheckpointError, "bad.pth"),
-        (words(last=("MODEL.WEIGHTS", "")), CheckpointError, "MODEL.WEIGHTS is empty"),
-        (words(last=("MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "9")), CheckpointError, "query"),
+    for bad, name in (
+        (words(image="none.png"), "none.png"),
+        (words(config=tmp_path / "none.yaml"), "none.yaml"),
+        (words(last=("MODEL.WEIGHTS", tmp_path / "bad.pth")), "bad.pth"),
+        (words(last=("MODEL.WEIGHTS", "")), "MODEL.WEIGHTS is empty"),
+        (words(last=("MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "9")), "query"),
     ):
-        with pytest.raises(error, match=name):
-            tool.main(bad)
+        assert name in error_of(tool, capsys, *bad)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.json"]
     assert (tmp_path / "out/a.json").read_text() == "earlier"

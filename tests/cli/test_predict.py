@@ -14,6 +14,7 @@ from ddl_d2.cli import predict
 from ddl_d2.inference.model import Model
 from ddl_d2.io.image import read_image, write_png
 from tests.conftest import ROOT, TINY
+from tests.video_files import write_video
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +57,12 @@ def run(weights, capsys):
 def test_a_table(run, folder):
     code, out, err = run(folder / "a.png")
     assert code == 0
-    score, verdict, share, percent, forged, file = out.split()
+    score, verdict, share, forged, file = out.split()
     assert 0 <= float(score) <= 1
     assert verdict == ("fake" if float(score) > 0.5 else "real")
-    assert (percent, forged, file) == ("%", "forged", str(folder / "a.png"))
-    assert 0 <= float(share) <= 100
-    assert "1 images:" in err
+    assert (forged, file) == ("forged", str(folder / "a.png"))
+    assert 0 <= float(share.removesuffix("%")) <= 100
+    assert "1 files:" in err
 
 
 def test_some_unreadable_images_are_exit_code_1(run, folder):
@@ -69,7 +70,7 @@ def test_some_unreadable_images_are_exit_code_1(run, folder):
     assert code == 1
     assert len(out.splitlines()) == 2
     assert f"error: {folder / 'c.jpg'}: " in err
-    assert "3 images: " in err
+    assert "3 files: " in err
     assert "1 failed" in err
 
 
@@ -137,3 +138,30 @@ def test_weights_have_to_be_named(capsys, folder):
         predict.main([str(folder)])
     assert stopped.value.code == 2
     assert "--weights is missing" in capsys.readouterr().err
+
+
+def test_files_are_told_apart_by_content(run, tmp_path):
+    rng = np.random.default_rng(0)
+    write_png(tmp_path / "in/a.png", rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    (tmp_path / "in/a.png").rename(tmp_path / "in/a.jfif")
+    (tmp_path / "in/b.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    (tmp_path / "in/notes.txt").write_text("not an image")
+    write_video(tmp_path / "in/clip.mp4", 3)
+    code, out, err = run(tmp_path / "in", "--frames", 2)
+    assert code == 1
+    assert [line.split()[-1] for line in out.splitlines()] == [str(tmp_path / "in" / n) for n in ("a.jfif", "clip.mp4")]
+    assert " 2 frames " in out
+    assert "b.HEIC: " in err
+    assert "1 files are neither images nor videos and were passed over: notes.txt" in err
+
+
+def test_bad_names_are_no_hindrance(run, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("n" * 250 + ".png", "line\nfeed.png", "z.png"):
+        write_png(tmp_path / "x.png", rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "x.png").rename(tmp_path / "in" / name)
+    code, out, _ = run(tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3

@@ -197,7 +197,7 @@ def test_images_to_files(tmp_path, predictor):
     write_png(tmp_path / "in/a.png", red_square())
     (tmp_path / "in/b.png").write_bytes(b"broken")
     write_png(tmp_path / "in/deep/a.png", np.zeros((30, 20, 3), np.uint8))
-    paths = expand_inputs([str(tmp_path / "in")])
+    paths = expand_inputs([str(tmp_path / "in")]).images
     overlays = plan_outputs(paths, tmp_path / "out")
     rows, failed = predict_images(zip(paths, overlays, strict=True), predictor, about={"model": {"name": "redness"}})
     assert [error.path for error in failed] == [str(tmp_path / "in/b.png")]
@@ -243,7 +243,9 @@ def test_inputs_that_are_not_there(tmp_path):
 def test_globs_folders_and_files_once_each(tmp_path):
     for name in ("b.png", "a.JPG", "c.txt"):
         (tmp_path / name).write_bytes(b"")
-    found = expand_inputs([str(tmp_path / "b.png"), str(tmp_path / "*.png"), str(tmp_path), str(tmp_path / "c.txt")])
+    found = expand_inputs(
+        [str(tmp_path / "b.png"), str(tmp_path / "*.png"), str(tmp_path), str(tmp_path / "c.txt")]
+    ).images
     assert [path.name for path in found] == ["b.png", "a.JPG", "c.txt"]
 
 
