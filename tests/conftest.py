@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -61,6 +62,14 @@ def load_benchmark(name: str) -> ModuleType:
         return importlib.import_module(name)
     finally:
         sys.path.remove(str(ROOT / "benchmarks"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory) -> Iterator[None]:
+    """Faces and indexes are remembered for this session only, and not among the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DDL_D2_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

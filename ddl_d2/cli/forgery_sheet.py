@@ -23,6 +23,7 @@ import numpy as np
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.config.forgery_options import ForgeryOptions
 from ddl_d2.errors import ForgerySetError
+from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.finders import FINDERS, Face, FaceFinder, make_finder
 from ddl_d2.forging.appearance import apply_steps
 from ddl_d2.forging.blend import blend
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give images or --input, not both")
     if args.count < 1 or args.cell < 16 or args.seed < 0:
         parser.error("--count must be at least 1, --cell at least 16, --seed not negative")
-    finder = make_finder(args.finder, yunet_model=args.yunet_model)
+    finder = CachedFaceFinder(make_finder(args.finder, yunet_model=args.yunet_model))
     paths = args.images or [builtin_photos()[0].path]
     if args.profile:
         profile(paths[0], finder, args.seed)
@@ -156,7 +157,7 @@ def profile(path: Path, finder: FaceFinder, seed: int, pairs: int = 300) -> None
     entries = {
         name: entry
         for (file, _, name), entry in pstats.Stats(profiler).stats.items()  # type: ignore[attr-defined]
-        if name in (*PROFILED, "self_blend") and Path(file).parent.name == "forgery"
+        if name in (*PROFILED, "self_blend") and Path(file).parent.name == "forging"
     }
     whole = entries["self_blend"][3]
     for name in PROFILED:

@@ -1,10 +1,11 @@
 """Find the faces and landmarks of every image below a folder once, and keep them for training.
 
-    ddl-d2 landmark data/portraits --workers 8 --cache data/landmarks
+    ddl-d2 landmark data/portraits --workers 8
     ddl-d2 landmark ROOT --finder yunet --yunet-model face_detection_yunet.onnx
 
-ROOT is any folder tree of images, a dataset too; folders called "masks" are left out. The results lie in the cache
-by the content of the images, so an interrupted run goes on where it stopped and a second run only reads.
+ROOT is any folder tree of images, a dataset too; folders called "masks" are left out. The results lie by the
+content of the images in the cache that training and the other commands read (INPUT.FACES.CACHE), so an interrupted run
+goes on where it stopped and a second run only reads.
 Exit code 0: all images looked at, 1: some could not be read (listed), 2: ROOT or the finder cannot be used at all.
 """
 
@@ -42,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--finder", choices=FINDERS, default="dlib", help="what finds the faces (%(default)s)")
     parser.add_argument("--yunet-model", type=Path, metavar="FILE", help="YuNet's ONNX file")
     parser.add_argument("--landmark-model", type=Path, metavar="FILE", help="another 68-point model for dlib")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="where to keep the results (ROOT/.landmarks)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="where to keep the results (faces/ in $DDL_D2_CACHE)")
     return parser
 
 
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     photos = [photo for photo in folder_photos(args.root) if "masks" not in Path(photo.name).parts[:-1]]
     make = partial(
         _start,
-        cache=args.cache or args.root / ".landmarks",
+        cache=args.cache,
         name=args.finder,
         yunet_model=args.yunet_model,
         landmark_model=args.landmark_model,
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _start(*, cache: Path, name: str, yunet_model: Path | None, landmark_model: Path | None) -> None:
+def _start(*, cache: Path | None, name: str, yunet_model: Path | None, landmark_model: Path | None) -> None:
     """Make this process's finder; a forked process has its parent's."""
     global _finder
     if _finder is not None and multiprocessing.parent_process() is not None:

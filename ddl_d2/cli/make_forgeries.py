@@ -7,7 +7,7 @@ The forgeries are self-blended: regions of a face are displaced, recolored, re-s
 back into the same image. With --style combination they are coarse splices: faces of the folder's other photographs
 are laid over an image's or pasted anywhere; use photographs whose terms allow that. The sets serve to try the whole
 pipeline and to train without forged samples; they are not a benchmark. Many photographs: find their faces with
-`ddl-d2 landmark` first, in parallel, and give its cache.
+`ddl-d2 landmark` first, in parallel; both remember them in one cache.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.faces.cache import CachedFaceFinder
-from ddl_d2.faces.finders import DlibFaceFinder, FaceFinder
+from ddl_d2.faces.finders import DlibFaceFinder
 from ddl_d2.forging.forged_dataset import STYLES, SetSettings, make_set
 from ddl_d2.forging.photos import builtin_photos, folder_photos
 
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         "photographs with faces of others in them (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
-    parser.add_argument("--landmarks", type=Path, metavar="DIR", help="cache of faces, as `ddl-d2 landmark` fills it")
+    parser.add_argument("--landmarks", type=Path, metavar="DIR", help="cache of found faces (faces/ in $DDL_D2_CACHE)")
     parser.add_argument("--landmark-model", type=Path, metavar="FILE", help="another 68-point model for dlib")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="complete a set that was interrupted")
@@ -63,9 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         valid_share=args.valid_share,
         style=args.style,
     )
-    finder: FaceFinder = DlibFaceFinder(args.landmark_model)
-    if args.landmarks is not None:
-        finder = CachedFaceFinder(finder, args.landmarks)
+    finder = CachedFaceFinder(DlibFaceFinder(args.landmark_model), args.landmarks)
     manifest = make_set(
         args.output,
         photos,

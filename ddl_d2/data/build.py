@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +33,6 @@ __all__ = [
     "build_train_loader",
     "build_train_mapper",
     "dataset_labels",
-    "face_cache_folder",
     "seeded",
     "training_rows",
 ]
@@ -139,14 +136,7 @@ def build_face_finder(cfg: CfgNode) -> CachedFaceFinder:
         )
     except ValueError as error:
         raise ConfigError(f"INPUT.FACES.FINDER: {error}") from error
-    return CachedFaceFinder(finder, face_cache_folder(faces.CACHE))
-
-
-def face_cache_folder(chosen: str) -> Path:
-    """`chosen`, or the user's cache folder."""
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddl_d2" / "faces"
+    return CachedFaceFinder(finder, faces.CACHE or None)
 
 
 def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any, np.ndarray]:

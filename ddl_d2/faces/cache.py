@@ -16,6 +16,7 @@ import numpy as np
 
 from ddl_d2.faces.finders import Face, FaceFinder
 from ddl_d2.io.atomic import write_whole
+from ddl_d2.io.cache_folder import cache_folder
 
 _VERSION = 1
 
@@ -27,7 +28,8 @@ class CachedFaceFinder:
 
     Args:
         finder: what looks at images that are not in the cache.
-        folder: where to keep the results; made if missing.
+        folder: where to keep the results, made if missing; None for the one that all tools share,
+            `cache_folder("faces")`.
 
     Attributes:
         hits, misses: how many calls were answered from disk, and how many by `finder`.
@@ -36,8 +38,8 @@ class CachedFaceFinder:
         OSError: the folder cannot be written.
     """
 
-    def __init__(self, finder: FaceFinder, folder: str | Path) -> None:
-        self.finder, self.folder = finder, Path(folder)
+    def __init__(self, finder: FaceFinder, folder: str | Path | None = None) -> None:
+        self.finder, self.folder = finder, cache_folder("faces") if folder is None else Path(folder)
         self.hits = self.misses = 0
         self._settings = json.dumps({"version": _VERSION, **finder.settings}, sort_keys=True).encode()
 

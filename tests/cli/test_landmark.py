@@ -17,7 +17,8 @@ def tool(needs_dlib):
 
 
 @pytest.fixture
-def images(tmp_path):
+def images(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDL_D2_CACHE", str(tmp_path / "shared"))
     root = tmp_path / "set"
     astronaut = read_image(Path(skimage.__file__).parent / "data/astronaut.png")
     write_png(root / "real" / "face.png", astronaut[:300, 80:380])
@@ -56,7 +57,7 @@ def test_failures_are_listed_and_the_rest_is_done(tool, images, capsys):
     assert lines[0].startswith("4 images, 2 faces, 1 without a face, 1 failed")
     assert len(lines) == 2
     assert lines[1].startswith("failed real/broken.jpg: ")
-    assert len(list((images / ".landmarks").rglob("*.json"))) == 3
+    assert len(list((images.parent / "shared" / "faces").rglob("*.json"))) == 3
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_what_cannot_be_used_at_all(tool, images, arguments, says, capsys, monke
         tool.main(arguments)
     assert stopped.value.code == 2
     assert says in capsys.readouterr().err
-    assert not (images / ".landmarks").exists()
+    assert not (images.parent / "shared").exists()
 
 
 def test_a_folder_without_images(tool, tmp_path, capsys):

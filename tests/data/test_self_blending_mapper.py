@@ -1,5 +1,6 @@
 import itertools
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -10,7 +11,8 @@ from skimage import data as photographs
 
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions
-from ddl_d2.data.build import TrainLoader, _real_only, build_face_finder, face_cache_folder
+from ddl_d2.data import build
+from ddl_d2.data.build import TrainLoader, _real_only, build_face_finder
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import TrainingSampler
 from ddl_d2.data.self_blending_mapper import (
@@ -35,7 +37,7 @@ def _astronauts_face() -> Face:
 class _OneFace:
     """Always the same face, or none."""
 
-    settings = {"name": "test"}
+    settings: ClassVar = {"name": "test"}
 
     def __init__(self, faces: list[Face]) -> None:
         self.faces, self.calls = faces, 0
@@ -182,6 +184,9 @@ def test_an_unknown_face_finder_is_named():
 
 
 def test_where_faces_are_remembered(monkeypatch, tmp_path):
-    assert face_cache_folder("here") == Path("here")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert face_cache_folder("") == tmp_path / "ddl_d2" / "faces"
+    cfg = _cfg()
+    monkeypatch.setattr(build, "make_finder", lambda name, **files: _OneFace([]))
+    monkeypatch.setenv("DDL_D2_CACHE", str(tmp_path))
+    assert build_face_finder(cfg).folder == tmp_path / "faces"
+    cfg.INPUT.FACES.CACHE = "here"
+    assert build_face_finder(cfg).folder == Path("here")

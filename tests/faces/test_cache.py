@@ -37,6 +37,12 @@ def test_an_image_is_looked_at_once(tmp_path, image, synthetic_face):
     assert [path.suffix for path in (tmp_path / "cache").rglob("*") if path.is_file()] == [".json"]
 
 
+def test_without_a_folder_all_tools_share_one(tmp_path, image, monkeypatch):
+    monkeypatch.setenv("DDL_D2_CACHE", str(tmp_path))
+    CachedFaceFinder(CountingFinder([]))(image)
+    assert len(list((tmp_path / "faces").rglob("*.json"))) == 1
+
+
 def test_no_face_is_remembered_too(tmp_path, image):
     finder = CountingFinder([])
     cached = CachedFaceFinder(finder, tmp_path)

@@ -1,8 +1,8 @@
 """The index of a dataset on disk, kept so that a million files are listed once.
 
-An index is one `.npz` file (arrays and JSON; nothing that runs code) in $DDL_D2_CACHE, or ~/.cache/ddl_d2. It is used
-while the folders and lists it was made from have the modification times they had then: a file added, removed or renamed
-changes its folder's. Delete the folder to start afresh.
+An index is one `.npz` file (arrays and JSON; nothing that runs code) in `cache_folder("indexes")`. It is used while
+the folders and lists that it was made from have the modification times they had then: a file added, removed or renamed
+changes its folder's.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ddl_d2.data.datasets.columns import DatasetColumns, columns_of
 from ddl_d2.data.datasets.errors import DatasetReport
+from ddl_d2.errors import SaveError
 from ddl_d2.io.atomic import replacing
+from ddl_d2.io.cache_folder import cache_folder
 
 FORMAT = 1
 # A change within the clock's coarseness of the listing would leave no trace: such an index is not kept.
@@ -32,15 +35,6 @@ _said: set[str] = set()
 Built = tuple[DatasetColumns, DatasetReport, dict[str, int]]
 
 
-def cache_folder() -> str:
-    """Where indices are kept; "" if there is no home folder."""
-    chosen = os.environ.get("DDL_D2_CACHE", "")
-    if chosen:
-        return chosen
-    home = os.path.expanduser("~")
-    return os.path.join(home, ".cache", "ddl_d2") if home != "~" else ""
-
-
 def cached(key: Mapping[str, Any], build: Callable[[], Built]) -> tuple[DatasetColumns, DatasetReport]:
     """What `build` returns, from the cache if nothing has changed.
 
@@ -49,8 +43,7 @@ def cached(key: Mapping[str, Any], build: Callable[[], Built]) -> tuple[DatasetC
         build: lists the dataset: rows, report, and the times of modification (ns) of all it was made from.
     """
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
-    folder = cache_folder()
-    path = os.path.join(folder, f"index-{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz") if folder else ""
+    path = _path(text)
     stored = _load(path, text) if path else None
     if stored is not None:
         return stored
@@ -61,7 +54,16 @@ def cached(key: Mapping[str, Any], build: Callable[[], Built]) -> tuple[DatasetC
     return rows, report
 
 
-def _load(path: str, key: str) -> tuple[DatasetColumns, DatasetReport] | None:
+def _path(key: str) -> Path | None:
+    """Where the index of a key is; None (said once) where there is no folder for it."""
+    try:
+        return cache_folder("indexes") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+    except SaveError as error:
+        _say_once(f"dataset indexes cannot be kept, datasets are listed anew each time: {error}")
+        return None
+
+
+def _load(path: Path, key: str) -> tuple[DatasetColumns, DatasetReport] | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             meta = json.loads(file["meta"].tobytes())
@@ -76,7 +78,7 @@ def _load(path: str, key: str) -> tuple[DatasetColumns, DatasetReport] | None:
         return None
 
 
-def _store(path: str, key: str, rows: DatasetColumns, report: DatasetReport, stamps: dict[str, int]) -> None:
+def _store(path: Path, key: str, rows: DatasetColumns, report: DatasetReport, stamps: dict[str, int]) -> None:
     arrays = rows.arrays
     meta = {
         "key": key,
@@ -86,12 +88,12 @@ def _store(path: str, key: str, rows: DatasetColumns, report: DatasetReport, sta
         "arrays": list(arrays),
     }
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
     except OSError as error:
         _say_once(
-            f"the dataset index cannot be kept in {os.path.dirname(path)} ({error.strerror}); datasets are listed anew "
+            f"the dataset index cannot be kept in {path.parent} ({error.strerror}); datasets are listed anew "
             "each time. Set DDL_D2_CACHE to a folder that can be written."
         )
 

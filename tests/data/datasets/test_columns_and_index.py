@@ -7,7 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from ddl_d2.data.datasets import DatasetColumns, load_dataset, load_folder
+from ddl_d2.data.datasets import DatasetColumns, index_cache, load_dataset, load_folder
+from ddl_d2.errors import SaveError
 from tests.data.datasets.dataset_folders import LAYOUT_A, ROWS_A, rows_of, touch
 
 # Columns.
@@ -128,3 +129,15 @@ def test_an_unwritable_cache_is_said_once(tmp_path, monkeypatch, caplog):
     for _ in range(3):
         assert len(load_dataset(tmp_path / "data")[0]) == 1
     assert caplog.text.count("cannot be kept") == 1
+
+
+def test_without_any_folder_datasets_are_listed_anew(tmp_path, monkeypatch, caplog):
+    def nowhere(kind: str):
+        raise SaveError("/tmp/ddl_d2-1 is not a folder of this user")
+
+    touch(tmp_path, "real/a.jpg")
+    age(tmp_path)
+    monkeypatch.setattr(index_cache, "cache_folder", nowhere)
+    for _ in range(2):
+        assert len(load_dataset(tmp_path)[0]) == 1
+    assert caplog.text.count("not a folder of this user") == 1
