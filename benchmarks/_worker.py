@@ -141,7 +141,7 @@ class OurModel:
     def predictions(self) -> dict[str, Tensor]:
         """Class logits B×Q×2 and mask logits B×Q×h×w."""
         with self.job.autocast():
-            outputs = self.model.sem_seg_head(self.model.backbone(self.pixels()))
+            outputs = self.model.sem_seg_head(self.model.encode(self.pixels()))
         return {"logits": outputs["pred_logits"], "masks": outputs["pred_masks"]}
 
     def _stages(self) -> dict[str, nn.Module]:

@@ -47,7 +47,7 @@ from ddl_d2.data.transforms.geometric import ResizeToFit
 from ddl_d2.engine.trainer import ForgeryTrainer
 from ddl_d2.inference.images import predict_images
 from ddl_d2.inference.predictor import ForgeryPredictor
-from ddl_d2.modeling.meta_arch import forgery_mask2former as system
+from ddl_d2.modeling.mask2former.painting import painted_sum
 from ddl_d2.modeling.test_time.build import wrapped_for_testing
 from ddl_d2.predictions.store import PredictionStore
 from ddl_d2.utils.malloc import keep_freed_memory
@@ -223,7 +223,7 @@ def paint_both_ways(sizes: list[tuple[int, int]]) -> dict[str, float]:
     for height, width in sizes:
         torch.manual_seed(0)
         masks, weights = 6 * torch.randn(100, height // 4, width // 4), torch.rand(100) / 100
-        bands = system._painted_sum(masks, weights, (height, width))
+        bands = painted_sum(masks, weights, (height, width))
         up = F.interpolate(masks[None].double(), size=(height, width), mode="bilinear", align_corners=False)[0]
         at_once = (weights.double()[:, None, None] * up.sigmoid_()).sum(0)
         found[f"{height} x {width}"] = float((bands - at_once).abs().max())

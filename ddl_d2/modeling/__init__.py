@@ -3,3 +3,6 @@
 from ddl_d2.modeling import meta_arch  # noqa: F401
 from ddl_d2.modeling.backbone import timm_backbone, timm_pyramid  # noqa: F401
 from ddl_d2.modeling.mask2former import head  # noqa: F401
+from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+
+__all__ = ["ForgerySystem", "SystemOptions"]

@@ -19,9 +19,11 @@ from torch import Tensor
 Size = tuple[int, int]
 
 
-def original_size(row: dict, unpadded: Size) -> Size:
-    """The size that a row's outputs have."""
-    return row.get("height", unpadded[0]), row.get("width", unpadded[1])
+def original_size(row: dict[str, Any]) -> Size:
+    """Return the size of a row's outputs: `height` and `width` of the original, or else those of `image`."""
+    if "height" in row and "width" in row:
+        return row["height"], row["width"]
+    return row["image"].shape[-2], row["image"].shape[-1]
 
 
 def to_original(padded_map: Tensor, unpadded: Size, original: Size) -> Tensor:
@@ -32,18 +34,21 @@ def to_original(padded_map: Tensor, unpadded: Size, original: Size) -> Tensor:
 
 
 def map_output(
-    row: dict, probabilities: Tensor, unpadded: Size, fake_score: float | None = None, **regions: Any
+    row: dict[str, Any], probabilities: Tensor, unpadded: Size, *, threshold: float, mode: str, limit: int
 ) -> dict[str, Any]:
-    """What a system without instances of its own predicts for a row, at its original size.
+    """Make `forgery_map` and `instances` of a row, at its original size, from a map.
 
     Args:
-        probabilities: the map at the network's input size, which may be padded beyond `unpadded`; float in [0, 1].
-        fake_score: None leaves it to the caller.
-        regions: `threshold`, `mode` and `limit` of `map_instances`.
+        row: says the original size.
+        probabilities: float in [0, 1] at the network's input size, which may be padded beyond `unpadded`.
+        unpadded: (height, width) of the image within it.
+        threshold: see `map_instances`.
+        mode: see `map_instances`.
+        limit: see `map_instances`.
     """
-    forgery_map = to_original(probabilities, unpadded, original_size(row, unpadded)).clamp_(0, 1)
-    output: dict[str, Any] = {"forgery_map": forgery_map, "instances": map_instances(forgery_map, **regions)}
-    return output if fake_score is None else output | {"fake_score": fake_score}
+    forgery_map = to_original(probabilities, unpadded, original_size(row)).clamp_(0, 1)
+    instances = map_instances(forgery_map, threshold=threshold, mode=mode, limit=limit)
+    return {"forgery_map": forgery_map, "instances": instances}
 
 
 def forged_instances(

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
+from torch import nn
 
+from ddl_d2.modeling.system import ForgerySystem
 from tests.conftest import CONFIGS, ROOT
 
 # SyncBN exists on GPUs only; its parameters are BN's.
@@ -21,6 +23,13 @@ def model(request, tiny_cfg):
 
 def test_system(model, make_row):
     """One pass over the promises, so that each network is built once."""
+    assert isinstance(model, ForgerySystem)
+    assert all(type(m) is not nn.Linear for m in model.modules())  # `use_fast_layers` was called
+    check_system(model, make_row)
+
+
+def check_system(model, make_row):
+    """Hold a system to the contract that `ddl_d2/modeling/system.py` writes down."""
     _trains(model, make_row)
     _predicts(model, make_row)
     _survives_a_round_trip(model)
@@ -59,8 +68,11 @@ def _predicts(model, make_row):
         assert np.isfinite(values).all()
         assert values.min() >= 0
         assert values.max() <= 1
+        assert output["forgery_map"].dtype == torch.float32
         instances = output["instances"]
         assert instances.image_size == size
+        assert instances.pred_masks.dtype == torch.bool
+        assert not instances.pred_classes.any()
         assert instances.pred_masks.shape[1:] == size
         assert len(instances.scores) == len(instances.pred_classes) == len(instances.pred_masks)
 

@@ -1,84 +1,84 @@
 """System S1: a Mask2Former-style query decoder that localizes, and an image head that detects, trained together.
 
-Shapes: `B` images, `Q` queries, `K` classes, `H, W` pixels (padded batch unless said otherwise). The forged class is
-the last one, `K - 1`.
+Source: Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation", arXiv 2112.01527, for the
+decoder. Shapes: `B` images, `Q` queries, `K` classes, `C` channels, `H, W` pixels of the padded batch. The forged class
+is the last one, `K - 1`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
 from detectron2.structures import ImageList, Instances
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddl_d2.errors import ConfigError
-from ddl_d2.layers.linear import use_fast_linear
-from ddl_d2.modeling.backbone.full_precision import keep_in_fp32
 from ddl_d2.modeling.heads import ImageHead, score_from_map
 from ddl_d2.modeling.mask2former.criterion import SetCriterion, Targets
+from ddl_d2.modeling.mask2former.head import QueryDecoderHead
 from ddl_d2.modeling.mask2former.matcher import HungarianMatcher
-from ddl_d2.modeling.postprocessing import Size, forged_instances, original_size, to_original
-from ddl_d2.modeling.preprocessing import normalized_batch
+from ddl_d2.modeling.mask2former.painting import forgery_map, query_instances
+from ddl_d2.modeling.postprocessing import original_size
+from ddl_d2.modeling.preprocessing import fake_labels, normalized_batch
+from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 
-# Scalars of painted masks held at once while queries are summed into a map (fp32: 16 MiB).
-_MAX_PAINTED = 4 * 2**20
-# Rows of the masks painted at once, at least: two more are painted for their sake.
-_MIN_BAND = 4
-# A query is shown as an instance from this confidence.
-_INSTANCE_CONFIDENCE = 0.5
 _NOTHING = "MODEL.DETECTION.ENABLED and MODEL.LOCALIZATION.ENABLED are both False: nothing to train"
 
 
 @META_ARCH_REGISTRY.register()
-class ForgeryMask2Former(nn.Module):
+class ForgeryMask2Former(ForgerySystem):
     """Detector and localizer in one; either half can be switched off.
 
-    In training `forward` returns named, weighted losses; in eval mode one dict per image, at its original size:
-    `fake_score` float, `forgery_map` float H×W in [0, 1] (absent without localization) and `instances`.
+    Losses: `loss_det` (binary cross-entropy real / fake) of the image head, and those of the criterion, each times the
+    weight of its half.
     """
 
     @configurable
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        sem_seg_head: nn.Module | None,
+        backbone: Backbone,
+        sem_seg_head: QueryDecoderHead | None,
         image_head: ImageHead | None,
         criterion: SetCriterion | None,
         detection_weight: float,
         localization_weight: float,
         size_divisibility: int,
-        pixel_mean: list[float],
-        pixel_std: list[float],
-        image_score: str,
-        max_instances: int,
-        fp32_stride: int = 32,
-    ):
-        super().__init__()
+        options: SystemOptions,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            backbone: Detectron2's.
+            sem_seg_head: pixel decoder and query decoder; None: the system only detects.
+            image_head: None: the system only localizes, and an image's score is its map's.
+            criterion: of the queries; needed for training with a `sem_seg_head`.
+            detection_weight: of `loss_det`.
+            localization_weight: of the criterion's losses.
+            size_divisibility: images are padded to a multiple of it and of the backbone's own.
+            options: what every system takes.
+
+        Raises:
+            ConfigError: neither head is given.
+        """
+        super().__init__(backbone=backbone, options=options)
         if sem_seg_head is None and image_head is None:
             raise ConfigError(_NOTHING)
-        # Convolutions are faster on this layout, on CPUs and GPUs alike; values are the same.
-        self.backbone = backbone.to(memory_format=torch.channels_last)
         self.sem_seg_head = sem_seg_head
         self.image_head = image_head
         self.criterion = criterion
         self.detection_weight = detection_weight
         self.localization_weight = localization_weight
         self.size_divisibility = max(size_divisibility, backbone.size_divisibility, 1)
-        self.image_score = image_score
-        self.max_instances = max_instances
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-        use_fast_linear(self)
-        keep_in_fp32(self.backbone, fp32_stride)
+        self.use_fast_layers()
 
     @classmethod
-    def from_config(cls, cfg) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the constructor's arguments from MODEL.DETECTION, MODEL.LOCALIZATION and MODEL.MASK_FORMER."""
         detect, localize = cfg.MODEL.DETECTION, cfg.MODEL.LOCALIZATION
         if not (detect.ENABLED or localize.ENABLED):
             raise ConfigError(_NOTHING)
@@ -95,38 +95,30 @@ class ForgeryMask2Former(nn.Module):
             "detection_weight": detect.LOSS_WEIGHT,
             "localization_weight": localize.LOSS_WEIGHT,
             "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "image_score": cfg.TEST.IMAGE_SCORE,
-            "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
-            "fp32_stride": cfg.TEST.FP32_STRIDE,
+            "options": SystemOptions.from_config(cfg),
         }
 
-    @property
-    def device(self) -> torch.device:
-        return self.pixel_mean.device
-
     def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
-        """Logits of "fake", B, differentiable: from the backbone's {name: B×C×h×w} and the unpadded (height, width) of
-        each image. Raises ConfigError if there is no image head.
+        """Return the logits of "fake", B, differentiable.
+
+        Args:
+            features: the backbone's {name: B×C×h×w}.
+            image_sizes: the unpadded (height, width) of each image.
+
+        Raises:
+            ConfigError: there is no image head.
         """
         if self.image_head is None:
             raise ConfigError("MODEL.DETECTION.ENABLED is False: this model only localizes, it has no image head")
         return self.image_head(features, image_sizes)
 
-    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
-        """Mapper rows (`image` uint8 3×H×W; in training `is_fake`, `instances`) -> losses, or predictions."""
-        images = normalized_batch(batched_inputs, self.pixel_mean, self.pixel_std, self.size_divisibility)
-        features = self.backbone(images.tensor)
-        if self.training:
-            return self._losses(batched_inputs, images, features)
-        return self._predict(batched_inputs, images, features)
-
-    def _losses(self, batched_inputs: list[dict], images: ImageList, features: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Read `image`, and `is_fake` and `instances` as far as there are heads for them."""
+        images, features = self._encoded(batched_inputs)
         losses = {}
         if self.image_head is not None:
             logits = self.image_head(features, images.image_sizes)
-            labels = torch.tensor([float(x["is_fake"]) for x in batched_inputs], device=self.device)
+            labels = fake_labels(batched_inputs, self.device).float()
             losses["loss_det"] = self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)
         if self.sem_seg_head is not None and self.criterion is not None:
             targets = [self._target(x, images) for x in batched_inputs]
@@ -134,7 +126,21 @@ class ForgeryMask2Former(nn.Module):
                 losses[name] = self.localization_weight * loss
         return losses
 
-    def _target(self, row: dict, images: ImageList) -> Targets:
+    def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Paint the queries as a map, and show the confident ones as instances."""
+        images, features = self._encoded(batched_inputs)
+        scores = None
+        if self.image_head is not None:
+            scores = self.image_head(features, images.image_sizes).sigmoid()
+        queries = self.sem_seg_head(features) if self.sem_seg_head is not None else None
+        with torch.autocast(self.device.type, enabled=False):
+            return self._outputs(batched_inputs, images, queries, scores)
+
+    def _encoded(self, batched_inputs: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor]]:
+        images = normalized_batch(batched_inputs, self.pixel_mean, self.pixel_std, self.size_divisibility)
+        return images, self.encode(images.tensor)
+
+    def _target(self, row: dict[str, Any], images: ImageList) -> Targets:
         instances: Instances = row["instances"]
         masks = instances.gt_masks.tensor.to(self.device)
         height, width = images.tensor.shape[-2:]
@@ -145,91 +151,32 @@ class ForgeryMask2Former(nn.Module):
             supervised=row.get("localization_valid", True),
         )
 
-    @torch.no_grad()
-    def _predict(self, batched_inputs: list[dict], images: ImageList, features: dict[str, Tensor]) -> list[dict]:
-        scores = None
-        if self.image_head is not None:
-            scores = self.image_head(features, images.image_sizes).sigmoid()
-        queries = self.sem_seg_head(features) if self.sem_seg_head is not None else None
-        with torch.autocast(self.device.type, enabled=False):
-            return self._outputs(batched_inputs, images, queries, scores)
-
     def _outputs(
         self,
-        batched_inputs: list[dict],
+        batched_inputs: list[dict[str, Any]],
         images: ImageList,
         queries: dict[str, Tensor] | None,
         scores: Tensor | None,
-    ) -> list[dict]:
+    ) -> list[dict[str, Any]]:
+        padded = (images.tensor.shape[-2], images.tensor.shape[-1])
         outputs = []
         for b, row in enumerate(batched_inputs):
-            unpadded = images.image_sizes[b]
-            original = original_size(row, unpadded)
+            unpadded, original = images.image_sizes[b], original_size(row)
             output: dict[str, Any] = {"instances": Instances(original)}
             if queries is not None:
                 masks, probabilities = queries["pred_masks"][b].float(), queries["pred_logits"][b].float().softmax(-1)
-                padded = tuple(images.tensor.shape[-2:])
-                forged = probabilities[:, -2]
-                output["forgery_map"] = _forgery_map(masks, forged, padded, unpadded, original)
-                output["instances"] = _instances(masks, forged, padded, unpadded, original, self.max_instances)
-            output["fake_score"] = (
-                float(scores[b]) if scores is not None else score_from_map(output["forgery_map"], self.image_score)
-            )
+                forged, limit = probabilities[:, -2], self.options.max_instances
+                output["forgery_map"] = forgery_map(masks, forged, padded, unpadded, original)
+                output["instances"] = query_instances(masks, forged, padded, unpadded, original, limit)
+            if scores is not None:
+                output["fake_score"] = float(scores[b])
+            else:
+                output["fake_score"] = score_from_map(output["forgery_map"], self.options.image_score)
             outputs.append(output)
         return outputs
 
 
-def _forgery_map(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size) -> Tensor:
-    """Σ_q p_q(forged) σ(mask_q), clipped to 1, at the original size: Q×h×w logits, Q -> H×W.
-
-    The sum is taken at the network's input size (a multiple of the masks') and then resized, before any threshold.
-    """
-    return to_original(_painted_sum(masks, forged, padded), unpadded, original).clamp_(0, 1)
-
-
-def _painted_sum(masks: Tensor, weights: Tensor, padded: Size) -> Tensor:
-    """Σ_q w_q σ(mask_q resized to `padded`): Q×h×w, Q -> H×W.
-
-    All queries are painted on one band of rows after the other, so that memory does not grow with Q × H × W. They come
-    last in memory: resizing is then twice as fast on CPUs, and the sum is one product.
-    """
-    height, ratio = masks.shape[1], padded[0] // masks.shape[1]
-    band = max(_MIN_BAND, _MAX_PAINTED // (ratio * padded[1] * len(masks)))
-    total = masks.new_empty(padded)
-    for top in range(0, height, band):
-        bottom = min(top + band, height)
-        # With their neighbors, on which their painted pixels depend; those of the neighbors are dropped.
-        first, last = max(top - 1, 0), min(bottom + 1, height)
-        logits = masks[None, :, first:last].contiguous(memory_format=torch.channels_last)
-        size = (ratio * (last - first), padded[1])
-        painted = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
-        painted = painted[ratio * (top - first) : ratio * (bottom - first)].sigmoid_()
-        total[ratio * top : ratio * bottom] = painted @ weights
-    return total
-
-
-def _instances(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size, limit: int) -> Instances:
-    """The confident queries as Detectron2 instances: score = p(forged) × mean mask probability inside the mask."""
-    confidence, order = forged.sort(descending=True)
-    kept = order[confidence >= _INSTANCE_CONFIDENCE][:limit].tolist()
-    queries = ((masks[query], forged[query]) for query in kept)
-    found = _painted_instances(queries, padded, unpadded, original)
-    return forged_instances(found, most=len(kept), size=original, device=masks.device)
-
-
-def _painted_instances(
-    queries: Iterable[tuple[Tensor, Tensor]], padded: Size, unpadded: Size, original: Size
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Mask logits h×w and p(forged) of each query -> its mask H×W and score, unless the mask is empty."""
-    for logits, confidence in queries:
-        painted = F.interpolate(logits[None, None], size=padded, mode="bilinear", align_corners=False)[0, 0]
-        probability = to_original(painted.sigmoid_(), unpadded, original)
-        mask = probability > 0.5
-        if area := int(mask.sum()):
-            yield mask, confidence * probability.mul_(mask).sum() / area
-
-
-def _build_criterion(cfg) -> SetCriterion:
+def _build_criterion(cfg: CfgNode) -> SetCriterion:
     former = cfg.MODEL.MASK_FORMER
     matcher = HungarianMatcher(
         class_weight=former.CLASS_WEIGHT,

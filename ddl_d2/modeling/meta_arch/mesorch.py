@@ -19,43 +19,29 @@ from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
 from ddl_d2.layers.dct import LOW_PASSES, split, stretch_to_unit
-from ddl_d2.layers.linear import use_fast_linear
-from ddl_d2.modeling.backbone.full_precision import keep_in_fp32
 from ddl_d2.modeling.backbone.mix_transformer import FEATURES
-from ddl_d2.modeling.heads import score_from_map
 from ddl_d2.modeling.losses import mean_of_known, sigmoid_bce
 from ddl_d2.modeling.mesorch.encoders import FrequencyEncoders, build_encoder
 from ddl_d2.modeling.mesorch.maps import MapGate, MapHead
-from ddl_d2.modeling.postprocessing import map_output
 from ddl_d2.modeling.preprocessing import known_maps, stretched_batch, stretched_maps
+from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 
 _DIVISIBILITY = 32
 
 
 @META_ARCH_REGISTRY.register()
-class Mesorch(nn.Module):
-    """Every image, stretched to S×S, is split by its frequencies; a local encoder sees it with the high ones, a
-    global encoder with the low ones; each of their features becomes a map, and a gate weighs the maps place by place.
+class Mesorch(ForgerySystem):
+    """Localizer that weighs maps of fine and of coarse traces against each other, place by place.
 
-    In training `forward` returns `loss_map`: binary cross-entropy of the S×S pixels, of which those are forged that
-    are so by half or more; images whose forged pixels are not known (`localization_valid` False) have no part in it.
-    In eval mode one dict per image, at its original size: `forgery_map` float H×W in [0, 1], `instances`, and, as
-    there is no image head, `fake_score` from the map.
+    Every image, stretched to S×S, is split by its frequencies; a local encoder sees it with the high ones, a global
+    encoder with the low ones; each of their features becomes a map, and a gate weighs the maps.
 
-    Args:
-        backbone: the two encoders.
-        maps: names of the features (of `backbone.output_shape()`) that become maps, in the order of the gate's weights.
-            Mesorch has all eight. Mesorch-P, as released, keeps strides 4 and 16 of the local encoder and 8, 16 and 32
-            of the global one.
-        gate: None adds the maps up instead, as released for Mesorch-P.
-        input_size: S, a multiple of 32.
-        frequency_cut, low_pass: `cut` and `low_pass` of `layers.dct.split`.
-        image_score: rule of `score_from_map`.
-        map_threshold, instance_mode, max_instances: how the map becomes `instances` (`map_instances`).
-
-    Raises:
-        ConfigError: a size or a low-pass that is not possible.
+    Loss: `loss_map`, binary cross-entropy of the S×S pixels, of which those are forged that are so by half or more;
+    images whose forged pixels are not known (`localization_valid` False) have no part in it. There is no image head:
+    `fake_score` is the map's.
     """
+
+    backbone: FrequencyEncoders
 
     @configurable
     def __init__(
@@ -67,37 +53,40 @@ class Mesorch(nn.Module):
         input_size: int,
         frequency_cut: float,
         low_pass: str,
-        pixel_mean: list[float],
-        pixel_std: list[float],
-        image_score: str,
-        map_threshold: float,
-        instance_mode: str,
-        max_instances: int,
-        fp32_stride: int = 32,
-    ):
-        super().__init__()
+        options: SystemOptions,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            backbone: the two encoders.
+            maps: names of the features (of `backbone.output_shape()`) that become maps, in the order of the gate's
+                weights. Mesorch has all eight. Mesorch-P, as released, keeps strides 4 and 16 of the local encoder and
+                8, 16 and 32 of the global one.
+            gate: None adds the maps up instead, as released for Mesorch-P.
+            input_size: S, a multiple of 32.
+            frequency_cut: `cut` of `layers.dct.split`.
+            low_pass: see there.
+            options: what every system takes.
+
+        Raises:
+            ConfigError: a size, a cut or a low-pass that is not possible.
+        """
+        super().__init__(backbone=backbone, options=options)
         if input_size <= 0 or input_size % _DIVISIBILITY:
             raise ConfigError(f"MODEL.MESORCH.INPUT_SIZE is {input_size}: it must be a multiple of {_DIVISIBILITY}")
         if low_pass not in LOW_PASSES:
             raise ConfigError(f"MODEL.MESORCH.LOW_PASS is '{low_pass}': it must be one of {', '.join(LOW_PASSES)}")
         if not 0 < frequency_cut < 1:
             raise ConfigError(f"MODEL.MESORCH.FREQUENCY_CUT is {frequency_cut}: it must lie between 0 and 1")
-        self.backbone = backbone
         self.heads = nn.ModuleDict({name: MapHead(_channels_down(backbone, name)) for name in maps})
         self.gate = gate
-        self.to(memory_format=torch.channels_last)
-        self.input_size = input_size
+        self.size = (input_size, input_size)
         self.frequency_cut, self.low_pass = frequency_cut, low_pass
-        self.image_score = image_score
-        self.regions: dict[str, Any] = {"threshold": map_threshold, "mode": instance_mode, "limit": max_instances}
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-        use_fast_linear(self)
-        for encoder in (backbone.local_encoder, backbone.global_encoder):
-            keep_in_fp32(encoder, fp32_stride)
+        self.use_fast_layers(self.heads, gate)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the constructor's arguments from MODEL.MESORCH."""
         if cfg.MODEL.DETECTION.ENABLED or not cfg.MODEL.LOCALIZATION.ENABLED:
             raise ConfigError(
                 "Mesorch localizes and has no image head: set MODEL.DETECTION.ENABLED False and leave "
@@ -116,53 +105,37 @@ class Mesorch(nn.Module):
             "input_size": mesorch.INPUT_SIZE,
             "frequency_cut": mesorch.FREQUENCY_CUT,
             "low_pass": mesorch.LOW_PASS,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "image_score": cfg.TEST.IMAGE_SCORE,
-            "map_threshold": cfg.TEST.MAP_THRESHOLD,
-            "instance_mode": cfg.INPUT.INSTANCES,
-            "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
-            "fp32_stride": cfg.TEST.FP32_STRIDE,
+            "options": SystemOptions.from_config(cfg),
         }
 
-    @property
-    def device(self) -> torch.device:
-        return self.pixel_mean.device
-
-    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
-        """Mapper rows -> losses, or predictions.
-
-        `image` uint8 3×H×W; in training `soft_mask` float H×W in [0, 1] or else `forgery_mask` bool.
-        """
-        size = (self.input_size, self.input_size)
-        images = stretched_batch(batched_inputs, size, self.pixel_mean, self.pixel_std)
-        if not self.training:
-            return self._predictions(batched_inputs, images)
-        forged = (stretched_maps(batched_inputs, size, self.device) >= 0.5).float()
-        by_image = sigmoid_bce(self.map_logits(images).flatten(1), forged.flatten(1))
+    def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Read `image`, and `soft_mask` or else `forgery_mask`."""
+        logits = self.map_logits(self._images(batched_inputs))
+        forged = (stretched_maps(batched_inputs, self.size, self.device) >= 0.5).float()
+        by_image = sigmoid_bce(logits.flatten(1), forged.flatten(1))
         return {"loss_map": mean_of_known(by_image, known_maps(batched_inputs, self.device))}
 
+    def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Take the map from the gated sum, and the score from the map."""
+        logits = self.map_logits(self._images(batched_inputs))
+        return [
+            self.map_prediction(row, forged.sigmoid(), self.size)
+            for row, forged in zip(batched_inputs, logits, strict=True)
+        ]
+
+    def _images(self, batched_inputs: list[dict[str, Any]]) -> Tensor:
+        return stretched_batch(batched_inputs, self.size, self.pixel_mean, self.pixel_std)
+
     def map_logits(self, images: Tensor) -> Tensor:
-        """Normalized images B×3×S×S -> B×S×S, fp32."""
+        """Return the logits of forged pixels, B×S×S fp32, of normalized images B×3×S×S."""
         parts = split(images, cut=self.frequency_cut, low_pass=self.low_pass)
         high, low = (stretch_to_unit(part, images) for part in parts)
-        features = self.backbone(images, high, low)
+        features = self.encode(images, high, low)
         maps = torch.cat([head(features[name]) for name, head in self.heads.items()], dim=1).float()
         if self.gate is not None:
             maps = maps * self.gate(torch.cat([images, high, low], dim=1))
         merged = maps.sum(dim=1, keepdim=True)
         return F.interpolate(merged, images.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
-
-    @torch.no_grad()
-    def _predictions(self, batched_inputs: list[dict], images: Tensor) -> list[dict]:
-        outputs = []
-        for row, logits in zip(batched_inputs, self.map_logits(images), strict=True):
-            height, width = row["image"].shape[-2:]
-            # Without a size of its own, an image's is that of its pixels, not S.
-            sized = {"height": height, "width": width} | row
-            output = map_output(sized, logits.sigmoid(), logits.shape, **self.regions)
-            outputs.append(output | {"fake_score": score_from_map(output["forgery_map"], self.image_score)})
-        return outputs
 
 
 def _encoder(node: CfgNode, config_keys: str) -> nn.Module:
@@ -179,7 +152,7 @@ def _encoder(node: CfgNode, config_keys: str) -> nn.Module:
 
 
 def _channels_down(backbone: FrequencyEncoders, name: str) -> list[int]:
-    """Channels of a feature and of its encoder's finer ones, coarsest first."""
+    """Return the channels of a feature and of its encoder's finer ones, coarsest first."""
     shapes = backbone.output_shape()
     side, _, deepest = name.partition("_")
     return [shapes[f"{side}_{feature}"].channels for feature in reversed(FEATURES[: FEATURES.index(deepest) + 1])]

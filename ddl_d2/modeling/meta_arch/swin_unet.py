@@ -13,15 +13,13 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
-from ddl_d2.layers.linear import use_fast_linear
-from ddl_d2.modeling.backbone.full_precision import keep_in_fp32
 from ddl_d2.modeling.heads import valid_average
 from ddl_d2.modeling.losses import (
     feature_similarity,
@@ -31,40 +29,29 @@ from ddl_d2.modeling.losses import (
     pool_valid,
     printed_similarity,
 )
-from ddl_d2.modeling.postprocessing import map_output
-from ddl_d2.modeling.preprocessing import groups_of_one_size, known_maps, normalized_batch, true_map
+from ddl_d2.modeling.preprocessing import fake_labels, groups_of_one_size, known_maps, normalized_batch, true_map
 from ddl_d2.modeling.swin_unet.decoder import SwinUNetDecoder
+from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 
 DIVERSITIES = ("features", "printed", "none")
 _REAL, _FAKE = 0, 1
 
 
 @META_ARCH_REGISTRY.register()
-class SwinUNet(nn.Module):
-    """Class of the image from F averaged; map from the decoder; a coarse map P_m from each place of F.
+class SwinUNet(ForgerySystem):
+    """Detector from the average of F, localizer by the decoder; a coarse map P_m from each place of F.
 
-    In training `forward` returns weighted losses (section "Loss" of the paper, α·L_C + β·L_M + γ·L_m): `loss_cls`
-    (cross-entropy real / fake), `loss_map` (binary cross-entropy of pixels), and, unless `diversity` is "none",
-    `loss_diversity` and (with "features") `loss_coarse_map`. Padding and images whose forged pixels are not known
-    (`localization_valid` False) have no part in the last three. In eval mode one dict per image, at its original
-    size: `fake_score` float, `forgery_map` float H×W in [0, 1] and `instances`.
-
-    Args:
-        class_features: names of the maps that are averaged for the class.
-        class_weight, map_weight, diversity_weight: α, β, γ.
-        diversity: what L_m compares between places: "features" of F (cosines times `tau`, as the text says; then P_m is
-            taught by the ground truth directly), the "printed" products of P_m, or "none".
-        map_threshold, instance_mode, max_instances: how the map becomes `instances` (`map_instances`).
-
-    Raises:
-        ConfigError: an unknown `diversity`.
+    Losses (section "Loss" of the paper, α·L_C + β·L_M + γ·L_m): `loss_cls` (cross-entropy real / fake), `loss_map`
+    (binary cross-entropy of pixels), and, unless `diversity` is "none", `loss_diversity` and (with "features")
+    `loss_coarse_map`. Padding and images whose forged pixels are not known (`localization_valid` False) have no part in
+    the last three.
     """
 
     @configurable
     def __init__(
         self,
         *,
-        backbone: nn.Module,
+        backbone: Backbone,
         decoder: SwinUNetDecoder,
         class_features: list[str],
         class_weight: float,
@@ -72,19 +59,29 @@ class SwinUNet(nn.Module):
         diversity_weight: float,
         diversity: str,
         tau: float,
-        pixel_mean: list[float],
-        pixel_std: list[float],
-        map_threshold: float,
-        instance_mode: str,
-        max_instances: int,
-        fp32_stride: int = 32,
-    ):
-        super().__init__()
+        options: SystemOptions,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            backbone: the encoder; its coarsest map is F.
+            decoder: gives the map.
+            class_features: names of the encoder's maps that are averaged for the class.
+            class_weight: α.
+            map_weight: β.
+            diversity_weight: γ.
+            diversity: what L_m compares between places: "features" of F (cosines times `tau`, as the text says; P_m is
+                then taught by the ground truth directly), the "printed" products of P_m, or "none".
+            tau: see `diversity`.
+            options: what every system takes.
+
+        Raises:
+            ConfigError: an unknown `diversity`.
+        """
+        super().__init__(backbone=backbone, options=options)
         if diversity not in DIVERSITIES:
             raise ConfigError(f"MODEL.SWIN_UNET.DIVERSITY is '{diversity}': it must be one of {', '.join(DIVERSITIES)}")
         shapes: dict[str, ShapeSpec] = backbone.output_shape()
-        # Convolutions are faster on this layout, on CPUs and GPUs alike; values are the same.
-        self.backbone = backbone.to(memory_format=torch.channels_last)
         self.decoder = decoder
         self.class_features = {name: shapes[name].stride for name in class_features}
         self.classifier = _small_linear(sum(shapes[name].channels for name in class_features), 2)
@@ -95,16 +92,11 @@ class SwinUNet(nn.Module):
         self.diversity = diversity
         self.tau = tau
         self.size_divisibility = max(backbone.size_divisibility, self.stride)
-        self.map_threshold = map_threshold
-        self.instance_mode = instance_mode
-        self.max_instances = max_instances
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-        use_fast_linear(self)
-        keep_in_fp32(self.backbone, fp32_stride)
+        self.use_fast_layers()
 
     @classmethod
-    def from_config(cls, cfg) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the constructor's arguments from MODEL.SWIN_UNET, the backbone's keys and MODEL.DETECTION."""
         if not (cfg.MODEL.DETECTION.ENABLED and cfg.MODEL.LOCALIZATION.ENABLED):
             raise ConfigError(
                 "SwinUNet always detects and localizes: leave MODEL.DETECTION.ENABLED and MODEL.LOCALIZATION.ENABLED "
@@ -128,62 +120,27 @@ class SwinUNet(nn.Module):
             "diversity_weight": unet.DIVERSITY_WEIGHT,
             "diversity": unet.DIVERSITY,
             "tau": unet.TAU,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "map_threshold": cfg.TEST.MAP_THRESHOLD,
-            "instance_mode": cfg.INPUT.INSTANCES,
-            "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
-            "fp32_stride": cfg.TEST.FP32_STRIDE,
+            "options": SystemOptions.from_config(cfg),
         }
 
-    @property
-    def device(self) -> torch.device:
-        return self.pixel_mean.device
-
-    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
-        """Mapper rows -> losses, or predictions.
-
-        `image` uint8 3×H×W; in training `is_fake`, and `soft_mask` float H×W in [0, 1] or else `forgery_mask` bool.
-        """
-        if self.training:
-            return self._losses(batched_inputs)
-        outputs: list[dict] = [{}] * len(batched_inputs)
-        # Encoders see padding (a plain transformer with every token): each image gets only what it needs alone, so
-        # that its outputs do not depend on the batch it happens to be in.
-        for group in groups_of_one_size(batched_inputs, self.size_divisibility):
-            for position, output in zip(group, self._predict([batched_inputs[i] for i in group]), strict=True):
-                outputs[position] = output
-        return outputs
-
-    def _network(self, batched_inputs: list[dict]) -> tuple[ImageList, dict[str, Tensor], Tensor]:
-        """-> the padded batch, the encoder's maps, and the map's logits B×H×W."""
-        images = normalized_batch(batched_inputs, self.pixel_mean, self.pixel_std, self.size_divisibility)
-        features = self.backbone(images.tensor)
-        return images, features, self.decoder(features)
-
     def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
-        """Logits of "fake", B, differentiable: from the backbone's {name: B×C×h×w} and the unpadded (height, width) of
-        each image.
+        """Return the logits of "fake", B, differentiable.
+
+        Args:
+            features: the backbone's {name: B×C×h×w}.
+            image_sizes: the unpadded (height, width) of each image.
         """
         logits = self._class_logits(features, image_sizes)
         return logits[:, _FAKE] - logits[:, _REAL]
 
-    def _class_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
-        """B×2, fp32. Padding is left out of the average."""
-        with torch.autocast(self.device.type, enabled=False):
-            pooled = [
-                valid_average(features[name].float(), image_sizes, stride)
-                for name, stride in self.class_features.items()
-            ]
-            return self.classifier(torch.cat(pooled, dim=1))
-
-    def _losses(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
+    def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Read `image`, `is_fake`, and `soft_mask` or else `forgery_mask`."""
         images, features, map_logits = self._network(batched_inputs)
-        labels = torch.tensor([_FAKE if x["is_fake"] else _REAL for x in batched_inputs], device=self.device)
         truth = self._truth(batched_inputs, images)
-        losses = {
-            "loss_cls": self.class_weight * F.cross_entropy(self._class_logits(features, images.image_sizes), labels)
-        }
+        class_loss = F.cross_entropy(
+            self._class_logits(features, images.image_sizes), fake_labels(batched_inputs, self.device)
+        )
+        losses = {"loss_cls": self.class_weight * class_loss}
         with torch.autocast(self.device.type, enabled=False):
             by_image = map_bce(map_logits.float(), truth.maps, truth.valid)
             losses["loss_map"] = self.map_weight * mean_of_known(by_image, truth.known)
@@ -192,8 +149,39 @@ class SwinUNet(nn.Module):
                     losses[name] = self.diversity_weight * mean_of_known(by_image, truth.known)
         return losses
 
+    def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Predict the rows, those of one size together.
+
+        Encoders see padding (a plain transformer with every token): each image gets only what it needs alone, so that
+        its outputs do not depend on the batch it happens to be in.
+        """
+        outputs: list[dict[str, Any]] = [{}] * len(batched_inputs)
+        for group in groups_of_one_size(batched_inputs, self.size_divisibility):
+            rows = [batched_inputs[i] for i in group]
+            images, features, map_logits = self._network(rows)
+            scores = self._class_logits(features, images.image_sizes).softmax(dim=1)[:, _FAKE].tolist()
+            for b, (position, row) in enumerate(zip(group, rows, strict=True)):
+                probabilities = map_logits[b].float().sigmoid()
+                outputs[position] = self.map_prediction(row, probabilities, images.image_sizes[b], scores[b])
+        return outputs
+
+    def _network(self, batched_inputs: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor], Tensor]:
+        """Return the padded batch, the encoder's maps, and the map's logits B×H×W."""
+        images = normalized_batch(batched_inputs, self.pixel_mean, self.pixel_std, self.size_divisibility)
+        features = self.encode(images.tensor)
+        return images, features, self.decoder(features)
+
+    def _class_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
+        """Return the logits (real, fake), B×2, fp32; padding is left out of the averages."""
+        with torch.autocast(self.device.type, enabled=False):
+            pooled = [
+                valid_average(features[name].float(), image_sizes, stride)
+                for name, stride in self.class_features.items()
+            ]
+            return self.classifier(torch.cat(pooled, dim=1))
+
     def _diversity(self, coarse_map: nn.Module, deepest: Tensor, truth: Truth) -> dict[str, Tensor]:
-        """L_m of each image (B), under the names of its parts; F B×C×h×w."""
+        """Return L_m of each image (B), under the names of its parts, from F, B×C×h×w."""
         targets, valid = (x.flatten(1) for x in pool_valid(truth.maps, truth.valid, self.stride))
         places = deepest.flatten(2).transpose(1, 2)
         coarse = coarse_map(places).squeeze(2)
@@ -204,7 +192,7 @@ class SwinUNet(nn.Module):
             "loss_coarse_map": map_bce(coarse, targets, valid),
         }
 
-    def _truth(self, batched_inputs: list[dict], images: ImageList) -> Truth:
+    def _truth(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> Truth:
         maps = torch.zeros(len(batched_inputs), *images.tensor.shape[-2:], device=self.device)
         valid = torch.zeros_like(maps, dtype=torch.bool)
         for b, (row, (height, width)) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
@@ -212,22 +200,15 @@ class SwinUNet(nn.Module):
             valid[b, :height, :width] = True
         return Truth(maps, valid, known_maps(batched_inputs, self.device))
 
-    @torch.no_grad()
-    def _predict(self, batched_inputs: list[dict]) -> list[dict]:
-        images, features, map_logits = self._network(batched_inputs)
-        scores = self._class_logits(features, images.image_sizes).softmax(dim=1)[:, _FAKE].tolist()
-        regions = {"threshold": self.map_threshold, "mode": self.instance_mode, "limit": self.max_instances}
-        with torch.autocast(self.device.type, enabled=False):
-            return [
-                map_output(row, logits.sigmoid(), unpadded, score, **regions)
-                for row, score, logits, unpadded in zip(
-                    batched_inputs, scores, map_logits.float(), images.image_sizes, strict=True
-                )
-            ]
-
 
 class Truth(NamedTuple):
-    """`maps` float B×H×W in [0, 1], `valid` bool B×H×W (not padding), `known` bool B (is the map supervised)."""
+    """What a batch teaches.
+
+    Attributes:
+        maps: float B×H×W in [0, 1], how forged each pixel is.
+        valid: bool B×H×W, not padding.
+        known: bool B, whether the map is supervised.
+    """
 
     maps: Tensor
     valid: Tensor

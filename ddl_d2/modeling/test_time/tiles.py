@@ -84,7 +84,7 @@ class OnTiles(OnWindows):
             if "forgery_map" in output:  # else a system that only detects
                 blended = tile.added(output["forgery_map"], blended, size)
         if blended is None:
-            merged: dict[str, Any] = {"instances": Instances(original_size(row, size))}
+            merged: dict[str, Any] = {"instances": Instances(original_size(row))}
         else:
             merged = map_output(row, blended, size, **self.regions)
         return merged | {"fake_score": self._score(scores, merged.get("forgery_map"))}
@@ -96,7 +96,7 @@ class OnTiles(OnWindows):
         for tile, part in zip(self._grid(size), maps, strict=True):
             blended = tile.added(part, blended, size)
         assert blended is not None  # an image that is cut has tiles
-        return to_original(blended, size, original_size(row, size))
+        return to_original(blended, size, original_size(row))
 
     def _score(self, scores: list[float], forgery_map: Tensor | None) -> float:
         if self.score != "map":

@@ -1,10 +1,6 @@
 import pytest
 import torch
-import torch.nn.functional as F
 from detectron2.modeling import build_model
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from ddl_d2.modeling.meta_arch import forgery_mask2former as system
 
 
 @pytest.fixture
@@ -74,74 +70,6 @@ def test_scores_do_not_depend_on_the_batch(build, make_row):
         alone, together = model([small])[0], model([small, large])[0]
     # The backbone sees the padding at the border, so equal only nearly; a pooled padding would shift it far more.
     assert alone["fake_score"] == pytest.approx(together["fake_score"], abs=0.02)
-
-
-def painted_at_once(masks, forged, padded):
-    """The sum over queries as it is written: all of them painted, in fp64."""
-    up = F.interpolate(masks[None].double(), size=padded, mode="bilinear", align_corners=False)[0].sigmoid()
-    return (forged.double()[:, None, None] * up).sum(0)
-
-
-def test_map_is_the_sum_over_queries():
-    torch.manual_seed(0)
-    masks, forged = torch.randn(5, 8, 12), torch.rand(5) * 0.3
-    padded, unpadded, original = (32, 48), (30, 40), (61, 79)
-    expected = painted_at_once(masks, forged, padded)[:30, :40]
-    expected = F.interpolate(expected[None, None], size=original, mode="bilinear", align_corners=False)[0, 0]
-    found = system._forgery_map(masks, forged, padded, unpadded, original)
-    torch.testing.assert_close(found.double(), expected.clamp(0, 1), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize(("queries", "height", "width"), [(100, 16, 24), (1, 8, 8), (7, 17, 5), (20, 1, 9)])
-def test_painting_in_bands_is_painting_at_once(monkeypatch, queries, height, width):
-    torch.manual_seed(0)
-    masks, forged = 6 * torch.randn(queries, height, width), torch.rand(queries) / queries
-    padded = (4 * height, 4 * width)
-    whole = system._painted_sum(masks, forged, padded)
-    # The terms are the same bits; fp32 sums up to 100 of them, at most 1 in all, in an order of its own.
-    torch.testing.assert_close(whole.double(), painted_at_once(masks, forged, padded), atol=1e-6, rtol=0)
-    for rows in (1, 5, 7):  # of the masks in a band; 1 becomes 4
-        monkeypatch.setattr(system, "_MAX_PAINTED", rows * 4 * padded[1] * queries)
-        torch.testing.assert_close(system._painted_sum(masks, forged, padded), whole, atol=2e-7, rtol=0)
-
-
-class LargestTensor(TorchDispatchMode):
-    """The most scalars that any result has."""
-
-    scalars = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor):
-            self.scalars = max(self.scalars, result.numel())
-        return result
-
-
-def test_no_tensor_has_all_queries_at_full_size(monkeypatch):
-    monkeypatch.setattr(system, "_MAX_PAINTED", 1)
-    masks, forged = torch.randn(100, 32, 64), torch.ones(100)
-    with LargestTensor() as largest:
-        system._forgery_map(masks, forged, (128, 256), (128, 256), (250, 300))
-        assert largest.scalars == 100 * 24 * 256  # a band of 4 rows of the masks, 6 with its neighbors
-        instances = system._instances(masks, forged, (128, 256), (128, 256), (250, 300), limit=20)
-        assert largest.scalars == 20 * 250 * 300  # the result
-    assert len(instances) == 20
-
-
-def test_map_is_clipped_to_one():
-    masks, forged = torch.full((4, 8, 8), 20.0), torch.ones(4)
-    assert system._forgery_map(masks, forged, (32, 32), (32, 32), (32, 32)).max() == 1
-
-
-def test_confident_queries_become_instances():
-    masks = torch.full((3, 8, 8), -20.0)
-    masks[0, 2:6, 2:6] = 20.0
-    masks[1, :, :] = 20.0
-    result = system._instances(masks, torch.tensor([0.9, 0.4, 0.8]), (32, 32), (32, 32), (64, 64), limit=20)
-    assert len(result) == 1  # query 1 is not confident, query 2 paints nothing
-    assert result.scores[0] == pytest.approx(0.9, abs=0.1)
-    ys, xs = result.pred_masks[0].nonzero(as_tuple=True)
-    assert (ys.min().item(), ys.max().item(), xs.min().item(), xs.max().item()) == (16, 47, 16, 47)
 
 
 def test_a_non_finite_cost_names_the_image(build, make_row):

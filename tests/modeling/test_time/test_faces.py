@@ -32,9 +32,8 @@ class Brightness(nn.Module):
         outputs = []
         for row in rows:
             gray = row["image"].float().mean(0) / 255
-            regions = {"threshold": 0.5, "mode": "union", "limit": 10}
-            size = (gray.shape[0], gray.shape[1])
-            outputs.append(map_output(row, gray, size, float(gray.mean()), **regions))
+            output = map_output(row, gray, (gray.shape[0], gray.shape[1]), threshold=0.5, mode="union", limit=10)
+            outputs.append(output | {"fake_score": float(gray.mean())})
         return outputs
 
 

@@ -1,0 +1,75 @@
+"""From queries to what is shown of an image: one map, and the confident queries as instances.
+
+Shapes: `Q` queries, `h, w` pixels of their mask logits, `H, W` pixels of the map. For `padded`, `unpadded` and
+`original` sizes see `modeling/postprocessing.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.nn.functional as F
+from detectron2.structures import Instances
+from torch import Tensor
+
+from ddl_d2.modeling.postprocessing import Size, forged_instances, to_original
+
+# Scalars of painted masks held at once while queries are summed into a map (fp32: 16 MiB).
+_MAX_PAINTED = 4 * 2**20
+# Rows of the masks painted at once, at least: two more are painted for their sake.
+_MIN_BAND = 4
+# A query is shown as an instance from this confidence.
+_INSTANCE_CONFIDENCE = 0.5
+
+
+def forgery_map(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size) -> Tensor:
+    """Σ_q p_q(forged) σ(mask_q), clipped to 1, at the original size: Q×h×w logits, Q -> H×W.
+
+    The sum is taken at the network's input size (a multiple of the masks') and then resized, before any threshold.
+    """
+    return to_original(painted_sum(masks, forged, padded), unpadded, original).clamp_(0, 1)
+
+
+def painted_sum(masks: Tensor, weights: Tensor, padded: Size) -> Tensor:
+    """Σ_q w_q σ(mask_q resized to `padded`): Q×h×w, Q -> H×W.
+
+    All queries are painted on one band of rows after the other, so that memory does not grow with Q × H × W. They come
+    last in memory: resizing is then twice as fast on CPUs, and the sum is one product.
+    """
+    height, ratio = masks.shape[1], padded[0] // masks.shape[1]
+    band = max(_MIN_BAND, _MAX_PAINTED // (ratio * padded[1] * len(masks)))
+    total = masks.new_empty(padded)
+    for top in range(0, height, band):
+        bottom = min(top + band, height)
+        # With their neighbors, on which their painted pixels depend; those of the neighbors are dropped.
+        first, last = max(top - 1, 0), min(bottom + 1, height)
+        logits = masks[None, :, first:last].contiguous(memory_format=torch.channels_last)
+        size = (ratio * (last - first), padded[1])
+        painted = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+        painted = painted[ratio * (top - first) : ratio * (bottom - first)].sigmoid_()
+        total[ratio * top : ratio * bottom] = painted @ weights
+    return total
+
+
+def query_instances(
+    masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size, limit: int
+) -> Instances:
+    """The confident queries as Detectron2 instances: score = p(forged) × mean mask probability inside the mask."""
+    confidence, order = forged.sort(descending=True)
+    kept = order[confidence >= _INSTANCE_CONFIDENCE][:limit].tolist()
+    queries = ((masks[query], forged[query]) for query in kept)
+    found = _painted_instances(queries, padded, unpadded, original)
+    return forged_instances(found, most=len(kept), size=original, device=masks.device)
+
+
+def _painted_instances(
+    queries: Iterable[tuple[Tensor, Tensor]], padded: Size, unpadded: Size, original: Size
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Mask logits h×w and p(forged) of each query -> its mask H×W and score, unless the mask is empty."""
+    for logits, confidence in queries:
+        painted = F.interpolate(logits[None, None], size=padded, mode="bilinear", align_corners=False)[0, 0]
+        probability = to_original(painted.sigmoid_(), unpadded, original)
+        mask = probability > 0.5
+        if area := int(mask.sum()):
+            yield mask, confidence * probability.mul_(mask).sum() / area
