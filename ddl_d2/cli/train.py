@@ -25,6 +25,7 @@ from detectron2.utils.logger import setup_logger
 from ddl_d2.checkpoint.config import config_for
 from ddl_d2.checkpoint.loading import build_trained_model
 from ddl_d2.cli.common import cli_errors
+from ddl_d2.config.load import find_config
 from ddl_d2.data.datasets import register_datasets
 from ddl_d2.engine.launch import launch
 from ddl_d2.engine.trainer import ForgeryTrainer, distributed
@@ -75,6 +76,8 @@ def _config_of(args: Namespace) -> CfgNode:
 def train_or_evaluate(args: Namespace) -> None:
     """One rank's work."""
     cfg = _config_of(args)
+    if args.config_file:
+        args.config_file = str(find_config(args.config_file))  # Detectron2 prints the file
     default_setup(cfg, args)
     keep_freed_memory()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ddl_d2")
