@@ -83,8 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", choices=["cpu", "cuda"], default="cpu")
     add("--own-allocator", nargs="+", choices=["kept", "default"], default=["kept"],
         help="ours: keeping freed memory as the tools do, or glibc's default")  # fmt: skip
-    add("--fp32-stride", type=int, default=32,
-        help="in bfloat16, the backbone's layers kept in fp32: TEST.FP32_STRIDE (default 32, all)")  # fmt: skip
+    add("--fp32-stride", type=int, choices=[0, 32], default=32,
+        help="in bfloat16, TEST.FP32_STRIDE: the backbone in fp32 (32, the default) or not (0)")  # fmt: skip
     add("--compile", action="store_true", help="ours under torch.compile")
     add("--peer", action=argparse.BooleanOptionalAction, help="transformers (default: if it is installed)")
     add("--peer-dtype", nargs="+", choices=DTYPES, default=["float32"], help="the peer's")

@@ -13,7 +13,7 @@ _SMALLEST_TILE = 32
 
 def check_config(cfg: CfgNode) -> None:
     """Refuse combinations that would only fail later, naming the key."""
-    choices = {
+    choices: dict[str, tuple[str | int, ...]] = {
         "INPUT.INSTANCES": ("union", "connected_components"),
         "INPUT.CROP.EMPTY_POLICY": ("keep", "relabel"),
         "DATASETS.FAKE_WITHOUT_MASK": ("skip", "full", "score", "error"),
@@ -22,6 +22,7 @@ def check_config(cfg: CfgNode) -> None:
         "SOLVER.AMP.PRECISION": ("bfloat16", "float16"),
         "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR", "WarmupCosineLR"),
         "TEST.PRECISION": PRECISIONS,
+        "TEST.FP32_STRIDE": (0, 32),
         "TEST.VIDEO_SCORE": ("mean", "top_frames", "max"),
         "TEST.EMPTY_SCORE": ("skip", "0", "1"),
         "TEST.IMAGE_SCORE": ("mean", "max", "top_pixels"),
@@ -34,7 +35,7 @@ def check_config(cfg: CfgNode) -> None:
         for part in key.split("."):
             node = node[part]
         if node not in allowed:
-            raise ConfigError(f"{key} is '{node}': it must be one of {', '.join(allowed)}")
+            raise ConfigError(f"{key} is '{node}': it must be one of {', '.join(map(str, allowed))}")
     if cfg.TEST.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise ConfigError("TEST.PRECISION float16 needs a GPU: use bfloat16 or float32")
     if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":

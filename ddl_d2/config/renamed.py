@@ -24,6 +24,8 @@ RENAMED_VALUES = {
     ("TEST.VIDEO_SCORE", "topk"): "top_frames",
     ("TEST.TILE.SCORE", "topk"): "top_tiles",
 }
+# The backbone was once kept in fp32 up to any of these strides; now whole or not at all.
+RENAMED_VALUES |= {("TEST.FP32_STRIDE", str(stride)): "32" for stride in (2, 4, 8, 16)}
 
 
 def current_key(key: str) -> str:
@@ -35,12 +37,12 @@ def current_key(key: str) -> str:
 
 
 def current_value(key: str, value: Any) -> Any:
-    """The value that a key's value is called now; warns if it is another one."""
-    if not isinstance(value, str) or (key, value) not in RENAMED_VALUES:
+    """Return the value that a key's value is called now; warns if it is another one."""
+    if not isinstance(value, (str, int)) or (key, str(value)) not in RENAMED_VALUES:
         return value
-    new = RENAMED_VALUES[key, value]
+    new = RENAMED_VALUES[key, str(value)]
     logger.warning("config value %s %s is now %s", key, value, new)
-    return new
+    return type(value)(new)
 
 
 def current_tree(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from detectron2.config import get_cfg
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.config.load import config_from_text, read_config
 from ddl_d2.config.renamed import RENAMED_KEYS, RENAMED_VALUES
+from ddl_d2.errors import ConfigError
 from tests.conftest import ROOT
 
 QUICK = ROOT / "configs/quickstart/mask2former_efficientnet_lite0.yaml"
@@ -38,6 +39,16 @@ def test_a_file_and_a_checkpoints_text(tmp_path):
     for cfg in (read_config(tmp_path / "old.yaml"), config_from_text(text)):
         assert cfg.INPUT.SELF_BLEND.POST.COLOR_PROB == 0.125
         assert (cfg.TEST.IMAGE_SCORE, cfg.TEST.TILE.SCORE) == ("top_pixels", "top_tiles")
+
+
+def test_a_number(tmp_path, caplog):
+    (tmp_path / "old.yaml").write_text("TEST: {FP32_STRIDE: 16}\nMODEL: {DEVICE: cpu}\n")
+    assert read_config(tmp_path / "old.yaml").TEST.FP32_STRIDE == 32
+    assert "config value TEST.FP32_STRIDE 16 is now 32" in caplog.text
+    for stride in (0, 32):
+        assert read_config(QUICK, ["TEST.FP32_STRIDE", str(stride), "MODEL.DEVICE", "cpu"]).TEST.FP32_STRIDE == stride
+    with pytest.raises(ConfigError, match="TEST.FP32_STRIDE is '5': it must be one of 0, 32"):
+        read_config(QUICK, ["TEST.FP32_STRIDE", "5"])
 
 
 @pytest.mark.parametrize(("key", "value"), RENAMED_VALUES)

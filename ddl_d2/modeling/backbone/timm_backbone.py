@@ -138,26 +138,23 @@ def wanted_features(cfg) -> list[str]:
     return sorted(wanted)
 
 
-def extractor_steps(body: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules that a timm feature extractor calls one after another, by their paths inside it."""
+def _extractor_steps(body: nn.Module) -> Iterator[str]:
+    """Yield the paths of the modules that a timm feature extractor calls one after another."""
     for name, child in body.named_children():
         if isinstance(child, (nn.Sequential, nn.ModuleList)) and name == "blocks":
-            yield from ((f"{name}.{index}", block) for index, block in enumerate(child))
+            yield from (f"{name}.{index}" for index in range(len(child)))
         else:
-            yield name, child
-
-
-def same_step(path: str, name: str) -> bool:
-    """Is `path`, of `extractor_steps`, what the model's `feature_info` calls `name`? Extractors flatten names."""
-    return path.replace(".", "_") == name.replace(".", "_")
+            yield name
 
 
 def _drop_steps_after(body: nn.Module, last: str) -> None:
     """Remove what computes nothing that is asked for: parameters without gradients, which distributed training does
     not forgive. (A plain transformer is one step, and stays whole.)
     """
-    paths = [path for path, _ in extractor_steps(body)]
-    index = next((i for i, path in enumerate(paths) if same_step(path, last)), len(paths))
+    paths = list(_extractor_steps(body))
+    # Extractors flatten the names that `feature_info` has: `layers.0` is `layers_0`.
+    flat = last.replace(".", "_")
+    index = next((i for i, path in enumerate(paths) if path.replace(".", "_") == flat), len(paths))
     for path in paths[index + 1 :]:
         parent, _, child = path.rpartition(".")
         delattr(body.get_submodule(parent), child)
