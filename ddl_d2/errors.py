@@ -2,7 +2,7 @@
 
 The command lines ask for the type: a `DdlError` (or OSError) is told in one line and ends with exit code 2; anything
 else is a fault of the program and keeps its traceback. Kinds that carry what other rooms define live there:
-`io.bad_files.TooManyBadFiles`, `evaluation.errors.IncompleteEvaluationError`.
+`io.bad_files.TooManyBadFilesError`, `evaluation.errors.IncompleteEvaluationError`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class FusionError(DdlError, ValueError):
     """Predictions that cannot be fused as asked: unlike images, contradicting labels, impossible weights or sizes."""
 
 
-class FaceFinderUnavailable(DdlError, RuntimeError):
+class FaceFinderUnavailableError(DdlError, RuntimeError):
     """The face finder's library or model is not installed; the message says what to install."""
 
 

@@ -16,7 +16,7 @@ import torch
 from detectron2.structures import BitMasks, Instances
 
 from ddl_d2.data.datasets import load_config
-from ddl_d2.errors import FaceFinderUnavailable
+from ddl_d2.errors import FaceFinderUnavailableError
 from ddl_d2.faces.finders import DlibFaceFinder, Face, YuNetFaceFinder
 from ddl_d2.io.image import read_image, write_png
 
@@ -88,7 +88,7 @@ def needs_dlib() -> None:
     """Skips where dlib or its landmark model is not installed."""
     try:
         DlibFaceFinder()
-    except FaceFinderUnavailable as error:
+    except FaceFinderUnavailableError as error:
         pytest.skip(str(error))
 
 
@@ -174,7 +174,7 @@ def make_tiny_set(root: Path, train: int = 4, valid: int = 3) -> Path:
 def finder():
     try:
         return DlibFaceFinder()
-    except FaceFinderUnavailable as error:
+    except FaceFinderUnavailableError as error:
         pytest.skip(str(error))
 
 

@@ -5,7 +5,7 @@
 - loading: of a set of 20 rows a tenth may be bad. {Zero bytes, truncated, text, a folder, missing, not allowed to be
   read; a mask of zero bytes, truncated}, {below, at, above} that limit, with 0 and 2 workers, with and without pairs.
   Below and at it: each bad row is reported once with its name and reason, batches stay full and balanced, and samples
-  are the same with any number of workers and after an interruption. Above: TooManyBadFiles, which lists what was met.
+  are the same with any number of workers and after an interruption. Above: TooManyBadFilesError, which lists them.
 - training: the smallest Swin-UNet at world sizes 1 and 2, with 0 and 2 workers: metrics.json counts and lists, a
   resumed run goes on counting, weights are the same with any number of workers; above the limit all ranks stop at once.
 - evaluation: at world sizes 1 and 2, with 0 and 2 workers, {none, an image, a mask, both, all} bad: what was scored
@@ -43,7 +43,7 @@ from ddl_d2.data.samplers import ClassBalancedSampler
 from ddl_d2.engine.trainer import ForgeryTrainer, distributed
 from ddl_d2.errors import StoreError
 from ddl_d2.evaluation import IncompleteEvaluationError
-from ddl_d2.io.bad_files import TooManyBadFiles
+from ddl_d2.io.bad_files import TooManyBadFilesError
 from ddl_d2.predictions.store import PredictionStore
 from tests.conftest import ROOT, make_tiny_set
 from tests.ranks import on_ranks
@@ -155,7 +155,7 @@ def loading_case(kind: str, count: int, pairs: bool, root: Path) -> str:
         batches: list[list[dict]] = []
         try:
             batches += islice(loader, 16)  # more than two passes
-        except TooManyBadFiles as error:
+        except TooManyBadFilesError as error:
             if count <= 2:
                 return f"stopped: {error}"
             met = {b.image_id for b in error.files}
@@ -212,7 +212,7 @@ def train_work(rank: int, root: Path, workers: int, steps: int, resume: bool) ->
     error = None
     try:
         trainer.train()
-    except TooManyBadFiles as stopped:
+    except TooManyBadFilesError as stopped:
         error = str(stopped)
     bad = [b.image_id for b in trainer.data_loader.bad_files.agreed]
     weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}

@@ -29,7 +29,7 @@ from ddl_d2.forging.appearance import apply_steps
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.photos import builtin_photos, folder_photos
 from ddl_d2.forging.regions import REGIONS
-from ddl_d2.forging.self_blend import NoSuitableFace, draw_region, region_stages, self_blend
+from ddl_d2.forging.self_blend import NoSuitableFaceError, draw_region, region_stages, self_blend
 from ddl_d2.forging.soft_mask import face_square_side
 from ddl_d2.io.image import read_image, write_png
 
@@ -117,7 +117,7 @@ def results_sheet(paths: list[Path], finder: FaceFinder, seed: int, cell: int) -
         image, cells = read_image(path), []
         try:
             made = self_blend(image, finder(image), np.random.default_rng([seed, number]))
-        except NoSuitableFace as error:
+        except NoSuitableFaceError as error:
             cells, label = [_fit(image, cell)] + [np.zeros((cell, cell, 3), np.uint8)] * 3, str(error)
         else:
             images = [made.real, made.image, _gray(made.soft), _difference(made.real, made.image)]

@@ -100,7 +100,7 @@ def build_face_crop(cfg: CfgNode, is_train: bool) -> FaceCropper | None:
 
     Raises:
         ConfigError: a value out of its limits, keys that do not go together, or an unknown finder.
-        FaceFinderUnavailable: a library or model is missing.
+        FaceFinderUnavailableError: a library or model is missing.
     """
     wanted, pairs = cfg.INPUT.FACE_CROP, cfg.INPUT.SELF_BLEND.ENABLED and cfg.INPUT.SELF_BLEND.PAIRS
     if wanted.TRAIN_FACE not in ("largest", "random"):
@@ -127,7 +127,7 @@ def build_face_finder(cfg: CfgNode) -> CachedFaceFinder:
 
     Raises:
         ConfigError: an unknown finder.
-        FaceFinderUnavailable: a library or model is missing.
+        FaceFinderUnavailableError: a library or model is missing.
     """
     faces = cfg.INPUT.FACES
     try:

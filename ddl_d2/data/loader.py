@@ -21,7 +21,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from ddl_d2.data.samplers import StatefulSampler
 from ddl_d2.errors import ConfigError, ImageReadError
-from ddl_d2.io.bad_files import BadFile, BadFiles, TooManyBadFiles, listed
+from ddl_d2.io.bad_files import BadFile, BadFiles, TooManyBadFilesError, listed
 from ddl_d2.utils.processes import guarded
 
 # A row to a model input; or to a pair of them, where the mapper has `rows_per_sample` 2.
@@ -162,7 +162,7 @@ class TrainLoader:
         """Batches from the current position on. Starting a second iteration continues where the first stopped.
 
         Raises:
-            TooManyBadFiles: see the class; on several ranks only where nothing can stand in for what is bad.
+            TooManyBadFilesError: see the class; on several ranks only where nothing can stand in for what is bad.
         """
         for batch in self._loader:
             self.sampler.position += self.samples_per_step
@@ -177,7 +177,7 @@ class TrainLoader:
         bad = row.pop(_REPORT, [])
         self.bad_files.add(bad)
         if not row:
-            raise TooManyBadFiles(
+            raise TooManyBadFilesError(
                 f"none of {MAX_DRAWS} rows drawn for one training sample can be read: {listed(bad)}", bad
             )
 

@@ -24,7 +24,7 @@ from ddl_d2.errors import ConfigError
 from ddl_d2.faces.crop import crop_around
 from ddl_d2.faces.finders import Face, FaceFinder
 from ddl_d2.forging.appearance import apply_steps, draw_post_steps
-from ddl_d2.forging.self_blend import Forgery, NoSuitableFace, self_blend
+from ddl_d2.forging.self_blend import Forgery, NoSuitableFaceError, self_blend
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class SelfBlender:
         try:
             found = self.find(image) if faces is None else faces
             return self_blend(image, found, random_generator(), self.options)
-        except NoSuitableFace as error:
+        except NoSuitableFaceError as error:
             if name not in self._told:
                 self._told.add(name)
                 logger.warning("%s cannot be self-blended and stays real: %s", name, error)

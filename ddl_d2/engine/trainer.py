@@ -107,7 +107,7 @@ class TrainingStep(SimpleTrainer):
     def _backward(self, batch: list[dict]) -> dict[str, Tensor]:
         """Gradients of the batch's losses at the weights as they are; -> the losses.
 
-        Raises NonFiniteError and TooManyBadFiles, on all ranks. Only where the forward pass itself cannot go on with
+        Raises NonFiniteError, TooManyBadFilesError, on all ranks. Only where the forward pass itself cannot go on with
         what is not finite, its rank raises alone: the others then wait in a reduction for it, and end with it.
         """
         before = random_state(self.device)

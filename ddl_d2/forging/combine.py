@@ -24,7 +24,7 @@ from ddl_d2.forging.appearance import Step, apply_steps, drawn
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.canvas import Photo
 from ddl_d2.forging.regions import polygon_mask, region_polygons
-from ddl_d2.forging.self_blend import Forgery, NoSuitableFace
+from ddl_d2.forging.self_blend import Forgery, NoSuitableFaceError
 from ddl_d2.forging.soft_mask import Softening, face_square_side, region_box, soft_region_mask
 from ddl_d2.forging.warp import affine_view
 
@@ -114,7 +114,7 @@ def random_combination(
         The same bytes for the same images, faces, options and state of `rng`. `real` is the image itself.
 
     Raises:
-        NoSuitableFace: the image, or no donor, has a face that is wide enough and (donors) wholly inside.
+        NoSuitableFaceError: the image, or no donor, has a face that is wide enough and (donors) wholly inside.
         ValueError: an unknown alignment.
     """
     options = options or CombineOptions()
@@ -125,7 +125,7 @@ def random_combination(
     givers = [(donor, number) for donor in donors for number in _usable(donor, options)]
     if not covered or not givers:
         whose = "" if not covered else "donors of "
-        raise NoSuitableFace(f"{whose}{photo.name}: no face to combine, {options.min_face_width:g} px wide or more")
+        raise NoSuitableFaceError(f"{whose}{photo.name}: no face of {options.min_face_width:g} px or more to combine")
     forged, soft = np.ascontiguousarray(photo.image).copy(), np.zeros(photo.image.shape[:2], np.float32)
     done: list[dict[str, Any]] = []
     for turn in range(int(rng.integers(options.count[0], options.count[1] + 1))):
@@ -139,7 +139,7 @@ def random_combination(
         done += [record] if record else []
     mask = soft > 0.5
     if not mask.any():
-        raise NoSuitableFace(f"the faces drawn for {photo.name} lie outside it")
+        raise NoSuitableFaceError(f"the faces drawn for {photo.name} lie outside it")
     return Forgery(image=forged, real=photo.image, soft=soft, mask=mask, record={"insertions": done})
 
 

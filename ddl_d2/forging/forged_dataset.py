@@ -31,7 +31,7 @@ from ddl_d2.faces.finders import Face, FaceFinder
 from ddl_d2.forging.canvas import ComposeOptions, Photo, compose, draw_cells
 from ddl_d2.forging.combine import CombineOptions, random_combination
 from ddl_d2.forging.photos import PhotoFile, find_faces, split_photos
-from ddl_d2.forging.self_blend import Forgery, NoSuitableFace, self_blend
+from ddl_d2.forging.self_blend import Forgery, NoSuitableFaceError, self_blend
 from ddl_d2.io.atomic import write_json, write_whole
 from ddl_d2.io.image import read_image, write_png
 
@@ -193,7 +193,7 @@ def make_pair(
             if settings.style == "combination":
                 return _combine_photos(photos, (index + attempt) % len(photos), settings, rng)
             return _forge_canvas(photos, settings, rng)
-        except NoSuitableFace:
+        except NoSuitableFaceError:
             continue  # every face fell out of its cell or is too narrow: draw again
     raise ForgerySetError(f"no face fit to forge in {_ATTEMPTS} images of {settings.size} pixels; use a larger size")
 

@@ -30,7 +30,7 @@ _AREA_OF = {"nose": "nose_area", "mouth": "mouth_area", "face": "face_area", "lo
 _NARROWEST_AFTER_DOWNSCALE, _LEAST_DOWNSCALE = 32.0, 1.25
 
 
-class NoSuitableFace(ValueError):
+class NoSuitableFaceError(ValueError):
     """The image has no face that is wide enough and inside the image."""
 
 
@@ -106,7 +106,7 @@ def self_blend(
         The same bytes for the same image, faces, options and state of `rng`.
 
     Raises:
-        NoSuitableFace: no face is wide enough and inside the image, or (rarely, at an edge) no region drawn is.
+        NoSuitableFaceError: no face is wide enough and inside the image, or (rarely, at an edge) no region drawn is.
         ValueError: the image is not uint8 H×W×3, or a face has no 68 landmarks.
     """
     options = options or ForgeryOptions()
@@ -120,7 +120,7 @@ def self_blend(
             )
     suitable = [i for i, face in enumerate(faces) if _suits(face, image.shape[:2], options)]
     if not suitable:
-        raise NoSuitableFace(f"none of {len(faces)} faces is inside the image and {options.min_face_width:g} px wide")
+        raise NoSuitableFaceError(f"none of {len(faces)} faces is in the image and {options.min_face_width:g} px wide")
     chosen = {i for i in suitable if rng.random() < options.face_prob} or {suitable[int(rng.integers(len(suitable)))]}
     weights = np.asarray(options.appearance_weights, np.float64)
     side = ("source", "target", "both")[int(rng.choice(3, p=weights / weights.sum()))]
@@ -140,7 +140,7 @@ def self_blend(
         box = [round(float(v), 1) for v in face.box]
         records.append({"box": box, "forged": bool(done), "regions": [plan.record() for plan in done]})
     if not any(face["forged"] for face in records):
-        raise NoSuitableFace("the regions drawn lie outside the image")
+        raise NoSuitableFaceError("the regions drawn lie outside the image")
     record = {"appearance_of": side, "source_appearance": source_steps, "faces": records}
     return Forgery(image=forged, real=real, soft=soft, mask=soft > 0.5, record=record)
 

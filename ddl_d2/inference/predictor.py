@@ -45,7 +45,7 @@ class ForgeryPredictor:
 
         Raises:
             CheckpointError: MODEL.WEIGHTS is empty, unreadable, or does not fit the model.
-            ConfigError, FaceFinderUnavailable: as `build_face_crop`.
+            ConfigError, FaceFinderUnavailableError: as `build_face_crop`.
         """
         model = build_trained_model(cfg)
         resize = ResizeToFit(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)

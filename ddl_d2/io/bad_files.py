@@ -36,7 +36,7 @@ class BadFile(NamedTuple):
         return cls(index, str(row.get("image_id", row.get("file_name"))), error.path, error.reason)
 
 
-class TooManyBadFiles(DdlError, ValueError):
+class TooManyBadFilesError(DdlError, ValueError):
     """More of the training set cannot be read than training may skip; `files` are those met so far."""
 
     def __init__(self, message: str, files: Sequence[BadFile] = ()) -> None:
@@ -92,10 +92,10 @@ class BadFiles:
         self._own.clear()
 
     def check(self) -> None:
-        """Raise TooManyBadFiles if more are known than there may be; after `agree`, on all ranks or on none."""
+        """Raise TooManyBadFilesError if more are known than there may be; after `agree`, on all ranks or on none."""
         if len(self) > self.limit:
             known = [*self._agreed.values(), *self._own.values()]
-            raise TooManyBadFiles(
+            raise TooManyBadFilesError(
                 f"{len(known)} of the {self.num_rows} rows of the training set cannot be read, and "
                 f"DATALOADER.MAX_BAD_SHARE {self.max_share:g} allows {self.limit}: {listed(known)}. "
                 "Repair or remove them (ddl-d2 check-dataset finds all), or raise the share",

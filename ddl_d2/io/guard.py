@@ -11,7 +11,7 @@ from typing import Any
 from ddl_d2.errors import ImageReadError
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Why a file is not taken; `guard` adds which file."""
 
 
@@ -20,7 +20,7 @@ def guard(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn whatever a decoder raises into one ImageReadError. A consumer's own exception cannot pass through here."""
     try:
         yield
-    except Refused as refusal:
+    except RefusedError as refusal:
         raise ImageReadError(path, str(refusal)) from refusal.__cause__
     except FileNotFoundError as error:
         raise ImageReadError(path, "no such file") from error
@@ -38,9 +38,9 @@ def regular_file(path: str | os.PathLike[str]) -> Iterator[Any]:
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise Refused("is not a regular file")
+            raise RefusedError("is not a regular file")
         if status.st_size == 0:
-            raise Refused("is empty (0 bytes)")
+            raise RefusedError("is empty (0 bytes)")
         with os.fdopen(handle, "rb", closefd=False) as file:
             yield file
     finally:
@@ -50,6 +50,6 @@ def regular_file(path: str | os.PathLike[str]) -> Iterator[Any]:
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
     """Refuse an image or frame without pixels, or with more than `max_pixels`."""
     if width < 1 or height < 1:
-        raise Refused(f"has no pixels ({width} x {height})")
+        raise RefusedError(f"has no pixels ({width} x {height})")
     if width * height > max_pixels:
-        raise Refused(f"has {width} x {height} pixels, more than the limit of {max_pixels}")
+        raise RefusedError(f"has {width} x {height} pixels, more than the limit of {max_pixels}")

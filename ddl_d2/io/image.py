@@ -30,7 +30,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from ddl_d2.io.atomic import replacing
 from ddl_d2.io.file_names import is_video
-from ddl_d2.io.guard import Refused, check_pixels, guard, regular_file
+from ddl_d2.io.guard import RefusedError, check_pixels, guard, regular_file
 from ddl_d2.io.video import read_frame
 from ddl_d2.utils.limits import MAX_PIXELS
 
@@ -209,11 +209,11 @@ def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Ima
 @contextlib.contextmanager
 def _decoder(file: BinaryIO, num_bytes: int, max_pixels: int) -> Iterator[Image.Image]:
     if num_bytes > MAX_FILE_BYTES:
-        raise Refused(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
+        raise RefusedError(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
     try:
         image = Image.open(file, formats=FORMATS)
     except Image.UnidentifiedImageError as error:
-        raise Refused("is not a readable JPEG, PNG, WebP, BMP or TIFF image") from error
+        raise RefusedError("is not a readable JPEG, PNG, WebP, BMP or TIFF image") from error
     with image:
         # Past Pillow's own limit it only warns of a decompression bomb: here that is an error too.
         check_pixels(*image.size, min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels))
@@ -224,7 +224,7 @@ def _load(image: Image.Image) -> None:
     # A TIFF may hold strips for a part of its size only; Pillow would leave the rest black.
     extents = [tile[1] for tile in getattr(image, "tile", ())]
     if extents and sum((right - left) * (low - top) for left, top, right, low in extents) < image.width * image.height:
-        raise Refused("holds data for a part of its size only")
+        raise RefusedError("holds data for a part of its size only")
     if not ImageFile.LOAD_TRUNCATED_IMAGES:
         image.load()
         return
@@ -277,7 +277,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         gray = (_sixteen_bit(image) >> 8).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
     if image.mode not in _CONVERTIBLE:
-        raise Refused(f"has pixels of type {image.mode}, which are refused")
+        raise RefusedError(f"has pixels of type {image.mode}, which are refused")
     # Without this Pillow would spend time (and warn) on a transparency that is dropped anyway.
     image.info.pop("transparency", None)
     rgb = np.empty((image.height, image.width, 3), dtype=np.uint8)

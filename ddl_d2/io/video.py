@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddl_d2.io.guard import Refused, check_pixels, guard, regular_file
+from ddl_d2.io.guard import RefusedError, check_pixels, guard, regular_file
 from ddl_d2.utils.limits import MAX_PIXELS
 
 # FFmpeg demuxers that read one file and nothing it points at (playlists and concat scripts are left out).
@@ -45,7 +45,7 @@ def iter_video_frames(
             seconds = frame.time if frame.time is not None else index / float(stream.average_rate or 25)
             yield index, float(seconds), _to_rgb(frame, max_pixels)
         if index < 0:
-            raise Refused("no frame could be decoded")
+            raise RefusedError("no frame could be decoded")
 
 
 def iter_chosen_frames(
@@ -98,7 +98,7 @@ def count_frames(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
             check_pixels(frame.width, frame.height, max_pixels)
             count += 1
         if not count:
-            raise Refused("no frame could be decoded")
+            raise RefusedError("no frame could be decoded")
         return count
 
 
@@ -128,7 +128,7 @@ def _container(file: Any) -> Any:
 
 def _stream(container: Any, max_pixels: int) -> Any:
     if not container.streams.video:
-        raise Refused("holds no video stream")
+        raise RefusedError("holds no video stream")
     stream = container.streams.video[0]
     check_pixels(stream.codec_context.width, stream.codec_context.height, max_pixels)
     return stream
@@ -184,10 +184,10 @@ class _OpenVideo:
             raise
 
     def read(self, number: int) -> tuple[float, np.ndarray]:
-        """(seconds, RGB) of a frame. Whatever a decoder raises, and Refused for a number that does not exist."""
+        """(seconds, RGB) of a frame. Whatever a decoder raises, and RefusedError for a number that does not exist."""
         times = self.index.times
         if number < 0 or (len(times) and number >= len(times)):
-            raise Refused(f"has {len(times)} frames, but frame {number} was asked for")
+            raise RefusedError(f"has {len(times)} frames, but frame {number} was asked for")
         frame = self._sought(number) if len(times) else None
         if frame is None:  # no usable times, or the decoder disagrees with them
             frame = self._counted(number)
@@ -247,7 +247,7 @@ class _OpenVideo:
                 self._position = -1
                 return frame
             count += 1
-        raise Refused(f"has {count} frames, but frame {number} was asked for")
+        raise RefusedError(f"has {count} frames, but frame {number} was asked for")
 
 
 def _frame_index(container: Any, stream: Any) -> _Index:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddl_d2.errors import FaceFinderUnavailable, ForgerySetError
+from ddl_d2.errors import FaceFinderUnavailableError, ForgerySetError
 from ddl_d2.io.image import read_image, read_mask
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +81,6 @@ def test_bad_input_is_named_and_makes_nothing(tmp_path, monkeypatch):
     for real_dir in ("none", "empty"):
         with pytest.raises(ForgerySetError, match=real_dir):
             make_forgeries.main(["--real-dir", str(tmp_path / real_dir), *output])
-    with pytest.raises(FaceFinderUnavailable, match=r"none\.dat"):
+    with pytest.raises(FaceFinderUnavailableError, match=r"none\.dat"):
         make_forgeries.main([*TINY, *output, "--landmark-model", str(tmp_path / "none.dat")])
     assert not (tmp_path / "out").exists()

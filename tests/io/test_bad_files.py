@@ -12,7 +12,7 @@ from ddl_d2.data.build import build_train_loader
 from ddl_d2.data.loader import MAX_DRAWS, TrainLoader
 from ddl_d2.data.samplers import TrainingSampler
 from ddl_d2.errors import ConfigError, ImageReadError
-from ddl_d2.io.bad_files import BadFile, BadFiles, TooManyBadFiles, listed
+from ddl_d2.io.bad_files import BadFile, BadFiles, TooManyBadFilesError, listed
 from tests.conftest import ROOT
 
 
@@ -31,7 +31,8 @@ def test_the_limit_is_a_whole_number_of_rows(rows, share, limit):
     files.add(map(bad, range(limit)))
     files.check()
     files.add([bad(limit)])
-    with pytest.raises(TooManyBadFiles, match=rf"{limit + 1} of the {rows} rows .* allows {limit}: set/fake/0\.png"):
+    says = rf"{limit + 1} of the {rows} rows .* allows {limit}: set/fake/0\.png"
+    with pytest.raises(TooManyBadFilesError, match=says):
         files.check()
 
 
@@ -80,7 +81,7 @@ def test_a_long_list_is_cut():
 
 
 def test_the_error_survives_the_way_from_another_process():
-    again = pickle.loads(pickle.dumps(TooManyBadFiles("too many", [bad(1)])))
+    again = pickle.loads(pickle.dumps(TooManyBadFilesError("too many", [bad(1)])))
     assert (str(again), again.files) == ("too many", [bad(1)])
 
 
@@ -119,12 +120,12 @@ def test_another_row_of_the_class_stands_in():
 
 def test_a_class_of_which_nothing_can_be_read_stops(monkeypatch):
     labels = np.array([0, 1, 1, 1, 1, 1, 1, 1])
-    with pytest.raises(TooManyBadFiles, match=rf"none of {MAX_DRAWS} rows drawn .*0\.png: is broken"):
+    with pytest.raises(TooManyBadFilesError, match=rf"none of {MAX_DRAWS} rows drawn .*0\.png: is broken"):
         take(make_loader({0}, labels), 4)
 
 
 def test_without_a_share_the_first_one_stops():
-    with pytest.raises(TooManyBadFiles, match=r"1 of the 8 rows .* allows 0: 5\.png: is broken"):
+    with pytest.raises(TooManyBadFilesError, match=r"1 of the 8 rows .* allows 0: 5\.png: is broken"):
         take(make_loader({5}, share=0.0), 4)
 
 
