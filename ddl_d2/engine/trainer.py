@@ -198,7 +198,8 @@ class ForgeryTrainer(DefaultTrainer):
             self._trainer.request_stop,
             grace=cfg.ENGINE.STOP_GRACE,
             hang_timeout=cfg.ENGINE.HANG_TIMEOUT and cfg.ENGINE.HANG_TIMEOUT + REPORT_SECONDS,
-            count_signals="TORCHELASTIC_RUN_ID" not in os.environ,
+            # Of several ranks, whoever started them counts.
+            count_signals=comm.get_world_size() == 1 and "TORCHELASTIC_RUN_ID" not in os.environ,
             name=f"rank {comm.get_rank()}",
         )
         self.register_hooks(self.build_hooks())

@@ -7,6 +7,7 @@ collective for a rank that is gone would never learn of SIGTERM; this thread doe
 from __future__ import annotations
 
 import faulthandler
+import multiprocessing
 import os
 import selectors
 import signal
@@ -16,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from typing import Any
 
 STOPPED = 128 + signal.SIGTERM
@@ -24,25 +24,16 @@ STOPPED = 128 + signal.SIGTERM
 HUNG = 124
 """Exit code of a rank that made no progress; `timeout` uses the same."""
 
-TRAINS, STOP = b"trains", b"stop"
-"""What a rank says to its launcher, and what it hears from it."""
-
 _POLL = 0.5
-
-_launcher: Connection | None = None
-
-
-def connect_launcher(connection: Connection) -> None:
-    """`connection` leads to the process that started this one: it asks through it for a stop; its death closes it."""
-    global _launcher
-    _launcher = connection
 
 
 class Watch:
-    """Inside the context, `on_stop` is called (from another thread) when SIGTERM or the launcher asks for a stop.
+    """Inside the context, SIGTERM asks for a stop, and neither the stop nor a step may take for ever.
 
-    The process then has `grace` seconds. A second SIGTERM, or the end of that time, ends it at once with exit code 143.
-    Steps that take longer than `hang_timeout` seconds end it with exit code 124 and a report of where it was.
+    At SIGTERM `on_stop` is called (from another thread). The process then has `grace` seconds: a second SIGTERM, or the
+    end of that time, ends it at once with exit code 143. A step that takes longer than `hang_timeout` seconds ends it
+    with exit code 124 and a report of where it was. If multiprocessing started the process, the end of its parent ends
+    it, too.
     """
 
     def __init__(
@@ -54,11 +45,15 @@ class Watch:
         count_signals: bool = True,
         name: str = "this process",
     ) -> None:
-        """Args:
-        grace: seconds from the first request.
-        hang_timeout: seconds for a `step`; 0: any time.
-        count_signals: whether a second SIGTERM ends the process. Not under torchrun, which repeats those of others.
-        name: of the process, for what is said on stderr.
+        """Prepare a watch, which begins when the context is entered.
+
+        Args:
+            on_stop: called once, in the thread of the watch.
+            grace: seconds from the first SIGTERM.
+            hang_timeout: seconds for a `step`; 0: any time.
+            count_signals: whether a second SIGTERM ends the process. Not where a launcher repeats the signals of
+                others.
+            name: of the process, for what is said on stderr.
         """
         self.on_stop = on_stop
         self.grace = grace
@@ -75,14 +70,16 @@ class Watch:
         self._writing.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._reading, selectors.EVENT_READ, self._on_signals)
-        if _launcher is not None:
-            _launcher.send_bytes(TRAINS)
-            self._selector.register(_launcher, selectors.EVENT_READ, self._on_launcher)
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            # Ready to be read, for ever, once the parent has ended.
+            self._selector.register(parent.sentinel, selectors.EVENT_READ, self._on_orphaned)
         self._main = threading.current_thread()
         self._handler: Any = None
         if self._main is threading.main_thread():
-            self._handler = signal.signal(signal.SIGTERM, lambda *_: None)
+            # In this order: a signal whose handler is there before the descriptor would be lost.
             self._wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+            self._handler = signal.signal(signal.SIGTERM, lambda *_: None)
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
         return self
@@ -92,15 +89,15 @@ class Watch:
         self._writing.send(b"\0")
         self._thread.join()
         if self._handler is not None:
-            signal.set_wakeup_fd(self._wakeup)
             signal.signal(signal.SIGTERM, self._handler)
+            signal.set_wakeup_fd(self._wakeup)
         self._selector.close()
         self._reading.close()
         self._writing.close()
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """Inside, the process must not need longer than `hang_timeout`; `what` names the work."""
+        """Limit what is done inside the context to `hang_timeout` seconds; `what` names the work."""
         self._step = (what, time.monotonic())
         try:
             yield
@@ -120,20 +117,12 @@ class Watch:
                 self._signals += 1
                 if self._signals > 1 and self.count_signals:
                     self._end(STOPPED, "second SIGTERM: ends without saving")
-                self._request()
+                if self._stop_by is None:
+                    self._stop_by = time.monotonic() + self.grace
+                    self.on_stop()
 
-    def _on_launcher(self) -> None:
-        assert _launcher is not None
-        try:
-            if _launcher.recv_bytes() == STOP:
-                self._request()
-        except (EOFError, OSError):
-            self._end(1, "the process that started it is gone")
-
-    def _request(self) -> None:
-        if self._stop_by is None:
-            self._stop_by = time.monotonic() + self.grace
-            self.on_stop()
+    def _on_orphaned(self) -> None:
+        self._end(1, "the process that started it is gone")
 
     def _check_times(self) -> None:
         now = time.monotonic()

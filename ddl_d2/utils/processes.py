@@ -1,8 +1,9 @@
-"""Processes that work for another: they end with it, and only it may end them."""
+"""Processes that work for another (they end with it, and only it may end them), and where one crashed."""
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -15,11 +16,21 @@ from torch.utils.data import DataLoader
 _PR_SET_PDEATHSIG = 1
 
 
+def say_where_it_crashes() -> None:
+    """Have a crash in compiled code (SIGSEGV, SIGABRT ...) print the Python stacks of all threads on stderr."""
+    if not faulthandler.is_enabled():
+        faulthandler.enable()
+
+
 def guarded(loader: DataLoader, timeout: float = 0.0) -> DataLoader:
-    """`loader`, changed in place: its workers end with this process, and a batch that they do not bring is an error.
+    """Have the workers of `loader` end with this process, and make a batch that they do not bring an error.
 
     Args:
+        loader: changed in place.
         timeout: seconds to wait for a batch before RuntimeError is raised; 0 waits forever.
+
+    Returns:
+        `loader`.
     """
     if loader.num_workers:
         loader.timeout = timeout
@@ -28,17 +39,17 @@ def guarded(loader: DataLoader, timeout: float = 0.0) -> DataLoader:
 
 
 def start_worker(worker_id: int) -> None:
-    """What a worker of a loader does first."""
+    """Prepare a worker process of a loader: its random seed, how it ends, and what SIGTERM does."""
     worker_init_reset_seed(worker_id)
     die_with_parent()
     _only_parent_may_terminate()
 
 
 def die_with_parent() -> None:
-    """This process is killed as soon as its parent ends in any way.
+    """Have the kernel kill this process as soon as its parent ends in any way.
 
-    On Linux only. Elsewhere a rank notices through the pipe that its launcher holds, and a worker that is not stuck
-    through its own check every few seconds (torch's).
+    On Linux only. Elsewhere a rank that trains notices by itself (`engine.watchdog`), and so does a data worker that is
+    not stuck, through torch's check every few seconds.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -50,9 +61,10 @@ def die_with_parent() -> None:
 
 
 def _only_parent_may_terminate() -> None:
-    """SIGTERM ends this process if its parent sent it; anyone else's is meant for the parent, too, which sees to it.
+    """End this process at a SIGTERM of its parent, and ignore everyone else's.
 
-    Schedulers send it to every process of a job. A worker that died of it would break the step that is to be finished.
+    Schedulers send SIGTERM to every process of a job. The parent gets one, too, and sees to its workers; a worker that
+    died of its own would break the step that is to be finished.
     """
     if not hasattr(signal, "sigwaitinfo"):
         return

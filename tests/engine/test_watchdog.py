@@ -1,15 +1,18 @@
 """Each case in a forked child, since what is tested ends the process."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 
 import pytest
 
-from ddl_d2.engine import watchdog as watch
-from ddl_d2.engine.watchdog import HUNG, STOP, STOPPED, TRAINS, Watch
+from ddl_d2.engine.watchdog import HUNG, STOPPED, Watch
+
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def _child(work, said):
@@ -123,25 +126,38 @@ def test_a_step_that_hangs_ends_it_and_says_where(run):
     last = said.splitlines()[-1]
     assert last.startswith("rank 1: iteration 8 hangs for ")
     assert "in _a_place_to_hang (" in last
-    assert "test_watch.py:" in last
+    assert "test_watchdog.py:" in last
 
 
-def test_the_launcher_asks_and_its_death_is_noticed(monkeypatch):
-    here, there = multiprocessing.Pipe()
-    monkeypatch.setattr(watch, "_launcher", there)
-    pid = os.fork()
-    if pid == 0:
-        here.close()
-        asked = []
-        with Watch(lambda: asked.append(True), grace=60):
-            there.send_bytes(b"asked" if _wait(lambda: asked) else b"not asked")
+def _parent_of_one_that_watches(child_id):
+    """Starts a process that multiprocessing knows as its child, notes its id, and stays."""
+
+    def work():
+        with Watch(lambda: None, grace=60, name="rank 0"):
+            child_id.write_text(str(os.getpid()))
             time.sleep(30)
-    there.close()
-    assert here.recv_bytes() == TRAINS
-    here.send_bytes(STOP)
-    assert here.recv_bytes() == b"asked"
-    here.close()
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+    multiprocessing.get_context("fork").Process(target=work).start()
+    time.sleep(30)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl")
+def test_the_death_of_the_parent_is_noticed(run, tmp_path):
+    child_id = tmp_path / "child"
+
+    def work():
+        # Of the grandchild, so that it can be waited for.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        parent = os.fork()
+        if parent == 0:
+            _parent_of_one_that_watches(child_id)
+        _wait(lambda: child_id.exists() and child_id.read_text())
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        return os.waitstatus_to_exitcode(os.waitpid(int(child_id.read_text()), 0)[1])
+
+    code, said = run(work)
+    assert (code, said) == (1, "rank 0: the process that started it is gone\n")
 
 
 def test_in_another_thread_signals_are_left_alone():

@@ -9,7 +9,7 @@ from ddl_d2.utils.malloc import keep_freed_memory
 # Allocates and frees 64 MiB again and again; prints the page faults of a turn once the heap has settled.
 _PROGRAM = """
 import resource, sys, torch
-from ddl_d2.engine.memory import keep_freed_memory
+from ddl_d2.utils.malloc import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def turn():
