@@ -34,7 +34,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return markdown.replace(MARKER, "\n".join(_lines())) if MARKER in markdown else markdown
 
 
-def keys() -> list[Key]:
+def all_keys() -> list[Key]:
     """All keys, in the order of the file; the keys of a dataclass follow the node that they belong to."""
     source = DEFAULTS.read_text(encoding="utf-8")
     found = []
@@ -54,7 +54,7 @@ def _lines() -> Iterator[str]:
     """The page's tables in Markdown, one for each group of keys."""
     groups: dict[str, list[Key]] = {}
     about = {}
-    for key in keys():
+    for key in all_keys():
         if key.default is None:
             about[key.name] = key.comment
             groups.setdefault(key.name, [])

@@ -33,7 +33,7 @@ def test_every_key_is_there_with_its_default_and_a_comment(generator):
     before, cfg = flat(get_cfg()), get_cfg()
     add_ddl_config(cfg)
     after = flat(cfg)
-    keys = {key.name: key for key in generator.keys() if key.default is not None}
+    keys = {key.name: key for key in generator.all_keys() if key.default is not None}
     assert set(after) - set(before) <= set(keys) <= set(after)
     assert {name for name in after if name in before and after[name] != before[name]} <= set(keys)
     for name, key in keys.items():
