@@ -459,7 +459,7 @@ def _add_test_keys(cfg: CfgNode) -> None:
     cfg.TEST.BATCH_SIZE = 1
     # Arithmetic of evaluation and demo: "float32", "bfloat16", or "float16" (GPUs only).
     cfg.TEST.PRECISION = "float32"
-    # With PRECISION "bfloat16", the backbone's layers up to this stride stay in fp32: 32 all, 4 the first, 0 none.
+    # With PRECISION "bfloat16": 0 = the whole network computes in bfloat16; any other value = the backbone stays in fp32.
     cfg.TEST.FP32_STRIDE = 32
     # A pixel is called forged where its map is strictly greater.
     cfg.TEST.MAP_THRESHOLD = 0.5
