@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 QUICKSTART ?= output/quickstart
 REAL_DIR ?=
 
-.PHONY: help install quickstart test lint format trials overfit clean
+.PHONY: help install quickstart test lint docs format trials overfit clean
 
 help:
 	@echo "New here? make quickstart, and read README.md meanwhile. Then: source $(VENV)/bin/activate; ddl-d2 --help"
@@ -16,6 +16,7 @@ help:
 	@echo "                 (REAL_DIR=folder of portraits to forge from your own)"
 	@echo "make test        the test suite"
 	@echo "make lint        ruff and mypy"
+	@echo "make docs        the documentation as a site, in site/"
 	@echo "make trials      the slow reliability trials"
 	@echo "make overfit     each system learns eight images by heart"
 
@@ -54,6 +55,14 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+$(BIN)/mkdocs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt --no-build-isolation -e ".[docs]"
+	touch $@
+
+docs: $(BIN)/mkdocs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Site: site/index.html"
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
