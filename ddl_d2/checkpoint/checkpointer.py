@@ -13,7 +13,7 @@ from torch import nn
 
 from ddl_d2.checkpoint.loading import load_state, local_path
 from ddl_d2.checkpoint.resume import TAG, damage_of, newest_valid, read_lightly
-from ddl_d2.checkpoint.saving import metadata_of, save_tensors, write_safely
+from ddl_d2.checkpoint.saving import read_metadata, save_tensors, write_safely
 from ddl_d2.errors import CheckpointError
 from ddl_d2.io.atomic import remove_leftovers
 from ddl_d2.io.weights import load_checkpoint_file
@@ -26,9 +26,6 @@ logger = logging.getLogger(__name__)
 class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer with a safe reader, a strict fit, an atomic writer and a resume that passes by damage.
 
-    `allow_partial` as in `load_weights`; a resumed run is always strict. `tag_last`: whether a saved file becomes the
-    one to resume from.
-
     Attributes:
         resumed_from: the file from which `resume_or_load` resumed; "" if it did not.
     """
@@ -40,18 +37,31 @@ class Checkpointer(DetectionCheckpointer):
         *,
         allow_partial: bool = False,
         tag_last: bool = True,
+        config: str = "",
         **checkpointables: Any,
-    ):
+    ) -> None:
+        """Save and load a model, and what else a run consists of.
+
+        Args:
+            model: whose weights are saved and loaded; a distributed model is unwrapped.
+            save_dir: the folder of the checkpoints; "" saves nothing.
+            allow_partial: as in `load_weights`; a resumed run is always strict.
+            tag_last: whether a saved file becomes the one to resume from.
+            config: the run's config as YAML, which goes into every file (see `config_of_weights`); "": none.
+            checkpointables: what is saved besides, with `state_dict` and `load_state_dict`.
+        """
         super().__init__(model, save_dir, **checkpointables)
         self.allow_partial = allow_partial
         self.tag_last = tag_last
+        self.config = config
         self.resumed_from = ""
 
     def has_checkpoint(self) -> bool:
+        """Return whether `save_dir` has a checkpoint to resume from; raises as `newest_valid`."""
         return bool(self.get_checkpoint_file())
 
     def get_checkpoint_file(self) -> str:
-        """The newest valid checkpoint of `save_dir` ("" if it has none); raises as `newest_valid`."""
+        """Return the newest valid checkpoint of `save_dir` ("" if it has none); raises as `newest_valid`."""
         if not os.path.isdir(self.save_dir):
             return ""
         return str(newest_valid(self.save_dir, self.checkpointables.keys()) or "")
@@ -72,7 +82,10 @@ class Checkpointer(DetectionCheckpointer):
         return rest
 
     def _agree_on_file(self) -> str:
-        """The main process looks and decides for all; it also clears away what an interrupted save left."""
+        """Return the file from which all ranks resume, or "".
+
+        The main process looks and decides for all; it also clears away what an interrupted save left.
+        """
         found, problem = "", ""
         if comm.is_main_process() and os.path.isdir(self.save_dir):
             for name in remove_leftovers(self.save_dir):
@@ -93,9 +106,9 @@ class Checkpointer(DetectionCheckpointer):
         if not os.path.isfile(source) or damage_of(source):
             return
         content = read_lightly(source)
-        iteration = content.get("iteration", "")
-        if metadata_of(target).get("iteration") != str(iteration):
-            save_tensors(target, content["model"], iteration=iteration)
+        iteration, config = content.get("iteration", ""), content.get("config", self.config)
+        if _saved_iteration(target) != str(iteration):
+            save_tensors(target, content["model"], iteration=iteration, **_described(config))
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         return load_checkpoint_file(local_path(filename))
@@ -106,7 +119,18 @@ class Checkpointer(DetectionCheckpointer):
         load_state(self.model, checkpoint.pop("model"), source, allow_partial=not strict)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load `path`, once, on every rank (an empty path means: keep the initialization)."""
+        """Load a file, once, on every rank.
+
+        Args:
+            path: the file; "" keeps the initialization.
+            checkpointables: the names of those to load; None: all.
+
+        Returns:
+            what the file holds besides.
+
+        Raises:
+            CheckpointError: as `load_weights`.
+        """
         if not path:
             self.logger.info("No checkpoint given: the model keeps its initialization")
             return {}
@@ -123,12 +147,16 @@ class Checkpointer(DetectionCheckpointer):
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `{save_dir}/{name}.pth` and the tag of the last checkpoint; readers see the old file or the new one.
 
+        Args:
+            name: without its suffix.
+            kwargs: what the file holds besides weights, config and `checkpointables`; plain values and tensors.
+
         Raises:
             SaveError: it could not be written. Nothing that was there before is changed.
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict()}
+        data: dict[str, Any] = {"model": self.model.state_dict()} | _described(self.config)
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         data |= kwargs
         target = os.path.join(self.save_dir, f"{name}.pth")
@@ -138,11 +166,29 @@ class Checkpointer(DetectionCheckpointer):
             self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, *, iteration: int) -> None:
-        """Write `{save_dir}/{name}.safetensors`, the model's weights alone. Raises SaveError."""
+        """Write `{save_dir}/{name}.safetensors`: the model's weights, the iteration and the config.
+
+        Raises:
+            SaveError: as `save`.
+        """
         if self.save_dir and self.save_to_disk:
             target = os.path.join(self.save_dir, f"{name}.safetensors")
-            save_tensors(target, self.model.state_dict(), iteration=iteration)
+            save_tensors(target, self.model.state_dict(), iteration=iteration, **_described(self.config))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name a file of `save_dir` as the one to resume from. Raises SaveError."""
         tag = os.path.join(self.save_dir, TAG)
         write_safely(tag, lambda f: f.write(last_filename_basename.encode()))
+
+
+def _described(config: str) -> dict[str, str]:
+    """Return the entry that says with which config weights were trained, if that is known."""
+    return {"config": config} if config else {}
+
+
+def _saved_iteration(path: str) -> str | None:
+    """Return the iteration of exported weights; None where they are missing or damaged."""
+    try:
+        return read_metadata(path).get("iteration")
+    except CheckpointError:
+        return None

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from ddl_d2.checkpoint.mask2former_names import from_published_names
 from ddl_d2.checkpoint.mesorch_names import from_published_mesorch
-from ddl_d2.errors import CheckpointError
+from ddl_d2.checkpoint.resume import read_lightly
+from ddl_d2.checkpoint.saving import read_metadata
+from ddl_d2.config.load import config_from_text
+from ddl_d2.errors import CheckpointError, ConfigError
 from ddl_d2.io.weights import load_checkpoint_file
 from ddl_d2.modeling.test_time.build import wrapped_for_testing
 from ddl_d2.modeling.test_time.folding import fold_norms
@@ -23,7 +29,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class LoadReport:
-    """What a checkpoint did not give to a model, and what it holds besides."""
+    """What a checkpoint did not give to a model, and what it holds besides.
+
+    Attributes:
+        missing: parameters of the model that the checkpoint lacks.
+        misshapen: those of another shape, with both shapes.
+        unused: tensors of the checkpoint that the model lacks.
+    """
 
     missing: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
@@ -39,17 +51,22 @@ class LoadReport:
 
 
 def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = False) -> LoadReport:
-    """Load the weights in `path` (.pth, .safetensors, .pkl; published Mask2Former files too) into `model`.
+    """Load a file of weights into a model.
 
     Args:
+        model: changed in place.
+        path: `.pth`, `.safetensors` or `.pkl`, also with the names of published Mask2Former and Mesorch files.
         allow_partial: accept missing and misshapen parameters (they keep their initialization, and are listed in the
-            log), as a fresh training that starts from published weights does. Otherwise CheckpointError lists them.
+            log), as a fresh training that starts from published weights does.
+
+    Raises:
+        CheckpointError: the file cannot be read; it does not fit, and lists what is missing; or nothing in it fits.
     """
     return load_state(model, load_checkpoint_file(local_path(path))["model"], str(path), allow_partial)
 
 
-def build_untrained_model(cfg) -> nn.Module:
-    """The model of `cfg` for weights that are loaded later: what its encoders would be initialized from is not read."""
+def build_untrained_model(cfg: CfgNode) -> nn.Module:
+    """Build the model of a config for weights that are loaded later: no pretrained encoder is read."""
     cfg = cfg.clone()
     cfg.defrost()
     for encoder in (cfg.MODEL.TIMM, cfg.MODEL.MESORCH.LOCAL, cfg.MODEL.MESORCH.GLOBAL):
@@ -57,13 +74,14 @@ def build_untrained_model(cfg) -> nn.Module:
     return build_model(cfg)
 
 
-def build_trained_model(cfg) -> nn.Module:
-    """The model of `cfg` with MODEL.WEIGHTS in it, in eval mode; strict unless MODEL.PARTIAL_WEIGHTS.
+def build_trained_model(cfg: CfgNode) -> nn.Module:
+    """Build the model of a config with MODEL.WEIGHTS in it, in eval mode; strict unless MODEL.PARTIAL_WEIGHTS.
 
     It takes the testing rows of `cfg`: with INPUT.FACE_CROP or TEST.TILE, it is the network in an `OnWindows`. It only
     predicts: the batch norms of Detectron2's backbones are folded away (`fold_norms`).
 
-    Raises CheckpointError if MODEL.WEIGHTS is empty, unreadable, or does not fit.
+    Raises:
+        CheckpointError: MODEL.WEIGHTS is empty, unreadable, or does not fit.
     """
     if not cfg.MODEL.WEIGHTS:
         raise CheckpointError("MODEL.WEIGHTS is empty: give a trained checkpoint, MODEL.WEIGHTS path/to/model.pth")
@@ -75,8 +93,12 @@ def build_trained_model(cfg) -> nn.Module:
     return wrapped_for_testing(cfg, model)
 
 
-def local_path(path: str | Path) -> str:
-    """`path`, or where a `detectron2://` or `https://` address was downloaded to."""
+def local_path(path: str | os.PathLike[str]) -> str:
+    """Return a path as it is, and of a `detectron2://` or `https://` address the file to which it was downloaded.
+
+    Raises:
+        CheckpointError: the address cannot be downloaded.
+    """
     if "://" not in str(path):
         return str(path)
     try:
@@ -86,6 +108,17 @@ def local_path(path: str | Path) -> str:
 
 
 def load_state(model: nn.Module, weights: dict[str, Tensor], source: str, allow_partial: bool) -> LoadReport:
+    """Load a state dict, under this project's or published names, into a model.
+
+    Args:
+        model: changed in place.
+        weights: the state dict.
+        source: what errors and the log call it.
+        allow_partial: see `load_weights`.
+
+    Raises:
+        CheckpointError: as `load_weights`.
+    """
     own = model.state_dict()
     weights = {key.removeprefix("module."): value for key, value in weights.items()}
     weights = from_published_mesorch(from_published_names(weights))
@@ -115,8 +148,34 @@ def load_state(model: nn.Module, weights: dict[str, Tensor], source: str, allow_
     return report
 
 
-def config_of_weights(path):
-    from ddl_d2.checkpoint.saving import metadata_of
-    from ddl_d2.config.load import config_from_text
-    text = metadata_of(str(path)).get("config", "")
-    return config_from_text(text) if text else None
+def config_of_weights(path: str | os.PathLike[str]) -> CfgNode | None:
+    """Read the config that a file of weights carries, thawed; its datasets are not registered.
+
+    The trainer writes it (`CfgNode.dump`, as YAML) into the metadata of a `.safetensors` file and under the key
+    "config" of a `.pth` file. Tensors are not read.
+
+    Args:
+        path: a file, or an address as `local_path` takes it.
+
+    Returns:
+        the config, or None if the file carries none.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or its config cannot be read.
+    """
+    local = local_path(path)
+    if local.endswith(".safetensors"):
+        text = read_metadata(local).get("config")
+    elif zipfile.is_zipfile(local):
+        try:
+            text = read_lightly(local).get("config")
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+    else:  # written by others: a pickle of the model zoo, or PyTorch's format before 1.6
+        text = load_checkpoint_file(local).get("config")
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        return config_from_text(text)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its config cannot be read ({error}); name one with --config-file") from error

@@ -1,4 +1,4 @@
-"""Which checkpoint of a folder a run goes on from: the newest that is whole."""
+"""Choosing the checkpoint from which a run goes on: the newest that is whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ TAG = "last_checkpoint"
 
 
 class Saved(NamedTuple):
-    """A checkpoint that looks whole: its `iteration` (the last one done), and when it was `written` (ns)."""
+    """A checkpoint that looks whole.
+
+    Attributes:
+        path: its file.
+        iteration: the last one done.
+        written: when, in nanoseconds.
+    """
 
     path: Path
     iteration: int
@@ -29,12 +35,13 @@ class Saved(NamedTuple):
 
 
 def newest_valid(folder: str | Path, needs: Collection[str] = ("trainer",)) -> Path | None:
-    """The checkpoint in `folder` to resume from, every byte of it checked; None if there is none at all.
+    """Find the checkpoint in a folder to resume from, every byte of it checked; None if there is none at all.
 
     That is the one which the tag names, or one written after the tag at a later iteration (where a crash came between
     the two); failing these, the newest of the rest. What is wrong with the tag and with files passed over is logged.
 
     Args:
+        folder: a run's output folder.
         needs: what a checkpoint holds besides weights. Files that do not are left aside.
 
     Raises:
@@ -65,7 +72,7 @@ def newest_valid(folder: str | Path, needs: Collection[str] = ("trainer",)) -> P
 
 
 def damage_of(path: str | Path) -> str | None:
-    """What is wrong with the bytes of a checkpoint, by their checksums; None if nothing is."""
+    """Say what is wrong with the bytes of a checkpoint, by their checksums; None if nothing is."""
     try:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()
@@ -75,9 +82,10 @@ def damage_of(path: str | Path) -> str | None:
 
 
 def read_lightly(path: str | Path) -> dict:
-    """The content of a `.pth` file, whose tensors stay on the disk until they are used.
+    """Read a `.pth` file; its tensors stay on the disk until they are used.
 
-    Raises CheckpointError where it is damaged or not a checkpoint.
+    Raises:
+        CheckpointError: it is damaged or not a checkpoint; the message does not name the file.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -92,7 +100,7 @@ def read_lightly(path: str | Path) -> dict:
 
 
 def _look_into(path: Path, needs: Collection[str]) -> list[Saved]:
-    """The one checkpoint in the file; none, where it holds weights only."""
+    """Return the one checkpoint in the file; none, where it holds weights only."""
     content = read_lightly(path)
     iteration = content.get("iteration")
     if not content.keys() >= set(needs) or not isinstance(iteration, int):
@@ -101,7 +109,7 @@ def _look_into(path: Path, needs: Collection[str]) -> list[Saved]:
 
 
 def _tagged(folder: Path, expected: bool) -> str | None:
-    """The file that the tag names, if it can be used; else says why not."""
+    """Return the file that the tag names, if it can be used; else log why not."""
     try:
         with open(folder / TAG, "rb") as f:
             content = f.read(4096)
@@ -126,7 +134,7 @@ def _tagged(folder: Path, expected: bool) -> str | None:
 
 
 def _in_order(folder: Path, name: str | None, saved: list[Saved]) -> list[Saved]:
-    """`saved`, the one to try first first."""
+    """Sort `saved`: the one to try first comes first."""
     newest_first = sorted(saved, key=lambda s: (s.written, s.iteration), reverse=True)
     tagged = next((s for s in saved if s.path.name == name), None)
     if tagged is None:

@@ -1,7 +1,8 @@
-"""Saving what a training has to outlive."""
+"""Writing checkpoints and weights so that a crash leaves the old file or the new one, whole."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,12 +10,16 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ddl_d2.errors import SaveError
+from ddl_d2.errors import CheckpointError, SaveError
 from ddl_d2.io.atomic import replacing
 
 
 def write_safely(target: str, write: Callable[[Any], Any]) -> None:
-    """Let `write` fill a file that then becomes `target` (`files.replacing`), and have it on the disk.
+    """Write a file and have it on the disk; `target` is replaced only once the new file is whole.
+
+    Args:
+        target: the file's path; its folder exists.
+        write: fills a file open for writing bytes.
 
     Raises:
         SaveError: the disk is full, the folder is gone, ...
@@ -28,7 +33,16 @@ def write_safely(target: str, write: Callable[[Any], Any]) -> None:
 
 
 def save_tensors(target: str, weights: Mapping[str, Tensor], **metadata: object) -> None:
-    """Write `weights` as a `.safetensors` file, as `write_safely` does. Values of `metadata` are kept as strings."""
+    """Write weights as a `.safetensors` file, as `write_safely` does.
+
+    Args:
+        target: the file's path.
+        weights: a state dict, on any device; tensors that share memory are each written.
+        metadata: what the file says besides, kept as strings; see `read_metadata`.
+
+    Raises:
+        SaveError: as `write_safely`.
+    """
     # Copies: tensors that share memory are refused, and each has to be found under its own name.
     copies = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in weights.items()}
     header = {"format": "pt"} | {key: str(value) for key, value in metadata.items()}
@@ -36,16 +50,24 @@ def save_tensors(target: str, weights: Mapping[str, Tensor], **metadata: object)
     write_safely(target, lambda f: f.write(content))
 
 
-def metadata_of(path: str) -> dict[str, str]:
-    """What `save_tensors` was given besides weights; {} where the file is missing or damaged."""
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read what a `.safetensors` file says besides weights; only its header is read.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
     try:
         with safe_open(path, "pt") as f:
             return f.metadata() or {}
-    except (OSError, SafetensorError):
-        return {}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{os.fspath(path)}: no such weights file") from error
+    except (OSError, SafetensorError) as error:
+        reason = str(error).split("\n")[0][:300]
+        raise CheckpointError(f"{os.fspath(path)}: not a readable weights file ({reason})") from error
 
 
 def _reason(error: BaseException) -> str:
+    """Return the system's own words for a failed write, or else the first line of the error."""
     cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror

@@ -190,7 +190,9 @@ class ForgeryTrainer(DefaultTrainer):
             config=cfg.dump(),
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, allow_partial=True, trainer=weakref.proxy(self))
+        self.checkpointer = Checkpointer(
+            model, cfg.OUTPUT_DIR, allow_partial=True, config=cfg.dump(), trainer=weakref.proxy(self)
+        )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -242,7 +244,8 @@ class ForgeryTrainer(DefaultTrainer):
         reports: list[hooks.HookBase] = []
         if cfg.TEST.EVAL_PERIOD > 0 and len(cfg.DATASETS.TEST) == 1:
             # The tag of the last checkpoint must stay on the periodic one: the best is no place to resume from.
-            reports.append(BestCheckpoint(Checkpointer(self.model, cfg.OUTPUT_DIR, tag_last=False), "ddl/final"))
+            best = Checkpointer(self.model, cfg.OUTPUT_DIR, tag_last=False, config=cfg.dump())
+            reports.append(BestCheckpoint(best, "ddl/final"))
         if cfg.VIS_PERIOD > 0:
             reports.append(PredictionImages(cfg.VIS_PERIOD, cfg.TEST.MAP_THRESHOLD))
         reports.append(BadFileReport(self.data_loader.bad_files, cfg.OUTPUT_DIR))

@@ -9,7 +9,7 @@ from torch import nn
 
 from ddl_d2.checkpoint.checkpointer import Checkpointer
 from ddl_d2.checkpoint.loading import load_weights
-from ddl_d2.checkpoint.saving import metadata_of
+from ddl_d2.checkpoint.saving import read_metadata
 from ddl_d2.engine.trainer import ForgeryTrainer
 from ddl_d2.errors import CheckpointError, SaveError
 from ddl_d2.solver.build import build_lr_scheduler, build_optimizer
@@ -126,7 +126,7 @@ def test_a_resume_mends_the_tag_and_exports_that_a_crash_prevented(tmp_path):
     assert again.resume_or_load("", resume=True)["iteration"] == 5
     assert again.resumed_from == str(tmp_path / "model_5.pth")
     assert (tmp_path / "last_checkpoint").read_text() == "model_5.pth"
-    assert metadata_of(str(tmp_path / "model_best.safetensors"))["iteration"] == "4"
+    assert read_metadata(str(tmp_path / "model_best.safetensors"))["iteration"] == "4"
     assert torch.equal(load_file(tmp_path / "model_best.safetensors")["0.weight"], model[0].weight)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ddl_d2.checkpoint.saving import metadata_of, save_tensors, write_safely
-from ddl_d2.errors import SaveError
+from ddl_d2.checkpoint.saving import read_metadata, save_tensors, write_safely
+from ddl_d2.errors import CheckpointError, SaveError
 from ddl_d2.io.atomic import remove_leftovers
 
 
@@ -103,10 +103,13 @@ def test_tensors_that_share_memory_are_each_saved(tmp_path):
     assert torch.equal(saved["a"], weight)
     assert torch.equal(saved["tied"], weight)
     assert torch.equal(saved["view"], weight.t())
-    assert metadata_of(path) == {"format": "pt", "iteration": "3"}
+    assert read_metadata(path) == {"format": "pt", "iteration": "3"}
 
 
-def test_metadata_of_what_is_no_such_file(tmp_path):
-    assert metadata_of(str(tmp_path / "gone")) == {}
-    (tmp_path / "x").write_bytes(b"nonsense")
-    assert metadata_of(str(tmp_path / "x")) == {}
+@pytest.mark.parametrize(("content", "problem"), [(None, "no such weights file"), (b"nonsense", "not a readable")])
+def test_metadata_of_what_is_no_such_file(tmp_path, content, problem):
+    path = tmp_path / "x.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"x\.safetensors: {problem}"):
+        read_metadata(path)
