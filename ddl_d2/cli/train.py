@@ -13,6 +13,7 @@ writes metrics.json and a prediction store under OUTPUT_DIR/inference/<dataset>.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from detectron2.utils.logger import setup_logger
 from ddl_d2.checkpoint.config import config_for
 from ddl_d2.checkpoint.loading import build_trained_model
 from ddl_d2.cli.common import cli_errors
+from ddl_d2.config.load import find_config
 from ddl_d2.data.datasets import register_datasets
 from ddl_d2.engine.launch import launch
 from ddl_d2.engine.trainer import ForgeryTrainer, distributed
@@ -44,6 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, *, work: Callable[[Namespace], None] | None = None) -> int:
     """Run the command line; returns the exit code. `work` is what every rank does (default: `train_or_evaluate`)."""
     args = build_parser().parse_args(argv)
+    if args.config_file:
+        args.config_file = os.fspath(find_config(args.config_file))  # Detectron2 copies the file into the log
     engine = check_first(args).ENGINE
     try:
         launch(work or train_or_evaluate, args, hang_timeout=engine.HANG_TIMEOUT, grace=engine.STOP_GRACE)
