@@ -13,6 +13,7 @@ writes metrics.json and a prediction store under OUTPUT_DIR/inference/<dataset>.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -45,6 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, *, work: Callable[[Namespace], None] | None = None) -> int:
     """Run the command line; returns the exit code. `work` is what every rank does (default: `train_or_evaluate`)."""
     args = build_parser().parse_args(argv)
+    if args.config_file:
+        args.config_file = os.fspath(find_config(args.config_file))  # Detectron2 copies the file into the log
     engine = check_first(args).ENGINE
     try:
         launch(work or train_or_evaluate, args, hang_timeout=engine.HANG_TIMEOUT, grace=engine.STOP_GRACE)

@@ -14,6 +14,7 @@ import torch
 from tests.conftest import ROOT, TINY
 
 CONFIG = "configs/quickstart/mask2former_efficientnet_lite0.yaml"
+NAME = "quickstart/mask2former_efficientnet_lite0"
 SMALL = [
     *TINY,
     "SOLVER.IMS_PER_BATCH", "4",
@@ -84,7 +85,7 @@ def test_eval_only_writes_metrics_and_a_store_that_scores_the_same(trained, tiny
 
 
 def test_resume_goes_on_where_it_stopped(trained, tiny_set, tmp_path):
-    _run("--config-file", CONFIG, *_options(tiny_set, tmp_path, "TEST.EVAL_PERIOD", "0", "DATASETS.TEST", "()"))
+    _run("--config-file", NAME, *_options(tiny_set, tmp_path, "TEST.EVAL_PERIOD", "0", "DATASETS.TEST", "()"))
     _run(
         "--config-file", CONFIG, "--resume",
         *_options(tiny_set, tmp_path, "TEST.EVAL_PERIOD", "0", "DATASETS.TEST", "()", "SOLVER.MAX_ITER", "6"),
