@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
@@ -36,7 +37,7 @@ def read_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
     add_ddl_config(cfg)
     try:
         # allow_unsafe=False: a config is data; YAML tags that build Python objects are refused.
-        cfg.merge_from_other_cfg(CfgNode(current_tree(_read_yaml(path))))
+        cfg.merge_from_other_cfg(CfgNode(_typed_tree(current_tree(_read_yaml(path)), cfg)))
     except (KeyError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
     return merge_options(cfg, opts)
@@ -50,7 +51,7 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> CfgNode:
     if len(opts) % 2:
         raise ConfigError(f"options come in pairs KEY VALUE, but {len(opts)} words were given: {' '.join(opts)}")
     try:
-        cfg.merge_from_list(current_options(opts))
+        cfg.merge_from_list(_typed_options(current_options(opts), cfg))
     except (KeyError, ValueError, TypeError, AssertionError, AttributeError, SyntaxError) as error:
         raise ConfigError(f"option on the command line: {_one_line(error)}") from error
     check_config(cfg)
@@ -78,8 +79,7 @@ def find_config(name_or_path: str | os.PathLike[str]) -> Path:
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     meant = f", did you mean {' or '.join(close)}?" if close else "."
     raise ConfigError(
-        f"{path}: no such config file, and no config of this name{meant} "
-        f"All {len(names)} names are the .yaml files below {_configs_folder()}"
+        f"{path}: no such config file, and no config of this name{meant} `ddl-d2 configs` lists all {len(names)} names"
     )
 
 
@@ -105,10 +105,38 @@ def config_from_text(text: str) -> CfgNode:
     cfg = get_cfg()
     add_ddl_config(cfg)
     try:
-        cfg.merge_from_other_cfg(CfgNode(current_tree(yaml.safe_load(text))))
+        cfg.merge_from_other_cfg(CfgNode(_typed_tree(current_tree(yaml.safe_load(text)), cfg)))
     except (KeyError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(_one_line(error)) from error
     return cfg
+
+
+def _typed_tree(values: dict[str, Any], cfg: CfgNode) -> dict[str, Any]:
+    """Take whole numbers for floats where `cfg` has a float; Detectron2 would refuse `PROB: 0`."""
+    typed: dict[str, Any] = {}
+    for name, value in values.items():
+        default = cfg.get(name)
+        if isinstance(value, dict) and isinstance(default, CfgNode):
+            typed[name] = _typed_tree(value, default)
+        else:
+            typed[name] = float(value) if isinstance(default, float) and type(value) is int else value
+    return typed
+
+
+def _typed_options(options: Sequence[str], cfg: CfgNode) -> list[str]:
+    """As `_typed_tree`, for a command line; a text key also takes what looks like a number (OUTPUT_DIR 2024_11_28)."""
+    words = []
+    for key, word in zip(options[::2], options[1::2], strict=True):
+        default: Any = cfg
+        for name in key.split("."):
+            default = default.get(name) if isinstance(default, CfgNode) else None
+        whole = word.removeprefix("-").isdigit()
+        if isinstance(default, float) and whole:
+            word = f"{word}.0"
+        elif isinstance(default, str) and word.replace("_", "").replace(".", "").isdigit():
+            word = repr(word)
+        words += [key, word]
+    return words
 
 
 def _read_yaml(path: Path) -> dict:

@@ -97,5 +97,20 @@ def test_an_unknown_config(name):
 
 
 def test_close_names_are_told():
-    with pytest.raises(ConfigError, match=rf"did you mean .*{NAME}.*{ROOT / 'configs'}"):
+    with pytest.raises(ConfigError, match="did you mean .*ddl_i/mask2former_swin_tiny.*`ddl-d2 configs` lists all"):
         find_config("ddl_i/mask2former_swintiny.yaml")
+
+
+def test_whole_numbers_are_taken_for_floats(tmp_path):
+    cfg = load_config(QUICK, ["INPUT.JPEG_PROB", "1", "SOLVER.BASE_LR", "0", "MODEL.DEVICE", "cpu"])
+    assert (cfg.INPUT.JPEG_PROB, cfg.SOLVER.BASE_LR) == (1.0, 0.0)
+    (tmp_path / "own.yaml").write_text("INPUT: {JPEG_PROB: 1}\nMODEL: {DEVICE: cpu}\n")
+    jpeg_prob = load_config(tmp_path / "own.yaml").INPUT.JPEG_PROB
+    assert (jpeg_prob, type(jpeg_prob)) == (1.0, float)
+    with pytest.raises(ConfigError, match="MAX_ITER|Type mismatch"):
+        load_config(QUICK, ["SOLVER.MAX_ITER", "1.5"])
+
+
+def test_a_folder_named_like_a_number():
+    assert load_config(QUICK, ["OUTPUT_DIR", "2024_11_28", "MODEL.DEVICE", "cpu"]).OUTPUT_DIR == "2024_11_28"
+    assert load_config(QUICK, ["OUTPUT_DIR", "1.0", "MODEL.DEVICE", "cpu"]).OUTPUT_DIR == "1.0"

@@ -46,7 +46,7 @@ def test_a_number(tmp_path, caplog):
     assert read_config(tmp_path / "old.yaml").TEST.FP32_STRIDE == 32
     assert "config value TEST.FP32_STRIDE 16 is now 32" in caplog.text
     for stride in (0, 32):
-        assert read_config(QUICK, ["TEST.FP32_STRIDE", str(stride), "MODEL.DEVICE", "cpu"]).TEST.FP32_STRIDE == stride
+        assert stride == read_config(QUICK, ["TEST.FP32_STRIDE", str(stride), "MODEL.DEVICE", "cpu"]).TEST.FP32_STRIDE
     with pytest.raises(ConfigError, match="TEST.FP32_STRIDE is '5': it must be one of 0, 32"):
         read_config(QUICK, ["TEST.FP32_STRIDE", "5"])
 
