@@ -35,6 +35,18 @@ from ddl_d2.predictions.writer import PredictionStoreWriter
 from ddl_d2.solver.build import build_lr_scheduler, build_optimizer
 from ddl_d2.utils.precision import autocast, compile_parts
 
+_AT_LEAST = {
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.MAX_TO_KEEP": 1,
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.BASE_LR": 0,
+    "SOLVER.WEIGHT_DECAY": 0,
+    "TEST.EVAL_PERIOD": 0,
+    "DATALOADER.NUM_WORKERS": 0,
+}
+"""The smallest values of numbers that a training needs."""
+
 REPORT_SECONDS = 10.0
 """After what time more than ENGINE.HANG_TIMEOUT a step is ended from outside: what waits inside it knows more."""
 
@@ -58,6 +70,7 @@ class ForgeryTrainer(DefaultTrainer):
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
+        _check_numbers(cfg)
         model = self.build_model(cfg)
         _refuse_sync_bn_on_cpu(model, cfg.MODEL.DEVICE)
         optimizer = self.build_optimizer(cfg, model)
@@ -245,6 +258,15 @@ class ForgeryTrainer(DefaultTrainer):
             video_score=cfg.TEST.VIDEO_SCORE,
             store=store,
         )
+
+
+def _check_numbers(cfg: CfgNode) -> None:
+    """Refuse what would fail only after the first steps, or train nothing and call it a success."""
+    for key, least in _AT_LEAST.items():
+        group, name = key.split(".")
+        value = cfg[group][name]
+        if value < least:
+            raise ConfigError(f"{key} is {value}: for a training it must be at least {least}")
 
 
 def _refuse_sync_bn_on_cpu(model: nn.Module, device: str) -> None:
