@@ -34,8 +34,8 @@ from _trial import Tally
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
-from ddl_d2.engine.failures import Failure
 from ddl_d2.engine.launch import launch
+from ddl_d2.engine.stopped_step import StoppedStep
 from ddl_d2.engine.trainer import ForgeryTrainer
 from ddl_d2.errors import NonFiniteError
 from tests.conftest import make_tiny_set
@@ -152,11 +152,11 @@ def problem(error: NonFiniteError, case: Case, trainer: ForgeryTrainer, injectio
     files = sorted(path.name for path in output.rglob("*.pth"))
     if files != [f"iter_{case.iteration}_rank{rank}.pth" for rank in writers]:
         return f"files {files}"
-    failure = Failure.load(output / "failures" / files[0])
-    if failure.image_ids != everyone[failure.rank] or len(failure.batch) != 2:
-        return f"the file is about {failure.image_ids}"
+    stopped = StoppedStep.load(output / "failures" / files[0])
+    if stopped.image_ids != everyone[stopped.rank] or len(stopped.batch) != 2:
+        return f"the file is about {stopped.image_ids}"
     if case.sam_pass < 2 and any(
-        not torch.equal(failure.model[name], value) for name, value in injection.before.items() if name != "steps"
+        not torch.equal(stopped.model[name], value) for name, value in injection.before.items() if name != "steps"
     ):
         return "the file's weights are not those before the update"
     return ""
@@ -221,8 +221,8 @@ def under_the_launcher(tally: Tally, place: str, rank: int, data: Path, folder: 
         return
     kept = output / "failures" / files[0]
     seconds = time.time() - kept.stat().st_mtime
-    failure = Failure.load(kept)
-    ids_named = [image_id for image_id in failure.image_ids if image_id in said]
+    stopped = StoppedStep.load(kept)
+    ids_named = [image_id for image_id in stopped.image_ids if image_id in said]
     good = code not in (0, None) and f"rank {rank}" in said and "matching cost" in said and bool(ids_named)
     tally.check(good and seconds < SECONDS, name, f"code {code} after {seconds:.0f} s: {process.end_of_text()}")
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from ddl_d2.cli.common import cli_errors
-from ddl_d2.engine.failures import Failure
 from ddl_d2.engine.replay import Replay, replay
+from ddl_d2.engine.stopped_step import StoppedStep
 from ddl_d2.utils.precision import PRECISIONS
 
 
@@ -36,17 +36,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = build_parser()
     args = parser.parse_args(arguments)
-    failure = Failure.load(args.file)
-    used_cuda = "cuda" in failure.random_state
+    step = StoppedStep.load(args.file)
+    used_cuda = "cuda" in step.random_state
     device = args.device or ("cuda" if used_cuda and torch.cuda.is_available() else "cpu")
-    precision = failure.precision if args.precision == "run" else args.precision
+    precision = step.precision if args.precision == "run" else args.precision
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is no GPU")
     if device == "cpu" and precision == "float16":
         parser.error("float16 needs a GPU: give --precision float32")
-    print(f"iteration {failure.iteration}, rank {failure.rank} of {failure.world_size}: {', '.join(failure.what)}")
+    print(f"iteration {step.iteration}, rank {step.rank} of {step.world_size}: {', '.join(step.what)}")
     print(f"again on {device} in {precision}")
-    result = replay(failure, device=device, precision=precision)
+    result = replay(step, device=device, precision=precision)
     print("\n".join(report(result)))
     return 1 if result.reproduced else 0
 

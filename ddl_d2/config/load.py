@@ -170,4 +170,7 @@ def _lines(path: Path) -> list[str]:
 def _one_line(error: Exception) -> str:
     # KeyError quotes its message; YAML's span lines.
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return " ".join(str(text).split())[:400]
+    said = " ".join(str(text).split())[:400]
+    if "(<class 'str'> vs. <class 'int'>)" in said:
+        return f"{said}. A name that reads as a number needs a folder before it (./20241128), or in YAML quotes"
+    return said

@@ -40,7 +40,7 @@ def launch(main: Main, args: Namespace, *, hang_timeout: float = 0.0, grace: flo
         grace: seconds that ranks have for a stop, and some more.
 
     Raises:
-        ConfigError: more processes than GPUs, or `--dist-url auto` on several machines.
+        ConfigError: fewer than 0 processes, more than GPUs, or `--dist-url auto` on several machines.
         RankError: a rank died, hung or raised an exception; an exception that can be raised here is raised instead.
         SystemExit: with 143, after SIGTERM.
     """
@@ -52,6 +52,8 @@ def launch(main: Main, args: Namespace, *, hang_timeout: float = 0.0, grace: flo
         main(args)
         leave_group()
         return
+    if args.num_gpus < 0:
+        raise ConfigError(f"--num-gpus {args.num_gpus}: it must be 0 (one process) or more")
     gpus = torch.cuda.device_count()
     if torch.cuda.is_available() and args.num_gpus > gpus:
         raise ConfigError(f"--num-gpus {args.num_gpus}: this machine has {gpus}")

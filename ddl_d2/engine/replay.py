@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,19 +13,24 @@ from torch import Tensor, nn
 
 from ddl_d2.checkpoint.loading import build_untrained_model
 from ddl_d2.config.load import config_from_text
-from ddl_d2.engine.failures import Failure, set_random_state
+from ddl_d2.engine.stopped_step import StoppedStep
 from ddl_d2.errors import CheckpointError, ConfigError, NonFiniteError
 from ddl_d2.utils.precision import autocast
+from ddl_d2.utils.seed import set_random_state
 
 
 @dataclass
 class Replay:
     """What came of a step the second time.
 
-    `losses` of the batch by name (none where the forward pass could not go on: `refused` says why); `alone`: those of
-    each image by itself, or why it cannot be run so; `weights`: the saved ones that are not finite; `module` and
-    `parameter`: the first whose output, or gradient, is not finite, as they were computed ("": none); `same_numbers`:
-    whether the same random numbers were drawn.
+    Attributes:
+        losses: of the batch, by name; none where the forward pass could not go on.
+        refused: why it could not; "" where it could.
+        alone: for each image its name, and the losses of it by itself or why it cannot be run so.
+        weights: the names of saved weights that are not finite.
+        module: the first module whose output is not finite, as they were computed; "": none.
+        parameter: the first parameter whose gradient is not finite, likewise.
+        same_numbers: whether the same random numbers were drawn.
     """
 
     losses: dict[str, float] = field(default_factory=dict)
@@ -42,91 +48,93 @@ class Replay:
         return bool(self.refused or self.weights or self.parameter or not finite)
 
 
-def replay(failure: Failure, *, device: str, precision: str) -> Replay:
-    """Run the forward and the backward pass of `failure` on `device`, in `precision` (see `engine.precision`).
+def replay(step: StoppedStep, *, device: str, precision: str) -> Replay:
+    """Run the forward and the backward pass of a stopped step again.
 
     On one rank: losses that are normalized over the ranks may differ by a factor.
 
+    Args:
+        step: see `StoppedStep.load`.
+        device: "cpu" or "cuda".
+        precision: one of `utils.precision.PRECISIONS`.
+
     Raises:
-        ConfigError, CheckpointError: its config or its weights are not of this version.
+        ConfigError: the step's config is not of this version.
+        CheckpointError: its weights are not.
     """
-    model = _model(failure, device).train()
-    result = Replay(weights=[name for name, value in failure.model.items() if not _finite(value)])
+    model = _model(step, device).train()
+    result = Replay(weights=[name for name, value in step.model.items() if not _finite(value)])
     with _watching_modules(model) as first:
         try:
-            losses = _losses(model, failure, failure.batch, precision, result)
+            losses = _losses(model, step, step.batch, precision, result)
             result.losses = {name: float(loss.detach()) for name, loss in losses.items()}
-            result.parameter = _first_gradient(model, sum(losses.values()))
+            result.parameter = _first_gradient(model, sum(losses.values(), torch.zeros(())))
         except NonFiniteError as error:
             result.refused = f"{error.what} ({', '.join(error.image_ids)})"
         result.module = next(iter(first), "")
-    for image_id, row in zip(failure.image_ids, failure.batch, strict=True):
-        result.alone.append((image_id, _alone(model, failure, row, precision, result)))
+    for image_id, row in zip(step.image_ids, step.batch, strict=True):
+        result.alone.append((image_id, _alone(model, step, row, precision, result)))
     return result
 
 
-def _model(failure: Failure, device: str) -> nn.Module:
+def _model(step: StoppedStep, device: str) -> nn.Module:
     try:
-        cfg = config_from_text(failure.config)
+        cfg = config_from_text(step.config)
     except ConfigError as error:
         raise ConfigError(f"the config of the step: {error}") from error
     cfg.MODEL.DEVICE = device
     model = build_untrained_model(cfg)
     try:
-        model.load_state_dict(failure.model)
+        model.load_state_dict(step.model)
     except RuntimeError as error:
         raise CheckpointError(f"the weights of the step: {' '.join(str(error).split())[:400]}") from error
     return model
 
 
 def _losses(
-    model: nn.Module, failure: Failure, batch: list[dict[str, Any]], precision: str, result: Replay
+    model: nn.Module, step: StoppedStep, batch: list[dict[str, Any]], precision: str, result: Replay
 ) -> dict[str, Tensor]:
     device = next(model.parameters()).device
-    result.same_numbers = set_random_state(failure.random_state, device)
+    result.same_numbers = set_random_state(step.random_state, device)
     with autocast(device.type, precision):
         return model(batch)
 
 
 @torch.no_grad()
 def _alone(
-    model: nn.Module, failure: Failure, row: dict[str, Any], precision: str, result: Replay
+    model: nn.Module, step: StoppedStep, row: dict[str, Any], precision: str, result: Replay
 ) -> dict[str, float] | str:
     try:
-        return {name: float(loss) for name, loss in _losses(model, failure, [row], precision, result).items()}
+        return {name: float(loss) for name, loss in _losses(model, step, [row], precision, result).items()}
     except NonFiniteError as error:
         return f"{error.what} is not finite"
     except ValueError as error:  # a batch norm with a single value
         return f"cannot be run alone: {str(error).split(chr(10))[0]}"
 
 
-class _watching_modules:
-    """Inside, collects the names of modules whose output is not finite, in the order of their outputs."""
+@contextmanager
+def _watching_modules(model: nn.Module) -> Iterator[list[str]]:
+    """Collect the names of modules whose output is not finite, in the order of their outputs."""
+    found: list[str] = []
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def look(name: str, module: nn.Module, output: Any) -> None:
+        bad = next((t for t in _tensors(output) if not _finite(t)), None)
+        if bad is not None:
+            found.append(f"{name or 'the model'} ({type(module).__name__}): {_counts(bad)}")
 
-    def __enter__(self) -> list[str]:
-        found: list[str] = []
-
-        def look(name: str, module: nn.Module, output: Any) -> None:
-            bad = next((t for t in _tensors(output) if not _finite(t)), None)
-            if bad is not None:
-                found.append(f"{name or 'the model'} ({type(module).__name__}): {_counts(bad)}")
-
-        self.handles = [
-            module.register_forward_hook(lambda module, _, output, name=name: look(name, module, output))
-            for name, module in self.model.named_modules()
-        ]
-        return found
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
+    handles = [
+        module.register_forward_hook(lambda module, _, output, name=name: look(name, module, output))
+        for name, module in model.named_modules()
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
             handle.remove()
 
 
 def _first_gradient(model: nn.Module, total: Tensor) -> str:
-    """Backward; -> the parameter that first got a gradient that is not finite, or ""."""
+    """Run backward; return the parameter that first got a gradient that is not finite, or ""."""
     found: list[str] = []
 
     def look(parameter: nn.Parameter, name: str) -> None:
@@ -148,7 +156,7 @@ def _first_gradient(model: nn.Module, total: Tensor) -> str:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in a module's output, however nested."""
+    """Yield the tensors in a module's output, however nested."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

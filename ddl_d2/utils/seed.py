@@ -1,14 +1,16 @@
-"""Random numbers of training steps that need no memory: drawn under a seed of the run, the iteration and the rank."""
+"""Random numbers of training steps: they follow from the run's seed, the iteration and the rank, and nothing before."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
-# Another stream than that of the augmentations, which have seeds from (run, position).
 _STREAM = 1
+"""Another stream than that of the augmentations, which have seeds from (run, position)."""
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:
@@ -18,3 +20,23 @@ def seed_step(seed: int, iteration: int, rank: int) -> None:
     torch.manual_seed(int(words[0]) << 32 | int(words[1]))
     np.random.seed(words[2:6])
     random.seed(words[6:].tobytes())
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Return the state of torch's generators by kind of device, for `set_random_state`."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> bool:
+    """Have drawn again what was drawn after `random_state`.
+
+    Returns:
+        False where `device` is of another kind than it was then, so that other numbers will be drawn.
+    """
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    return (device.type == "cuda") == ("cuda" in state)

@@ -6,9 +6,9 @@ import torch
 from detectron2.modeling import build_model
 
 from ddl_d2.cli import replay as command
-from ddl_d2.engine.failures import Failure
 from ddl_d2.engine.replay import replay
-from ddl_d2.engine.trainer import TrainingStep
+from ddl_d2.engine.step import TrainingStep
+from ddl_d2.engine.stopped_step import StoppedStep
 from ddl_d2.errors import NonFiniteError
 from ddl_d2.solver.build import build_optimizer
 
@@ -35,7 +35,7 @@ def failed(tiny_cfg, make_row, tmp_path):
             [rows],
             build_optimizer(cfg, model),
             precision=precision,
-            failures=str(tmp_path),
+            stopped_steps=str(tmp_path),
             config=cfg.dump(),
         )
         step.iter = 7
@@ -88,10 +88,10 @@ def test_the_same_numbers_come_out(failed):
         hook(lambda module, inputs, losses: losses | {"loss_late": losses["loss_ce"] * float("inf")})
 
     path, _ = failed(spoil, config="quickstart/mask2former_efficientnet_lite0.yaml")
-    failure = Failure.load(path)
-    again = replay(failure, device="cpu", precision="float32")
+    step = StoppedStep.load(path)
+    again = replay(step, device="cpu", precision="float32")
     assert again.same_numbers
-    kept = {name: loss for name, loss in failure.losses.items() if np.isfinite(loss)}
+    kept = {name: loss for name, loss in step.losses.items() if np.isfinite(loss)}
     assert {name: again.losses[name] for name in kept} == kept
     assert len(kept) > 6
 
@@ -129,7 +129,7 @@ def test_what_the_matcher_refuses(tool, failed, capsys):
     [
         (None, "no such weights file"),
         (b"text", "damaged weights file"),
-        ({"model": {"w": torch.ones(1)}}, "not a failed training step"),
+        ({"model": {"w": torch.ones(1)}}, "not a stopped training step"),
     ],
 )
 def test_bad_input_is_one_line(tool, content, message, tmp_path, capsys):

@@ -9,7 +9,9 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from ddl_d2.engine.bad_data import BadFileReport, OnReadable, TolerantEvaluation, for_each_set
+from ddl_d2.engine.evaluation_loop import OnReadable, evaluate_each
+from ddl_d2.engine.hooks.evaluation import TolerantEvaluation
+from ddl_d2.engine.hooks.reports import BadFileReport
 from ddl_d2.errors import ImageReadError
 from ddl_d2.evaluation import IncompleteEvaluationError
 from ddl_d2.io.bad_files import BadFile, BadFiles
@@ -70,8 +72,8 @@ def test_metrics_json_counts_and_lists(tmp_path):
 
 
 def test_all_sets_are_evaluated_before_an_incomplete_one_counts():
-    assert for_each_set(["a"], lambda i: {"ddl": i}) == {"ddl": 0}
-    assert for_each_set(["a", "b"], lambda i: {"ddl": i}) == {"a": {"ddl": 0}, "b": {"ddl": 1}}
+    assert evaluate_each(["a"], lambda i: {"ddl": i}) == {"ddl": 0}
+    assert evaluate_each(["a", "b"], lambda i: {"ddl": i}) == {"a": {"ddl": 0}, "b": {"ddl": 1}}
     done = []
 
     def test(number):
@@ -81,7 +83,7 @@ def test_all_sets_are_evaluated_before_an_incomplete_one_counts():
         return {}
 
     with pytest.raises(IncompleteEvaluationError, match=r"2 of 10 images .*set/0\.png: .*; set/2\.png") as caught:
-        for_each_set(["a", "b", "c"], test)
+        evaluate_each(["a", "b", "c"], test)
     assert done == [0, 1, 2]
     assert [b.row for b in caught.value.files] == [0, 2]
 

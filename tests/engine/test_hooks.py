@@ -3,14 +3,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from detectron2.engine import TrainerBase
+from detectron2.engine import HookBase, TrainerBase
 from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
 from torch import nn
 
 from ddl_d2.checkpoint.checkpointer import Checkpointer
 from ddl_d2.checkpoint.resume import read_lightly
-from ddl_d2.engine import hooks
-from ddl_d2.engine.hooks import BestCheckpoint, Evaluation, LastingWriter, RecentCheckpoints, StopWhenAsked
+from ddl_d2.engine.hooks import checkpoints
+from ddl_d2.engine.hooks.checkpoints import BestCheckpoint, RecentCheckpoints
+from ddl_d2.engine.hooks.evaluation import Evaluation, StopWhenAsked
+from ddl_d2.engine.hooks.reports import TolerantWriter
 from ddl_d2.errors import SaveError
 from tests.ranks import on_ranks
 
@@ -34,7 +36,7 @@ class _Trainer(TrainerBase):
         return self
 
 
-class _Scores(hooks.HookBase):
+class _Scores(HookBase):
     """Puts what an evaluation would, after the steps named."""
 
     def after_step(self):
@@ -108,7 +110,7 @@ def test_a_failed_final_save_is_an_error(tmp_path, monkeypatch):
 def test_the_only_good_checkpoint_is_not_deleted_for_a_bad_one(tmp_path, monkeypatch, caplog):
     trainer = _Trainer()
     recent = RecentCheckpoints(_checkpointer(tmp_path, trainer), period=2, max_to_keep=1)
-    monkeypatch.setattr(hooks, "damage_of", lambda path: "damaged (so it is said here)")
+    monkeypatch.setattr(checkpoints, "damage_of", lambda path: "damaged (so it is said here)")
     trainer.run(recent, end=5)
     assert {"model_0000001.pth", "model_0000003.pth"} <= set(_names(tmp_path))
     assert "older checkpoints are kept" in caplog.text
@@ -214,7 +216,7 @@ class _FullDisk(EventWriter):
 
 def test_metrics_that_cannot_be_written_do_not_end_the_training(tmp_path, caplog):
     trainer = _Trainer(dict.fromkeys(range(6), 0.5))
-    trainer.run(_Scores(), LastingWriter([JSONWriter(str(tmp_path / "metrics.json")), _FullDisk()], period=2))
+    trainer.run(_Scores(), TolerantWriter([JSONWriter(str(tmp_path / "metrics.json")), _FullDisk()], period=2))
     assert trainer.iter == 6
     assert caplog.text.count("Metrics cannot be written: [Errno 28] No space left on device") == 4
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from ddl_d2.engine.failures import Failure
 from ddl_d2.engine.non_finite import SMALLEST_LOSS_SCALE, StepGuard
-from ddl_d2.engine.trainer import TrainingStep
+from ddl_d2.engine.step import TrainingStep
+from ddl_d2.engine.stopped_step import StoppedStep
 from ddl_d2.errors import NonFiniteError
 from tests.conftest import ROOT
 
@@ -33,7 +33,9 @@ class Model(nn.Module):
 def make_step(tmp_path, precision="float32"):
     model = Model()
     optimizer = torch.optim.SGD([model.weight], 0.1)
-    step = TrainingStep(model, [BATCH], optimizer, precision=precision, failures=str(tmp_path), config="VERSION: 2")
+    step = TrainingStep(
+        model, [BATCH], optimizer, precision=precision, stopped_steps=str(tmp_path), config="VERSION: 2"
+    )
     step.iter = 4
     step._write_metrics = lambda *args: None
     return model, step
@@ -56,8 +58,8 @@ def test_a_gradient(gradient, what, tmp_path):
     assert model.weight.tolist() == [1.0, 1.0]
     assert e.value.image_ids == ["fake/a.png", "real/b.png"]
     assert str(tmp_path / "iter_4_rank0.pth") in str(e.value)
-    failure = Failure.load(tmp_path / "iter_4_rank0.pth")
-    assert (failure.what, failure.losses, failure.config) == ([what], {"loss": 2.0}, "VERSION: 2")
+    stopped = StoppedStep.load(tmp_path / "iter_4_rank0.pth")
+    assert (stopped.what, stopped.losses, stopped.config) == ([what], {"loss": 2.0}, "VERSION: 2")
 
 
 def test_a_running_statistic(tmp_path):

@@ -8,7 +8,8 @@ from detectron2.modeling import build_model
 from ddl_d2.checkpoint.loading import build_trained_model
 from ddl_d2.data import build
 from ddl_d2.data.datasets import register_datasets
-from ddl_d2.engine.trainer import ForgeryTrainer, TrainingStep
+from ddl_d2.engine.step import TrainingStep
+from ddl_d2.engine.trainer import ForgeryTrainer
 from ddl_d2.errors import NonFiniteError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.finders import Face

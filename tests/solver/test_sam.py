@@ -7,7 +7,8 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from ddl_d2.data.datasets import load_config
-from ddl_d2.engine.trainer import ForgeryTrainer, TrainingStep
+from ddl_d2.engine.step import TrainingStep
+from ddl_d2.engine.trainer import ForgeryTrainer
 from ddl_d2.errors import ConfigError, NonFiniteError
 from ddl_d2.solver.build import build_optimizer
 from ddl_d2.solver.sam import frozen_running_statistics, random_numbers_to_repeat, uphill

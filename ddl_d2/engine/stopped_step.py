@@ -1,4 +1,4 @@
-"""What a stopped training step leaves: a file from which `ddl-d2 replay` runs it again.
+"""The file of a training step that was stopped, from which `ddl-d2 replay` runs the step again.
 
 It holds tensors and plain values only, so that the safe loader reads it.
 """
@@ -28,13 +28,22 @@ _OF_ONE_TENSOR = {"BitMasks": BitMasks, "Boxes": Boxes}
 
 
 @dataclass
-class Failure:
-    """One rank's part of a step whose numbers are not finite.
+class StoppedStep:
+    """One rank's part of a step that was stopped because its numbers are not finite.
 
-    `what` is not finite; `batch` mapper rows; `losses` by name (none where the forward pass did not end); `model` the
-    weights that the step started from (with sharpness-aware minimization, those of the pass that failed);
-    `random_state` before the forward pass, see the function of that name; `config` as YAML; `precision` as in
-    `engine.precision`.
+    Attributes:
+        iteration: the number of the step, from 0.
+        rank: whose part.
+        world_size: the number of ranks.
+        what: what is not finite, in words.
+        image_ids: the names of the images.
+        batch: the mapper's rows.
+        losses: by name; none where the forward pass did not end.
+        model: the weights that the step started from (with sharpness-aware minimization, those of the pass that
+            failed).
+        random_state: before the forward pass, see `utils.seed.random_state`.
+        config: the run's, as YAML.
+        precision: one of `utils.precision.PRECISIONS`.
     """
 
     iteration: int
@@ -50,7 +59,10 @@ class Failure:
     precision: str
 
     def write(self, folder: str | os.PathLike[str]) -> Path | None:
-        """Save as `iter_<iteration>_rank<rank>.pth` in `folder`; None, with the reason in the log, if it cannot be."""
+        """Save as `iter_<iteration>_rank<rank>.pth` in `folder`; return the path.
+
+        A step that cannot be saved is no reason to hide why it was stopped: the log says so, and None is returned.
+        """
         path = Path(folder) / f"iter_{self.iteration}_rank{self.rank}.pth"
         content = vars(self) | {"batch": plain(self.batch)}
         try:
@@ -62,35 +74,19 @@ class Failure:
         return path
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Failure:
-        """Raises CheckpointError where the file cannot be read or is no such file."""
+    def load(cls, path: str | os.PathLike[str]) -> StoppedStep:
+        """Read what `write` has saved. Raises CheckpointError where the file cannot be read or is another one."""
         content = load_checkpoint_file(os.fspath(path))
         missing = [name for name in cls.__dataclass_fields__ if name not in content]
         if missing:
-            raise CheckpointError(f"{path}: not a failed training step (it has no {', '.join(missing)})")
-        failure = cls(**{name: content[name] for name in cls.__dataclass_fields__})
-        failure.batch = from_plain(failure.batch)
-        return failure
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of torch's generators, by kind of device: what `set_random_state` goes back to."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> bool:
-    """Draw again what was drawn after `random_state`; False where `device` is of another kind than it was then."""
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
-    return (device.type == "cuda") == ("cuda" in state)
+            raise CheckpointError(f"{path}: not a stopped training step (it has no {', '.join(missing)})")
+        step = cls(**{name: content[name] for name in cls.__dataclass_fields__})
+        step.batch = from_plain(step.batch)
+        return step
 
 
 def plain(value: Any) -> Any:
-    """`value` as tensors on the CPU, dicts, lists, tuples and plain values; of what it cannot be, its text."""
+    """Return `value` as tensors on the CPU, dicts, lists, tuples and plain values; anything else as its text."""
     if isinstance(value, Tensor):
         # A copy: a view would be saved with all that it is a view of.
         return value.detach().cpu().clone()
@@ -110,7 +106,7 @@ def plain(value: Any) -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """What `plain` was given, but for what it turned to text."""
+    """Return what `plain` was given, but for what it turned to text."""
     if isinstance(value, (list, tuple)):
         return type(value)(from_plain(item) for item in value)
     if not isinstance(value, dict):

@@ -5,12 +5,13 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from ddl_d2.engine.failures import Failure, from_plain, plain, random_state, set_random_state
+from ddl_d2.engine.stopped_step import StoppedStep, from_plain, plain
 from ddl_d2.errors import CheckpointError
+from ddl_d2.utils.seed import random_state, set_random_state
 
 
-def make_failure(batch):
-    return Failure(
+def make_step(batch):
+    return StoppedStep(
         iteration=12,
         rank=1,
         world_size=2,
@@ -30,15 +31,15 @@ def test_a_batch_comes_back_through_the_safe_loader(make_row, tmp_path):
     row["instances"].gt_boxes = Boxes(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
     row |= {"path": Path("a/b"), "soft_mask": np.eye(3, dtype=np.float32), "area": np.float32(0.5), "sizes": (3, [4])}
     row["image"] = torch.zeros(100, 3, 8, 12, dtype=torch.uint8)[0]  # a view: the rest is not to be written
-    path = make_failure([row]).write(tmp_path / "failures")
+    path = make_step([row]).write(tmp_path / "failures")
     assert path == tmp_path / "failures/iter_12_rank1.pth"
     assert path.stat().st_size < 30_000
     content = torch.load(path, weights_only=True)  # nothing but tensors and plain values
     assert content["batch"][0]["path"] == "a/b"
-    failure = Failure.load(path)
-    assert np.isnan(failure.losses.pop("loss_map"))
-    assert (failure.losses, failure.iteration, failure.precision) == ({"loss_cls": 0.5}, 12, "bfloat16")
-    again = failure.batch[0]
+    step = StoppedStep.load(path)
+    assert np.isnan(step.losses.pop("loss_map"))
+    assert (step.losses, step.iteration, step.precision) == ({"loss_cls": 0.5}, 12, "bfloat16")
+    again = step.batch[0]
     assert torch.equal(again["image"], row["image"])
     assert (again["area"], again["sizes"], again["is_fake"]) == (0.5, (3, [4]), 1)
     assert torch.equal(again["soft_mask"], torch.eye(3))
@@ -68,14 +69,14 @@ def test_random_numbers_are_drawn_again():
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "model.pth"
     torch.save({"model": {"weight": torch.ones(1)}}, path)
-    with pytest.raises(CheckpointError, match=r"model\.pth: not a failed training step \(it has no iteration, rank"):
-        Failure.load(path)
+    with pytest.raises(CheckpointError, match=r"model\.pth: not a stopped training step \(it has no iteration, rank"):
+        StoppedStep.load(path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="not a readable weights file"):
-        Failure.load(path)
+        StoppedStep.load(path)
 
 
 def test_a_file_that_cannot_be_written_is_only_logged(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    assert make_failure([]).write(tmp_path / "file") is None
+    assert make_step([]).write(tmp_path / "file") is None
     assert "not kept" in caplog.text

@@ -1,0 +1,146 @@
+"""Hooks that save checkpoints: the last few, the final one and the best."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from typing import Any
+
+from detectron2.engine import HookBase
+
+from ddl_d2.checkpoint.checkpointer import Checkpointer
+from ddl_d2.checkpoint.resume import damage_of, read_lightly
+from ddl_d2.errors import CheckpointError, SaveError
+
+logger = logging.getLogger(__name__)
+
+
+class RecentCheckpoints(HookBase):
+    """Saves `model_<iteration>` every `period` steps, keeping the last `max_to_keep`, and `model_final` at the end.
+
+    A save that fails is logged, and training goes on; the final one raises SaveError. The names of the files travel in
+    the checkpoints, so that a resumed run goes on removing the oldest. For the main process.
+
+    Attributes:
+        names: the checkpoints that are kept, oldest first.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, period: int, max_to_keep: int) -> None:
+        self.checkpointer = checkpointer
+        self.period = period
+        self.max_to_keep = max_to_keep
+        self.names: list[str] = []
+
+    def after_step(self) -> None:
+        """Save if a checkpoint is due, and after the last step the final one. Raises SaveError for the latter."""
+        done = self.trainer.iter + 1
+        if done % self.period == 0:
+            try:
+                self.save()
+            except SaveError as error:
+                logger.error("%s. Training goes on; the next try is at iteration %d", error, done + self.period - 1)
+        if done >= self.trainer.max_iter:
+            self.checkpointer.save("model_final", iteration=self.trainer.iter)
+            self.checkpointer.save_weights("model_final", iteration=self.trainer.iter)
+
+    def save(self) -> None:
+        """Save the step just done, unless that has been done. Raises SaveError."""
+        name = f"model_{self.trainer.iter:07d}"
+        if self.names[-1:] == [name]:
+            return
+        before = self.names
+        self.names = [n for n in before if n != name] + [name]
+        try:
+            self.checkpointer.save(name, iteration=self.trainer.iter)
+        except SaveError:
+            self.names = before
+            raise
+        self._remove_oldest()
+
+    def _remove_oldest(self) -> None:
+        if len(self.names) <= self.max_to_keep:
+            return
+        damage = damage_of(self._path(self.names[-1]))
+        if damage:
+            logger.error("%s was just saved and is %s: older checkpoints are kept", self.names[-1], damage)
+            return
+        for name in self.names[: -self.max_to_keep]:
+            if os.path.exists(self._path(name)):
+                os.remove(self._path(name))
+        self.names = self.names[-self.max_to_keep :]
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.checkpointer.save_dir, f"{name}.pth")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the names, for a checkpoint."""
+        return {"names": list(self.names)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the names of a checkpoint."""
+        self.names = [str(name) for name in state["names"]]
+
+
+class BestCheckpoint(HookBase):
+    """Saves `model_best` (.pth and .safetensors) whenever an evaluation gives more of `metric` than any before.
+
+    The file remembers its score, so that a resumed run does not replace it by worse. For the main process, and after
+    the hook that evaluates.
+
+    Attributes:
+        best: the highest value so far, None before the first.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, metric: str) -> None:
+        """Save with `checkpointer`, which leaves the tag of the last checkpoint alone; `metric` as in the storage."""
+        self.checkpointer = checkpointer
+        self.metric = metric
+        self.best: float | None = None
+        self._seen = -1
+
+    def before_train(self) -> None:
+        """Take over the best value of a resumed run; an evaluation may have come before the first step."""
+        if self.trainer.start_iter > 0:
+            self.best = self._remembered()
+        self._compare()
+
+    def after_step(self) -> None:
+        """Save if the step ended with a better evaluation."""
+        self._compare()
+
+    def after_train(self) -> None:
+        """Save if the last evaluation was better."""
+        self._compare()
+
+    def _remembered(self) -> float | None:
+        path = os.path.join(self.checkpointer.save_dir, "model_best.pth")
+        if not os.path.exists(path):
+            return None
+        try:
+            best = read_lightly(path).get("best_metric")
+        except CheckpointError as error:
+            logger.warning("%s: %s. The next evaluation replaces it", path, error)
+            return None
+        if not isinstance(best, float):
+            logger.warning("%s does not say what it scored: the next evaluation replaces it", path)
+            return None
+        logger.info("The best %s so far is %.5f", self.metric, best)
+        return best
+
+    def _compare(self) -> None:
+        value, iteration = self.trainer.storage.latest().get(self.metric, (math.nan, self._seen))
+        if iteration == self._seen:
+            return
+        self._seen = iteration
+        if not math.isfinite(value) or (self.best is not None and value <= self.best):
+            logger.info("%s is %.5f at iteration %d: not better than before", self.metric, value, iteration)
+            return
+        try:
+            self.checkpointer.save("model_best", iteration=iteration, best_metric=value)
+            self.checkpointer.save_weights("model_best", iteration=iteration)
+        except SaveError as error:
+            logger.error("%s. Training goes on", error)
+            return
+        self.best = value
+        logger.info("%s is %.5f at iteration %d: the best so far", self.metric, value, iteration)
