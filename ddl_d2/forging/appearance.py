@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions, Range
+from ddl_d2.io.image import jpeg_bytes
 
 Step = dict[str, Any]
 
@@ -95,10 +96,7 @@ def rescale(image: np.ndarray, *, factor: float) -> np.ndarray:
 
 def jpeg(image: np.ndarray, *, quality: int) -> np.ndarray:
     """Compress as JPEG (4:2:0) at `quality` 1-100 and decompress."""
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
-    if not done:
-        raise RuntimeError(f"OpenCV could not encode a {image.shape} image as JPEG")
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    return cv2.cvtColor(cv2.imdecode(jpeg_bytes(image, quality), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def noise(image: np.ndarray, *, sigma: float, seed: int, grain: float = 0.0) -> np.ndarray:

@@ -33,7 +33,7 @@ from ddl_d2.forging.combine import CombineOptions, random_combination
 from ddl_d2.forging.photos import PhotoFile, find_faces, split_photos
 from ddl_d2.forging.self_blend import Forgery, NoSuitableFaceError, self_blend
 from ddl_d2.io.atomic import write_json, write_whole
-from ddl_d2.io.image import read_image, write_png
+from ddl_d2.io.image import jpeg_bytes, read_image, write_png
 
 SPLITS = ("train", "valid")
 STYLES = ("canvas", "faces", "combination")
@@ -246,8 +246,8 @@ def _make(job: _Job) -> dict[str, Any]:
     quality = int(rng.integers(75, 98))
     stem, folder = f"{job.index:06d}", job.root / job.split
     write_png(folder / "masks" / f"{stem}.png", forgery.mask)  # 1 bit: read back three to six times as fast as 8
-    write_whole(folder / "real" / f"{stem}.jpg", _jpeg_bytes(forgery.real, quality))
-    write_whole(folder / "fake" / f"{stem}.jpg", _jpeg_bytes(forgery.image, quality))
+    write_whole(folder / "real" / f"{stem}.jpg", jpeg_bytes(forgery.real, quality).tobytes())
+    write_whole(folder / "fake" / f"{stem}.jpg", jpeg_bytes(forgery.image, quality).tobytes())
     return {
         "split": job.split,
         "index": job.index,
@@ -280,14 +280,6 @@ def _read(path: Path) -> np.ndarray:
 
 def _load(photo: PhotoFile) -> Photo:
     return Photo(photo.name, _read(photo.path), photo.faces)
-
-
-def _jpeg_bytes(image: np.ndarray, quality: int) -> bytes:
-    """uint8 H x W x 3 RGB as a JPEG file."""
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise RuntimeError(f"OpenCV could not encode an image of shape {image.shape} as JPEG")
-    return data.tobytes()
 
 
 def _manifest(
