@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ddl_d2.faces.finders import Face
+from ddl_d2.faces.face import Face
 from ddl_d2.forging.appearance import Step, apply_steps
 from ddl_d2.forging.warp import affine_view
 

@@ -19,7 +19,7 @@ import numpy as np
 from skimage.transform import estimate_transform
 
 from ddl_d2.config.forgery_options import IntRange, Range
-from ddl_d2.faces.finders import Face
+from ddl_d2.faces.face import Face
 from ddl_d2.forging.appearance import Step, apply_steps, drawn
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.canvas import Photo

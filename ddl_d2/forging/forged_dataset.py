@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ddl_d2.config.forgery_options import ForgeryOptions
 from ddl_d2.errors import ForgerySetError
 from ddl_d2.faces.crop import crop_around
-from ddl_d2.faces.finders import Face, FaceFinder
+from ddl_d2.faces.face import Face, FaceFinder
 from ddl_d2.forging.canvas import ComposeOptions, Photo, compose, draw_cells
 from ddl_d2.forging.combine import CombineOptions, random_combination
 from ddl_d2.forging.photos import PhotoFile, find_faces, split_photos

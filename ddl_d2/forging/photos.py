@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddl_d2.errors import ForgerySetError, ImageReadError
-from ddl_d2.faces.finders import Face, FaceFinder
+from ddl_d2.faces.face import Face, FaceFinder
 from ddl_d2.io.file_names import IMAGE_EXTENSIONS, is_image
 from ddl_d2.io.image import read_image
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ddl_d2.config.forgery_options import ForgeryOptions, IntRange, Range
-from ddl_d2.faces.finders import NUM_LANDMARKS, Face
+from ddl_d2.faces.face import NUM_LANDMARKS, Face
 from ddl_d2.forging.appearance import Step, apply_steps, draw_color_steps, drawn
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.regions import REGIONS, region_polygons
