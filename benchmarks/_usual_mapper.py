@@ -17,9 +17,8 @@ from PIL import Image
 from ddl_d2.data.build import seeded
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.targets import read_forgery_mask
-from ddl_d2.data.transforms.degradations import JpegTransform
 from ddl_d2.data.transforms.geometric import AntialiasedResize, CroppedResize, RandomCropKeepingForgery
-from ddl_d2.data.transforms.photometric import DrawnDistortion, PhotometricDistortion, PointwiseColor
+from ddl_d2.data.transforms.photometric import AppearanceSteps, DrawnDistortion, PhotometricDistortion, PointwiseColor
 from ddl_d2.io.image import read_image
 
 Row = Mapping[str, Any]
@@ -134,7 +133,7 @@ def _usual(transform: T.Transform, drawn: Drawn) -> list[T.Transform]:
         return [T.VFlipTransform(transform.height)]
     if isinstance(transform, PointwiseColor):
         return [ReplayedColor(drawn.distortions[0])]
-    if isinstance(transform, (T.NoOpTransform, JpegTransform)):
+    if isinstance(transform, (T.NoOpTransform, AppearanceSteps)):
         return [transform]
     raise TypeError(f"{type(transform).__name__} has no counterpart in Detectron2")
 
@@ -199,4 +198,4 @@ def stage_of(transform: T.Transform) -> str:
         return "resize"
     if isinstance(transform, (PointwiseColor, ColorAugSSDTransform)):
         return "color"
-    return "JPEG" if isinstance(transform, JpegTransform) else "crop, flip"
+    return "JPEG" if isinstance(transform, AppearanceSteps) else "crop, flip"

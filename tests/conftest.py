@@ -17,7 +17,9 @@ from detectron2.structures import BitMasks, Instances
 
 from ddl_d2.data.datasets import load_config
 from ddl_d2.errors import FaceFinderUnavailableError
-from ddl_d2.faces.finders import DlibFaceFinder, Face, YuNetFaceFinder
+from ddl_d2.faces.dlib_finder import DlibFaceFinder
+from ddl_d2.faces.face import Face
+from ddl_d2.faces.yunet_finder import YuNetFaceFinder
 from ddl_d2.io.image import read_image, write_png
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,7 +24,8 @@ from ddl_d2.cli.common import cli_errors
 from ddl_d2.config.forgery_options import ForgeryOptions
 from ddl_d2.errors import ForgerySetError
 from ddl_d2.faces.cache import CachedFaceFinder
-from ddl_d2.faces.finders import FINDERS, Face, FaceFinder, make_finder
+from ddl_d2.faces.face import Face, FaceFinder
+from ddl_d2.faces.finders import FINDERS, make_finder
 from ddl_d2.forging.appearance import apply_steps
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.photos import builtin_photos, folder_photos

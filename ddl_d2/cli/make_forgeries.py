@@ -18,8 +18,9 @@ from pathlib import Path
 
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.faces.cache import CachedFaceFinder
-from ddl_d2.faces.finders import DlibFaceFinder
-from ddl_d2.forging.forged_dataset import STYLES, SetSettings, make_set
+from ddl_d2.faces.dlib_finder import DlibFaceFinder
+from ddl_d2.forging.forged_dataset import SetSettings, make_set
+from ddl_d2.forging.forged_pairs import STYLES
 from ddl_d2.forging.photos import builtin_photos, folder_photos
 
 

@@ -15,7 +15,7 @@ from ddl_d2.data.targets import forgery_mask_to_instances, read_forgery_mask
 from ddl_d2.data.transforms.build import build_augmentations
 from ddl_d2.errors import ConfigError, DatasetError
 from ddl_d2.faces.crop import FaceWindow, cut, nose_box, nose_points
-from ddl_d2.io.image import read_row_image
+from ddl_d2.io.rows import read_row_image
 from ddl_d2.utils.limits import MAX_PIXELS
 
 EMPTY_POLICIES = ("keep", "relabel")

@@ -22,7 +22,7 @@ from ddl_d2.data.mapper import Crop, ForgeryDatasetMapper
 from ddl_d2.data.transforms.photometric import PhotometricTransform
 from ddl_d2.errors import ConfigError
 from ddl_d2.faces.crop import crop_around
-from ddl_d2.faces.finders import Face, FaceFinder
+from ddl_d2.faces.face import Face, FaceFinder
 from ddl_d2.forging.appearance import apply_steps, draw_post_steps
 from ddl_d2.forging.self_blend import Forgery, NoSuitableFaceError, self_blend
 

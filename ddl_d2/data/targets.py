@@ -12,7 +12,7 @@ import torch
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.logger import log_first_n
 
-from ddl_d2.io.image import read_row_mask
+from ddl_d2.io.rows import read_row_mask
 from ddl_d2.utils.limits import MAX_PIXELS
 
 MODES = ("union", "connected_components")

@@ -13,7 +13,7 @@ from ddl_d2.evaluation.compare import compare
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.results import ImageResult, ResultTable
 from ddl_d2.io.bad_files import BadFile
-from ddl_d2.io.image import read_row_size
+from ddl_d2.io.rows import read_row_size
 from ddl_d2.predictions.store import PredictionStore
 from ddl_d2.utils.threads import in_order
 

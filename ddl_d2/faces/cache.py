@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ddl_d2.faces.finders import Face, FaceFinder
+from ddl_d2.faces.face import Face, FaceFinder
 from ddl_d2.io.atomic import write_whole
 from ddl_d2.io.cache_folder import cache_folder
 
@@ -32,10 +32,8 @@ class CachedFaceFinder:
             `cache_folder("faces")`.
 
     Attributes:
-        hits, misses: how many calls were answered from disk, and how many by `finder`.
-
-    Raises (when called):
-        OSError: the folder cannot be written.
+        hits: calls answered from disk.
+        misses: calls answered by `finder`.
     """
 
     def __init__(self, finder: FaceFinder, folder: str | Path | None = None) -> None:
@@ -45,11 +43,11 @@ class CachedFaceFinder:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Those of the finder: the cache changes nothing."""
+        """The finder's: the cache changes nothing."""
         return self.finder.settings
 
     def path(self, image: np.ndarray) -> Path:
-        """Where the faces of `image` (uint8 H×W×3 RGB) are kept."""
+        """Name the file in which the faces of `image` (uint8 H×W×3 RGB) are kept."""
         digest = hashlib.sha256(self._settings)
         digest.update(repr((image.shape, image.dtype.str)).encode())
         digest.update(np.ascontiguousarray(image).data)
@@ -57,7 +55,11 @@ class CachedFaceFinder:
         return self.folder / name[:2] / f"{name}.json"
 
     def __call__(self, image: np.ndarray) -> list[Face]:
-        """The faces of `image` (uint8 H×W×3 RGB), from left to right."""
+        """Find the faces of `image` (uint8 H×W×3 RGB), from left to right.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
         path = self.path(image)
         faces = _read(path)
         if faces is not None:

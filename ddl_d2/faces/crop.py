@@ -1,4 +1,4 @@
-"""Cropping an image to its faces: which part of it each face gets.
+"""Cropping an image to its faces.
 
 Detectors of face forgery see face crops; how much is left around the face decides what traces of the blend are in it.
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddl_d2.faces.finders import NUM_LANDMARKS, Face, FaceFinder
+from ddl_d2.faces.face import NUM_LANDMARKS, Face, FaceFinder
 
 Box = tuple[float, float, float, float]
 Window = tuple[int, int, int, int]
@@ -38,7 +38,7 @@ class FaceWindow(NamedTuple):
 
 
 class FaceCropper:
-    """The windows of an image's faces: the mapper's `crop` function.
+    """The mapper's `crop` function: chooses the windows of an image's faces.
 
     Args:
         finder: finds faces; give one that remembers (`CachedFaceFinder`), it is the slowest step by far.
@@ -71,7 +71,7 @@ class FaceCropper:
         self.choice, self.rule, self.margin, self.whole_above = choice, rule, margin, whole_above
 
     def __call__(self, image: np.ndarray) -> list[FaceWindow]:
-        """The windows of an image (uint8 H×W×3 RGB): at least one, each once; exactly one unless "all" are wanted."""
+        """Choose the windows of an image (uint8 H×W×3 RGB): at least one, each once; exactly one unless "all"."""
         height, width = image.shape[:2]
         faces = self._chosen(self.finder(image))
         if not faces:
@@ -83,7 +83,7 @@ class FaceCropper:
         return list(found.values())
 
     def window(self, face: Face, shape: tuple[int, int]) -> Window:
-        """The window of one face in an image of `shape` (H, W)."""
+        """Compute the window of one face in an image of `shape` (H, W)."""
         if self.rule == "landmarks":
             x0, y0, x1, y1 = landmark_window(face.landmarks, shape)
         else:
@@ -101,7 +101,7 @@ class FaceCropper:
 
 
 def face_window(box: Box, shape: tuple[int, int], *, margins: Sequence[float] | np.ndarray) -> Window:
-    """The part of an image to keep around a face, inside the image and not empty.
+    """Compute the window of the rule "box", inside the image and not empty.
 
     Args:
         box: (x0, y0, x1, y1) of the face, pixels; may lie partly outside.
@@ -115,9 +115,11 @@ def face_window(box: Box, shape: tuple[int, int], *, margins: Sequence[float] | 
 
 
 def landmark_window(landmarks: np.ndarray, shape: tuple[int, int]) -> Window:
-    """The window of the rule "landmarks", inside an image of `shape` (H, W) and not empty.
+    """Compute the window of the rule "landmarks", inside the image and not empty.
 
-    `landmarks` are 68×2 or 5×2 of (x, y), pixels. Their box counts as at least one pixel wide and high.
+    Args:
+        landmarks: 68×2 or 5×2 of (x, y), pixels. Their box counts as at least one pixel wide and high.
+        shape: (H, W) of the image.
     """
     points = five_points(landmarks)
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
@@ -126,7 +128,7 @@ def landmark_window(landmarks: np.ndarray, shape: tuple[int, int]) -> Window:
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """5×2 of (x, y): centers of the eyes, tip of the nose, corners of the mouth; from 68×2, or 5×2 as they are."""
+    """Reduce landmarks (68×2, or 5×2 already) to centers of the eyes, tip of the nose, corners of the mouth, 5×2."""
     if len(landmarks) != NUM_LANDMARKS:
         return landmarks
     eyes = landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)
@@ -134,14 +136,21 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
 
 
 def nose_points(landmarks: np.ndarray) -> np.ndarray:
-    """N×2 of (x, y): the nose's nine of 68 landmarks, or of five its tip."""
+    """Select the landmarks of the nose, N×2 of (x, y): nine of 68, or of five its tip."""
     return landmarks[27:36] if len(landmarks) == NUM_LANDMARKS else landmarks[2:3]
 
 
 def nose_box(points: np.ndarray, shape: tuple[int, int]) -> Box | None:
-    """(x0, y0, x1, y1): the box of the nose's points (N×2) and 5 pixels around it, clipped to an image of `shape`.
+    """Compute the box of the nose with 5 pixels around it, clipped to the image.
 
-    None where all of it lies outside. Source: the facial box of Locate and Verify (Shuai et al., ACM MM 2023).
+    Source: the facial box of Locate and Verify (Shuai et al., ACM MM 2023).
+
+    Args:
+        points: of the nose, N×2 of (x, y), pixels.
+        shape: (H, W) of the image.
+
+    Returns:
+        (x0, y0, x1, y1), pixels; None where all of it lies outside.
     """
     height, width = shape
     limit = np.array([width, height], dtype=np.float64)
@@ -151,13 +160,22 @@ def nose_box(points: np.ndarray, shape: tuple[int, int]) -> Box | None:
 
 
 def cut(pixels: np.ndarray, window: Window) -> np.ndarray:
-    """An image or mask (H×W...) cut to a window; contiguous."""
+    """Cut an image or mask (H×W...) to a window; the result is contiguous."""
     x0, y0, x1, y1 = window
     return np.ascontiguousarray(pixels[y0:y1, x0:x1])
 
 
 def crop_around(image: np.ndarray, face: Face, *, margins: Sequence[float] | np.ndarray) -> tuple[np.ndarray, Face]:
-    """An image (uint8 H×W×3) cut to the landmarks of one of its faces, and that face in it; see `face_window`."""
+    """Cut an image to the box of a face's landmarks and margins around it.
+
+    Args:
+        image: uint8 H×W×3.
+        face: one of its faces.
+        margins: as of `face_window`.
+
+    Returns:
+        The cut image, and the face in it.
+    """
     (left, top), (right, bottom) = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
     box = (float(left), float(top), float(right), float(bottom))
     window = face_window(box, image.shape[:2], margins=margins)

@@ -1,4 +1,4 @@
-"""Forging real photographs: faces, region masks, displacement, appearance, blending, and whole toy datasets.
+"""Forging real images: region masks, displacement, appearance, blending, and whole toy datasets.
 
 Nothing here knows a config: every step is a function of its arguments, and whatever is random comes from a
 `numpy.random.Generator` that the caller hands over, so that (image, seed) always gives the same forgery.

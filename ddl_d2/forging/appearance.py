@@ -15,11 +15,12 @@ import numpy as np
 from scipy.special import ndtri
 
 from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions, Range
+from ddl_d2.io.image import jpeg_bytes
 
 Step = dict[str, Any]
 
 # Gray value of an RGB pixel (ITU-R BT.601), once for each channel.
-_GREY = np.tile([0.299, 0.587, 0.114], (3, 1))
+_GRAY = np.tile([0.299, 0.587, 0.114], (3, 1))
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:
@@ -27,14 +28,14 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
 
 
 def shift_rgb(image: np.ndarray, *, offsets: Sequence[float]) -> np.ndarray:
-    """Add one offset (gray levels, rounded) to each channel."""
+    """Add an offset (gray levels, rounded) to each channel."""
     red, green, blue = (float(np.rint(offset)) for offset in offsets)
     return cv2.add(image, (red, green, blue, 0.0))
 
 
 def saturation(image: np.ndarray, *, factor: float) -> np.ndarray:
     """Scale the distance of every pixel from its gray value; 0 is gray, 1 changes nothing."""
-    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * _GREY)
+    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * _GRAY)
 
 
 def hue(image: np.ndarray, *, degrees: float) -> np.ndarray:
@@ -95,10 +96,7 @@ def rescale(image: np.ndarray, *, factor: float) -> np.ndarray:
 
 def jpeg(image: np.ndarray, *, quality: int) -> np.ndarray:
     """Compress as JPEG (4:2:0) at `quality` 1-100 and decompress."""
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
-    if not done:
-        raise RuntimeError(f"OpenCV could not encode a {image.shape} image as JPEG")
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    return cv2.cvtColor(cv2.imdecode(jpeg_bytes(image, quality), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def noise(image: np.ndarray, *, sigma: float, seed: int, grain: float = 0.0) -> np.ndarray:
@@ -161,7 +159,7 @@ def apply_steps(image: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
 
 
 def draw_post_steps(rng: np.random.Generator, options: PostOptions | None = None) -> list[Step]:
-    """Changes for a real image and its forgery alike, so that none of them gives the forgery away.
+    """Draw changes for a real image and its forgery alike, so that none of them gives the forgery away.
 
     Draw once per pair and hand the same steps to `apply_steps` for both images. Masks stay as they are.
     """
@@ -178,7 +176,7 @@ def draw_post_steps(rng: np.random.Generator, options: PostOptions | None = None
 
 
 def draw_color_steps(rng: np.random.Generator, options: PostOptions | ForgeryOptions) -> list[Step]:
-    """RGB shift, hue with saturation, brightness with contrast, each with its probability of `options`."""
+    """Draw RGB shift, hue with saturation, brightness with contrast, each with its probability of `options`."""
     steps: list[Step] = []
     if rng.random() < options.rgb_shift_prob:
         steps.append({"name": "shift_rgb", "offsets": [drawn(rng, options.rgb_shift) for _ in range(3)]})
@@ -191,7 +189,7 @@ def draw_color_steps(rng: np.random.Generator, options: PostOptions | ForgeryOpt
 
 
 def drawn(rng: np.random.Generator, limits: Range) -> float:
-    """A number drawn evenly from a range, rounded so that the record of it is the whole truth."""
+    """Draw a number evenly from a range, rounded to what the record of it holds."""
     return round(float(rng.uniform(*limits)), 4)
 
 

@@ -1,4 +1,4 @@
-"""Blending.
+"""Blending forged content into an image.
 
 The blend is O = I_t' ⊙ M + I_s ⊙ (1 - M): forged content inside the mask, the untouched source outside. (The
 local-displacement self-blending paper prints the two exchanged; its own figure and labels say what is built here.)
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def blend(source: np.ndarray, target: np.ndarray, soft: np.ndarray) -> np.ndarray:
-    """O = target · soft + source · (1 - soft).
+    """Blend: O = target · soft + source · (1 - soft).
 
     Args:
         source: uint8 H×W×3.

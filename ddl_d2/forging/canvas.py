@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ddl_d2.faces.finders import Face
+from ddl_d2.faces.face import Face
 from ddl_d2.forging.appearance import Step, apply_steps
 from ddl_d2.forging.warp import affine_view
 
@@ -22,7 +22,13 @@ Cell = tuple[int, int, int, int]  # x0, y0, x1, y1
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph and its faces: `image` uint8 H×W×3 RGB, `name` for the record."""
+    """A photograph and its faces.
+
+    Attributes:
+        name: for the record.
+        image: uint8 H×W×3 RGB.
+        faces: in it.
+    """
 
     name: str
     image: np.ndarray
@@ -50,7 +56,13 @@ class ComposeOptions:
 
 @dataclass(frozen=True)
 class Canvas:
-    """A composed real image: `image` uint8 S×S×3 RGB, its `faces`, and the `record` of how it was made."""
+    """A composed real image.
+
+    Attributes:
+        image: uint8 S×S×3 RGB.
+        faces: in it.
+        record: how it was made, plain values for JSON.
+    """
 
     image: np.ndarray
     faces: tuple[Face, ...]
@@ -58,7 +70,7 @@ class Canvas:
 
 
 def draw_cells(size: int, rng: np.random.Generator, options: ComposeOptions) -> list[Cell]:
-    """How a `size`×`size` canvas is divided: one, two or four cells that cover it without overlap."""
+    """Divide a `size`×`size` canvas into one, two or four cells that cover it without overlap."""
     if rng.random() < options.single_prob:
         return [(0, 0, size, size)]
     cut_x, cut_y = (int(v) for v in np.rint(rng.uniform(0.4, 0.6, size=2) * size))
@@ -153,7 +165,7 @@ def _mostly_inside(face: Face, size: tuple[int, int]) -> bool:
 
 
 def draw_real_variation(rng: np.random.Generator) -> list[Step]:
-    """Light, color, sharpness, noise and compression that an honest photograph may have, as appearance steps."""
+    """Draw light, color, sharpness, noise and compression that an honest photograph may have, as appearance steps."""
     steps: list[Step] = []
 
     def maybe(probability: float, step: Step) -> None:

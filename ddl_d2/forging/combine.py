@@ -5,7 +5,7 @@ landmarks; or it is *pasted*, smaller and sometimes halved, at a random place. I
 landmarks, with an edge that is hard or next to it. Everything random is drawn first and kept in the record.
 
 Source: the "random combination" forgeries of LFDL + MITL + MDMF (IJCAI 2025 challenge, second place; spec S2): splices
-that are scaled and centerd, pastes of 1-3 faces 0.4-0.6 times as wide as the image's, half of them halved. Turning
+that are scaled and centered, pastes of 1-3 faces 0.4-0.6 times as wide as the image's, half of them halved. Turning
 the face with its landmarks, the soft edge and the matched colors are additions; each can be switched off.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from skimage.transform import estimate_transform
 
 from ddl_d2.config.forgery_options import IntRange, Range
-from ddl_d2.faces.finders import Face
+from ddl_d2.faces.face import Face
 from ddl_d2.forging.appearance import Step, apply_steps, drawn
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.canvas import Photo
@@ -42,13 +42,14 @@ class CombineOptions:
             it; else it is pasted, and the others always are.
         count: faces put into the image.
         alignments: how a spliced face is laid over the other, one of these: "center" (scaled to the other's box and
-            centerd), "similarity" (turned, too) or "affine" (by all 68 landmarks, least squares).
+            centered), "similarity" (turned, too) or "affine" (by all 68 landmarks, least squares).
         paste_width: of a pasted face, as a share of the width of the image's widest.
         paste_angle: degrees that a pasted face is turned, either way.
         half_prob: how likely only half of a pasted face is.
         mirror_prob: how likely the donor is mirrored.
         area: factor by which the outline's area is scaled.
-        match_prob, match: how likely the mean color of the face is moved towards what it covers, and how far (share).
+        match_prob: how likely the mean color of the face is moved towards that of what it covers.
+        match: how far (share of the way).
         soft_prob: how likely the edge is softened, by a blur of `blur_kernel` raster pixels (see `Softening`).
         min_face_width: donors' and covered faces are at least this wide, pixels.
         max_enlargement: a donor's face is never made wider by more than this factor.
@@ -187,7 +188,7 @@ def _draw_insertion(
 
 
 def alignment_matrix(face: Face, onto: Face, alignment: str) -> np.ndarray:
-    """The 2×3 matrix that lays the landmarks of one face over those of another; see `CombineOptions.alignments`."""
+    """Compute the 2×3 matrix that lays a face's landmarks over another's; see `CombineOptions.alignments`."""
     source, goal = face.landmarks, onto.landmarks
     if alignment == "center":
         scale = float((np.ptp(goal, axis=0) / np.ptp(source, axis=0)).max())

@@ -1,4 +1,4 @@
-"""The real photographs that a forged set starts from: listing them, and finding their faces."""
+"""The real photographs that a forged dataset starts from: listing them, and finding their faces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddl_d2.errors import ForgerySetError, ImageReadError
-from ddl_d2.faces.finders import Face, FaceFinder
+from ddl_d2.faces.face import Face, FaceFinder
 from ddl_d2.io.file_names import IMAGE_EXTENSIONS, is_image
 from ddl_d2.io.image import read_image
 
@@ -21,7 +21,13 @@ _BUILTIN = (
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A photograph on disk: `name` for records, `path`, and its `faces` once looked for."""
+    """A photograph on disk.
+
+    Attributes:
+        name: for records.
+        path: of the file.
+        faces: once looked for.
+    """
 
     name: str
     path: Path
@@ -29,7 +35,7 @@ class PhotoFile:
 
 
 def builtin_photos() -> list[PhotoFile]:
-    """Two portraits in the public domain that scikit-image and matplotlib carry (NASA; US Navy).
+    """Locate two portraits in the public domain that scikit-image and matplotlib carry (NASA; US Navy).
 
     Raises:
         ForgerySetError: an installed package came without its image.
@@ -46,7 +52,7 @@ def builtin_photos() -> list[PhotoFile]:
 
 
 def folder_photos(folder: Path) -> list[PhotoFile]:
-    """The images below `folder`, sorted by path; their names are paths relative to it.
+    """List the images below `folder`, sorted by path; their names are paths relative to it.
 
     Raises:
         ForgerySetError: no such folder, or no image in it.
@@ -65,6 +71,8 @@ def find_faces(
     """Look for the faces of each photograph.
 
     Args:
+        photos: on disk.
+        finder: finds their faces.
         min_width: narrower faces (pixels between the ends of the jaw line) are dropped.
 
     Returns:
@@ -88,7 +96,12 @@ def find_faces(
 def split_photos(
     photos: Sequence[PhotoFile], valid_share: float, *, fewest: int = 1
 ) -> tuple[dict[str, list[PhotoFile]], bool]:
-    """Divide photographs (in the order given) between train and valid, each of which needs the `fewest`, 1 or 2.
+    """Divide photographs between train and valid.
+
+    Args:
+        photos: in the order in which they are divided.
+        valid_share: kept for valid, in [0, 1).
+        fewest: how many each split needs, 1 or 2.
 
     Returns:
         {"train": [...], "valid": [...]}, and whether the two are disjoint: with fewer than four photographs both

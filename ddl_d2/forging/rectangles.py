@@ -10,8 +10,8 @@ import numpy as np
 
 from ddl_d2.config.forgery_options import Range
 
-#: Sides of a rectangle, as shares of the image's (smallest, largest).
 SIDES: Range = (0.05, 0.8)
+"""Sides of a rectangle, as shares of the image's (smallest, largest)."""
 _RADIUS = 3.0  # of the neighborhood that a pixel is filled from
 _LONGEST_FILLED = 512  # a hole of millions of pixels would take minutes, and what fills it is smooth anyway
 

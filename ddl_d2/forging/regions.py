@@ -14,7 +14,6 @@ import numpy as np
 _JAW, _LEFT_BROW, _RIGHT_BROW = range(17), range(17, 22), range(22, 27)
 _NOSE, _LEFT_EYE, _RIGHT_EYE, _MOUTH = range(27, 36), range(36, 42), range(42, 48), range(48, 68)
 
-#: Region name -> the landmark numbers of each of its hulls. "left" is the left side of an upright image.
 REGIONS: dict[str, tuple[tuple[int, ...], ...]] = {
     "left_eye": ((*_LEFT_BROW, *_LEFT_EYE),),
     "right_eye": ((*_RIGHT_BROW, *_RIGHT_EYE),),
@@ -26,16 +25,18 @@ REGIONS: dict[str, tuple[tuple[int, ...], ...]] = {
     "lower_face": ((*range(3, 14), *range(31, 36), *_MOUTH),),
     "face": ((*_JAW, *_LEFT_BROW, *_RIGHT_BROW, *_NOSE, *_LEFT_EYE, *_RIGHT_EYE, *_MOUTH),),
 }
+"""Region name -> the landmark numbers of each of its hulls. "left" is the left side of an upright image."""
 
 _SUBPIXEL_BITS = 4
 
 
 def region_polygons(landmarks: np.ndarray, region: str, *, area_factor: float = 1.0) -> list[np.ndarray]:
-    """The hulls of `region`, each scaled in area by `area_factor` (> 0) about its centroid.
+    """Compute the hulls of a region.
 
     Args:
         landmarks: float 68×2 of (x, y), pixels.
         region: a key of `REGIONS`.
+        area_factor: by which the area of each hull is scaled about its centroid, above 0.
 
     Returns:
         float64 N×2 polygons.
@@ -56,19 +57,25 @@ def region_polygons(landmarks: np.ndarray, region: str, *, area_factor: float = 
 
 
 def region_mask(landmarks: np.ndarray, region: str, shape: tuple[int, int], *, area_factor: float = 1.0) -> np.ndarray:
-    """Mask of one region; see `region_polygons` for the arguments and errors.
+    """Mask one region.
 
     Args:
+        landmarks: float 68×2 of (x, y), pixels.
+        region: a key of `REGIONS`.
         shape: (H, W).
+        area_factor: as of `region_polygons`.
 
     Returns:
         bool H×W; what lies outside the image is cut off.
+
+    Raises:
+        ValueError: as `region_polygons`.
     """
     return polygon_mask(region_polygons(landmarks, region, area_factor=area_factor), shape)
 
 
 def polygon_mask(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Bool H×W of `shape`, True inside the convex polygons (float N×2 of (x, y), pixel centers at whole numbers)."""
+    """Draw convex polygons (float N×2 of (x, y), pixel centers at whole numbers): bool, of `shape`, True inside."""
     canvas = np.zeros(shape, np.uint8)
     for polygon in polygons:
         points = np.round(polygon * (1 << _SUBPIXEL_BITS)).astype(np.int32)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ddl_d2.config.forgery_options import ForgeryOptions, IntRange, Range
-from ddl_d2.faces.finders import NUM_LANDMARKS, Face
+from ddl_d2.faces.face import NUM_LANDMARKS, Face
 from ddl_d2.forging.appearance import Step, apply_steps, draw_color_steps, drawn
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.regions import REGIONS, region_polygons
@@ -58,7 +58,16 @@ class Forgery:
 
 @dataclass(frozen=True)
 class RegionPlan:
-    """What is to be done to one region of a face; lengths in pixels of the image, see `Softening` for the rest."""
+    """What is to be done to one region of a face.
+
+    Attributes:
+        region: a key of `REGIONS`.
+        area_factor: by which its area is scaled.
+        displacements: of the target, pixels of the image.
+        appearance: steps that change the target, see `apply_steps`.
+        softening: how the mask is made soft, raster pixels.
+        ratio: weight of the target inside the mask, in (0, 1].
+    """
 
     region: str
     area_factor: float
@@ -68,7 +77,7 @@ class RegionPlan:
     ratio: float
 
     def record(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         moves = [{"kind": type(move).__name__.lower(), **asdict(move)} for move in self.displacements]
         return {**asdict(self), "displacements": moves, "appearance": list(self.appearance)}
 
@@ -81,7 +90,8 @@ class RegionStages:
         box: where in the image.
         changed: uint8 h×w×3, the target after its appearance.
         warped: the same after its displacements.
-        hard, soft: bool and float32 h×w, the mask before and after softening.
+        hard: bool h×w, the mask before softening.
+        soft: float32 h×w, the mask after it.
     """
 
     box: Box
@@ -146,10 +156,15 @@ def self_blend(
 
 
 def region_stages(image: np.ndarray, face: Face, plan: RegionPlan) -> RegionStages | None:
-    """Make the target and the masks of one region; None if the region lies outside the image.
+    """Make the target and the masks of one region.
 
     Args:
         image: uint8 H×W×3 RGB, the image that the target is made from.
+        face: whose region it is.
+        plan: what is done to it.
+
+    Returns:
+        None if the region lies outside the image.
     """
     polygons = region_polygons(face.landmarks, plan.region, area_factor=plan.area_factor)
     side = face_square_side(face.landmarks)
@@ -166,9 +181,7 @@ def region_stages(image: np.ndarray, face: Face, plan: RegionPlan) -> RegionStag
 
 
 def _forge_region(forged: np.ndarray, soft: np.ndarray, image: np.ndarray, face: Face, plan: RegionPlan) -> bool:
-    """Forge one region in place (`forged` and the running `soft` mask); False, and nothing done, if next to nothing
-    of it lies inside the image.
-    """
+    """Forge one region in place, in `forged` and the running `soft` mask; False, and nothing done, if it is outside."""
     stages = region_stages(image, face, plan)
     if stages is None or not (stages.soft > 0.5).any():
         return False

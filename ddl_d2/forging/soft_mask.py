@@ -45,8 +45,10 @@ class Softening:
     Attributes:
         raster: side of the face's square, raster pixels.
         erode: odd; a rim of (erode - 1) / 2 raster pixels is taken away.
-        blur, blur_sigma: odd size and sigma of the Gaussian, raster pixels.
-        elastic, mosaic: None for none.
+        blur: odd size of the Gaussian's kernel, raster pixels.
+        blur_sigma: its sigma, raster pixels.
+        elastic: deformation before it; None for none.
+        mosaic: jitter after it; None for none.
     """
 
     raster: int
@@ -68,18 +70,26 @@ class Softening:
 
 
 def face_square_side(landmarks: np.ndarray) -> float:
-    """Side (pixels) of the square that a face is masked in: the longer side of its landmarks' box and a half more."""
+    """Compute the side (pixels) of the square that a face is masked in: its box's longer side and a half more.
+
+    The box is that of the landmarks, N×2 of (x, y), pixels.
+    """
     return float(np.ptp(landmarks, axis=0).max()) * _ENLARGED
 
 
 def region_box(
     polygons: Sequence[np.ndarray], softening: Softening, *, side: float, shape: tuple[int, int]
 ) -> Box | None:
-    """The box of an image of `shape` (H, W) that holds the soft mask of `polygons`; None if it lies outside.
+    """Compute the box of an image that holds a soft mask.
 
     Args:
         polygons: float N×2 each, of (x, y), pixels.
+        softening: how the mask is made soft.
         side: of the face's square, pixels.
+        shape: (H, W) of the image.
+
+    Returns:
+        (x0, y0, x1, y1), the ends not included; None if it lies outside the image.
     """
     points = np.concatenate(list(polygons))
     margin = softening.reach * side / softening.raster + 1
@@ -91,10 +101,11 @@ def region_box(
 def soft_region_mask(
     polygons: Sequence[np.ndarray], softening: Softening, *, box: Box, side: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The hard and the soft mask of `polygons` within a box of the image.
+    """Draw the hard and the soft mask of polygons within a box of the image.
 
     Args:
         polygons: convex, float N×2 each, of (x, y), pixels of the image.
+        softening: how the mask is made soft.
         box: from `region_box`.
         side: of the face's square, pixels.
 
@@ -116,7 +127,7 @@ def soft_region_mask(
 
 
 def soften(mask: np.ndarray, softening: Softening) -> np.ndarray:
-    """Make a mask (bool H×W, raster pixels) soft: elastic, erosion, blur, mosaic, in this order.
+    """Make a mask (bool H×W, raster pixels) soft: elastic deformation, erosion, blur, mosaic, in this order.
 
     SBI erodes by blurring and keeping only what is still at the maximum: with a kernel that is positive everywhere
     that is erosion by the kernel's square, which is done here directly. Both kernels are cut for regions they would

@@ -42,10 +42,11 @@ Displacement = Drag | Scale
 
 
 def drag_points(points: np.ndarray, drag: Drag) -> np.ndarray:
-    """Where the local warp samples: u for every x.
+    """Compute where the local warp samples: u for every x.
 
     Args:
         points: float ...×2 of (x, y), pixels.
+        drag: the local translation.
 
     Returns:
         float64 ...×2.
@@ -65,7 +66,7 @@ def drag_points(points: np.ndarray, drag: Drag) -> np.ndarray:
 
 
 def scale_points(points: np.ndarray, scale: Scale) -> np.ndarray:
-    """Where a `Scale` samples: the inverse of the move, for float ...×2 points.
+    """Compute where a `Scale` samples: the inverse of the move, for float ...×2 points.
 
     Raises:
         ValueError: the factor is not positive.
@@ -77,7 +78,7 @@ def scale_points(points: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 def displaced_points(points: np.ndarray, displacements: Sequence[Displacement]) -> np.ndarray:
-    """Where an image displaced by all of `displacements`, in this order, samples the original.
+    """Compute where an image displaced by all of `displacements`, in this order, samples the original.
 
     The maps are composed exactly, so that an image is interpolated once however many moves it undergoes.
     """
@@ -91,10 +92,11 @@ def displaced_points(points: np.ndarray, displacements: Sequence[Displacement]) 
 
 
 def sampling_maps(box: Box, displacements: Sequence[Displacement]) -> tuple[np.ndarray, np.ndarray]:
-    """`displaced_points` for every pixel of a box, fast: each drag is worked out only where it can reach.
+    """Compute `displaced_points` for every pixel of a box, fast: each drag only where it can reach.
 
     Args:
         box: (x0, y0, x1, y1), whole pixels, the ends not included.
+        displacements: in the order in which they act.
 
     Returns:
         The columns and the rows to sample, float32 H×W each, in the image's coordinates.
@@ -150,7 +152,7 @@ def _drag_in_place(xs: np.ndarray, ys: np.ndarray, drag: Drag) -> None:
 
 
 def sampled_box(maps: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> Box:
-    """The smallest box of an image of `shape` (H, W) that holds all that bilinear sampling at `maps` looks at."""
+    """Compute the smallest box of an image of `shape` (H, W) that bilinear sampling at `maps` looks at."""
     (height, width), (xs, ys) = shape, maps
     x0, y0 = (int(np.clip(np.floor(v.min()) - 1, 0, n - 1)) for v, n in ((xs, width), (ys, height)))
     x1, y1 = (int(np.clip(np.ceil(v.max()) + 2, 1, n)) for v, n in ((xs, width), (ys, height)))
@@ -158,9 +160,11 @@ def sampled_box(maps: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> 
 
 
 def sample(image: np.ndarray, maps: tuple[np.ndarray, np.ndarray], origin: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """`image` (uint8 H×W×3 or H×W) at `maps`, bilinear; beyond its edges it is reflected.
+    """Sample an image, bilinear; beyond its edges it is reflected.
 
     Args:
+        image: uint8 H×W×3 or H×W.
+        maps: columns and rows to sample, from `sampling_maps`.
         origin: (x, y) of the image's first pixel in the coordinates of `maps`.
     """
     xs, ys = maps[0] - np.float32(origin[0]), maps[1] - np.float32(origin[1])
@@ -168,7 +172,7 @@ def sample(image: np.ndarray, maps: tuple[np.ndarray, np.ndarray], origin: tuple
 
 
 def affine_view(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`image` (uint8 H×W×3) through `matrix` (2×3) at `size` (width, height); outside it, its mirrored edge is seen."""
+    """Warp `image` (uint8 H×W×3) by `matrix` (2×3) to `size` (width, height); beyond its edges it is reflected."""
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if scale < 0.7:  # a bilinear warp would alias: shrink first
         height, width = image.shape[:2]

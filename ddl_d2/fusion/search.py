@@ -24,7 +24,7 @@ from ddl_d2.evaluation.functional import f1_iou_per_image, final_score, pixel_co
 from ddl_d2.fusion.ensemble import average_scores, exceeds_on_average
 from ddl_d2.fusion.stores import read_maps
 from ddl_d2.fusion.truth import LabeledPredictions, Row, check_disjoint
-from ddl_d2.io.image import read_row_size
+from ddl_d2.io.rows import read_row_size
 from ddl_d2.utils.threads import in_order
 
 MAP_METRICS = ("f1", "iou", "final")

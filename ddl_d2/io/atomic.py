@@ -17,11 +17,11 @@ _LEFTOVER = re.compile(r".+\.tmp-\d+")
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
-    """A path beside `path` to write to: it becomes `path` when the block ends well, and is removed otherwise.
+    """Give a path beside `path` to write to; it becomes `path` when the block ends well, and is removed otherwise.
 
     Args:
         path: of the file, whose folder exists.
-        durable: have it on the disk before the block ends, so that it outlives a power failure, too.
+        durable: have the file on the disk before the block ends, so that it outlives a power failure, too.
 
     Raises:
         OSError: from the renaming; and whatever the block raises.
@@ -41,7 +41,7 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
-    """Delete what processes that were killed in `replacing` left in `folder`; -> names."""
+    """Delete what processes that were killed in `replacing` left in a folder, and return the names."""
     names = sorted(name for name in os.listdir(folder) if _LEFTOVER.fullmatch(name))
     for name in names:
         os.remove(os.path.join(folder, name))
@@ -56,7 +56,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str, *, durable: 
 
 
 def write_json(path: str | os.PathLike[str], content: Any, *, default: Callable[[Any], Any] | None = None) -> None:
-    """`write_whole` of JSON to be read by people, too; `default` is `json.dumps`'s. Raises OSError, TypeError."""
+    """Write JSON, indented, as `write_whole` does; `default` is `json.dumps`'s. Raises OSError, TypeError."""
     write_whole(path, json.dumps(content, indent=2, default=default) + "\n")
 
 

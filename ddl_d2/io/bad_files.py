@@ -1,4 +1,4 @@
-"""Files that a run could not read: what is said of each, and how many of them training goes on without."""
+"""Files that a run could not read: a record of each, and a limit on how many training goes on without."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _LISTED = 20
 class BadFile(NamedTuple):
     """A row of a dataset whose image, mask or video cannot be read.
 
-    `row` is its index in the list of dataset dicts (-1 where that is not known), `file` what could not be read, and
-    `reason` why, in words.
+    Attributes:
+        row: the row's index in the list of dataset dicts; -1 where that is not known.
+        image_id: the row's.
+        file: what could not be read.
+        reason: why, in words.
     """
 
     row: int
@@ -32,12 +35,16 @@ class BadFile(NamedTuple):
 
     @classmethod
     def of(cls, index: int, row: Mapping[str, Any], error: ImageReadError) -> BadFile:
-        """From the row's index, its dataset dict, and what opening one of its files raised."""
+        """Make the record from a row's index, its dataset dict, and what opening one of its files raised."""
         return cls(index, str(row.get("image_id", row.get("file_name"))), error.path, error.reason)
 
 
 class TooManyBadFilesError(DdlError, ValueError):
-    """More of the training set cannot be read than training may skip; `files` are those met so far."""
+    """More of the training set cannot be read than training may skip.
+
+    Attributes:
+        files: those met so far.
+    """
 
     def __init__(self, message: str, files: Sequence[BadFile] = ()) -> None:
         super().__init__(message)
@@ -49,13 +56,19 @@ class BadFiles:
 
     A rank notes its own with `add`. What is in `agreed` all ranks know, in the same order: `agree`, which all ranks
     call together, puts it there.
+
+    Args:
+        num_rows: dataset dicts in the training set.
+        max_share: the share of them, in [0, 1], that may be bad; 0 allows none.
+
+    Attributes:
+        limit: how many rows may be bad.
+
+    Raises:
+        ValueError: `max_share` is no share.
     """
 
     def __init__(self, *, num_rows: int, max_share: float) -> None:
-        """Args:
-        num_rows: dataset dicts in the training set.
-        max_share: the share of them, in [0, 1], that may be bad; 0 allows none.
-        """
         if not 0 <= max_share <= 1:
             raise ValueError(f"the share of bad files must be in [0, 1], not {max_share}")
         self.num_rows, self.max_share = num_rows, max_share
@@ -65,34 +78,38 @@ class BadFiles:
         self._own: dict[int, BadFile] = {}
 
     def __len__(self) -> int:
-        """Distinct rows, as far as this rank knows."""
+        """Count the distinct rows, as far as this rank knows."""
         return len(self._agreed) + len(self._own)
 
     @property
     def agreed(self) -> list[BadFile]:
-        """What all ranks know, oldest first."""
+        """The bad files that all ranks know, oldest first."""
         return list(self._agreed.values())
 
     @property
     def has_news(self) -> bool:
-        """Whether this rank knows of some that the others may not."""
+        """Whether this rank knows of bad files that the others may not."""
         return bool(self._own)
 
     def add(self, files: Iterable[BadFile]) -> None:
-        """Note what this rank met, and log what is new."""
+        """Note the bad files that this rank met, and log those that are new."""
         for bad in files:
             if bad.row not in self._agreed and bad.row not in self._own:
                 self._own[bad.row] = bad
                 logger.warning("%s is skipped: %s", bad.image_id, bad)
 
     def agree(self) -> None:
-        """Share what is new. Every rank has to call it at the same place."""
+        """Share with all ranks what is new; each has to call this at the same place."""
         news = {bad.row: bad for own in comm.all_gather(list(self._own.values())) for bad in own}
         self._agreed.update(sorted(news.items()))
         self._own.clear()
 
     def check(self) -> None:
-        """Raise TooManyBadFilesError if more are known than there may be; after `agree`, on all ranks or on none."""
+        """Stop if there are too many; called after `agree`, on all ranks or on none.
+
+        Raises:
+            TooManyBadFilesError: more are known than there may be.
+        """
         if len(self) > self.limit:
             known = [*self._agreed.values(), *self._own.values()]
             raise TooManyBadFilesError(
@@ -103,7 +120,7 @@ class BadFiles:
             )
 
     def state_dict(self) -> list[list[Any]]:
-        """Plain values, which the safe loader reads."""
+        """Return plain values, which the safe loader reads."""
         return [list(bad) for bad in (*self._agreed.values(), *self._own.values())]
 
     def load_state_dict(self, state: Iterable[Sequence[Any]]) -> None:
@@ -116,6 +133,6 @@ NO_BAD_FILES = BadFiles(num_rows=0, max_share=0.0)
 
 
 def listed(files: Sequence[BadFile], limit: int = _LISTED) -> str:
-    """The first `limit` of them, for a message of one line."""
+    """List the first `limit` of some bad files, for a message of one line."""
     more = f" and {len(files) - limit} more" if len(files) > limit else ""
     return "; ".join(map(str, files[:limit])) + more

@@ -1,4 +1,4 @@
-"""What every reader of outside files shares: one exception, one guard around decoders, one way to open a file."""
+"""The guard around decoders, and the one way to open a file from outside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RefusedError(Exception):
 
 @contextlib.contextmanager
 def guard(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn whatever a decoder raises into one ImageReadError. A consumer's own exception cannot pass through here."""
+    """Turn whatever a decoder raises in the block into an ImageReadError that names `path`."""
     try:
         yield
     except RefusedError as refusal:
@@ -33,7 +33,12 @@ def guard(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def regular_file(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open for reading without ever waiting on a pipe, and only if it is a file with a sane size."""
+    """Open a file for reading, without ever waiting on a pipe.
+
+    Raises:
+        RefusedError: not a regular file, or an empty one.
+        OSError: the file cannot be opened.
+    """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(handle)
@@ -48,7 +53,11 @@ def regular_file(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
-    """Refuse an image or frame without pixels, or with more than `max_pixels`."""
+    """Refuse an image or frame without pixels, or with more than `max_pixels`.
+
+    Raises:
+        RefusedError: says the size and the limit.
+    """
     if width < 1 or height < 1:
         raise RefusedError(f"has no pixels ({width} x {height})")
     if width * height > max_pixels:

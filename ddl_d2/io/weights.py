@@ -53,10 +53,14 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
-    """Everything in a checkpoint file, as Detectron2 lays it out: `{"model": {key: Tensor}, ...}`.
+    """Read everything in a checkpoint file, as Detectron2 lays it out.
 
-    A bare state dict is returned as `{"model": state dict}`. Zoo pickles (`.pkl`) hold NumPy arrays; these become
-    tensors. Raises CheckpointError naming the file and what is wrong with it.
+    Returns:
+        `{"model": {key: Tensor}, ...}`, also for a file that holds a bare state dict. The NumPy arrays of zoo pickles
+        (`.pkl`) become tensors.
+
+    Raises:
+        CheckpointError: names the file and what is wrong with it.
     """
     path = Path(path)
     if not path.is_file():
@@ -80,7 +84,7 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The model's state dict in a checkpoint file (see `load_checkpoint_file`)."""
+    """Read the model's state dict in a checkpoint file. Raises as `load_checkpoint_file`."""
     return load_checkpoint_file(path)["model"]
 
 

@@ -12,7 +12,7 @@ import torch
 
 from ddl_d2.data import build
 from ddl_d2.faces.cache import CachedFaceFinder
-from ddl_d2.faces.finders import Face
+from ddl_d2.faces.face import Face
 from ddl_d2.io.image import write_png
 from tests.conftest import ROOT, TINY, load_benchmark
 

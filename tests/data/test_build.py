@@ -1,5 +1,6 @@
 import random
 from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from ddl_d2.data.datasets import register_datasets
 from ddl_d2.data.samplers import TrainingSampler
 from ddl_d2.errors import ConfigError
 from ddl_d2.faces.cache import CachedFaceFinder
-from ddl_d2.faces.finders import Face
+from ddl_d2.faces.face import Face
 from ddl_d2.io.image import write_png
 
 
@@ -194,7 +195,7 @@ def test_a_real_set(cfg, shared):
 class _Faces:
     """Two faces in every image; counts how often it looks."""
 
-    settings = {"name": "two faces"}
+    settings: ClassVar = {"name": "two faces"}
 
     def __init__(self):
         self.calls = 0

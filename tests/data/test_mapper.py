@@ -11,7 +11,7 @@ from ddl_d2.data.targets import read_forgery_mask, resize_nearest
 from ddl_d2.data.transforms.geometric import RandomFlip, ResizeToFit
 from ddl_d2.errors import ImageReadError
 from ddl_d2.faces.crop import FaceWindow
-from ddl_d2.faces.finders import Face
+from ddl_d2.faces.face import Face
 from ddl_d2.io.image import write_png
 
 

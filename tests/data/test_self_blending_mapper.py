@@ -23,7 +23,7 @@ from ddl_d2.data.self_blending_mapper import (
     post_options,
 )
 from ddl_d2.errors import ConfigError
-from ddl_d2.faces.finders import Face
+from ddl_d2.faces.face import Face
 
 
 def _astronauts_face() -> Face:

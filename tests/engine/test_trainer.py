@@ -12,7 +12,7 @@ from ddl_d2.engine.step import TrainingStep
 from ddl_d2.engine.trainer import ForgeryTrainer
 from ddl_d2.errors import NonFiniteError
 from ddl_d2.faces.cache import CachedFaceFinder
-from ddl_d2.faces.finders import Face
+from ddl_d2.faces.face import Face
 from ddl_d2.modeling.test_time.faces import OnFaceCrops
 from ddl_d2.predictions.store import PredictionStore
 from ddl_d2.solver.build import build_optimizer

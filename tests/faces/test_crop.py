@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,8 @@ from ddl_d2.faces.crop import (
     nose_box,
     nose_points,
 )
-from ddl_d2.faces.finders import DlibFaceFinder, Face
+from ddl_d2.faces.dlib_finder import DlibFaceFinder
+from ddl_d2.faces.face import Face
 from ddl_d2.io.image import read_image
 
 # Eyes, tip of the nose, corners of the mouth: 20 wide (40..60), 24 high (40..64).
@@ -21,7 +24,7 @@ FIVE = np.array([(40, 40), (60, 40), (50, 50), (44, 64), (56, 64)], dtype=np.flo
 class Finder:
     """A finder that always sees the same faces, and counts how often it is asked."""
 
-    settings = {"name": "test"}
+    settings: ClassVar = {"name": "test"}
 
     def __init__(self, *faces) -> None:
         self.faces = list(faces)

@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 
 from ddl_d2.errors import FaceFinderUnavailableError
-from ddl_d2.faces.finders import DlibFaceFinder, Face, YuNetFaceFinder, landmark_model_path, make_finder
+from ddl_d2.faces.dlib_finder import DlibFaceFinder, landmark_model_path
+from ddl_d2.faces.face import Face
+from ddl_d2.faces.finders import make_finder
+from ddl_d2.faces.yunet_finder import YuNetFaceFinder
 from ddl_d2.forging.self_blend import NoSuitableFaceError, self_blend
 from ddl_d2.io.image import read_image
 

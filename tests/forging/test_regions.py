@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ddl_d2.faces.finders import MIRRORED
+from ddl_d2.faces.face import MIRRORED
 from ddl_d2.forging.regions import REGIONS, region_mask, region_polygons
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ddl_d2.config.forgery_options import ForgeryOptions
-from ddl_d2.faces.finders import Face
+from ddl_d2.faces.face import Face
 from ddl_d2.forging.appearance import apply_steps
 from ddl_d2.forging.regions import REGIONS, region_polygons
 from ddl_d2.forging.self_blend import NoSuitableFaceError, draw_face, draw_region, region_stages, self_blend

@@ -19,7 +19,7 @@ from ddl_d2.data.transforms.geometric import ResizeToFit
 from ddl_d2.errors import CheckpointError, ImageReadError, InputError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceWindow
-from ddl_d2.faces.finders import Face
+from ddl_d2.faces.face import Face
 from ddl_d2.inference.images import expand_inputs, output_names, plan_outputs, predict_images
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.inference.video import VideoWriter, annotate_video

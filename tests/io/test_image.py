@@ -223,7 +223,7 @@ def test_extreme_shapes(tmp_path, rng, size):
 
 
 def test_large_images_are_read_in_strips(tmp_path, rng, monkeypatch):
-    monkeypatch.setattr("ddl_d2.io.image._STRIP_PIXELS", 64)
+    monkeypatch.setattr("ddl_d2.io.image_modes._STRIP_PIXELS", 64)
     rgba = rng.integers(0, 256, (37, 20, 4), dtype=np.uint8)
     np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", rgba)), rgba[:, :, :3])
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from ddl_d2.errors import ImageReadError
-from ddl_d2.io import video as video_io
-from ddl_d2.io.image import read_row_image, read_row_mask, read_row_size, write_png
-from ddl_d2.io.video import close_videos, count_frames, iter_chosen_frames, iter_video_frames, read_frame, spread_frames
+from ddl_d2.io import open_video
+from ddl_d2.io.image import write_png
+from ddl_d2.io.open_video import close_videos
+from ddl_d2.io.rows import read_row_image, read_row_mask, read_row_size
+from ddl_d2.io.video import count_frames, iter_chosen_frames, iter_video_frames, read_frame, spread_frames
 from tests.video_files import gray_of, write_mask_video, write_sound, write_video
 
 
@@ -55,8 +57,8 @@ def test_a_frame_is_the_one_that_playing_gives(tmp_path, name):
 
 def test_frames_without_times_are_counted(tmp_path, monkeypatch):
     path = make(tmp_path, "mpeg4.mp4")
-    none = video_io._Index(np.empty(0, np.int64), np.empty(0, np.int64))
-    monkeypatch.setattr(video_io, "_frame_index", lambda container, stream: none)
+    none = open_video.FrameIndex(np.empty(0, np.int64), np.empty(0, np.int64))
+    monkeypatch.setattr(open_video, "_frame_index", lambda container, stream: none)
     for index in (3, 2, 11):
         assert abs(int(read_frame(path, index)[0, 0, 0]) - gray_of(index)) < 8
     with pytest.raises(ImageReadError, match="has 12 frames, but frame 12"):
@@ -71,7 +73,7 @@ def test_a_frame_that_does_not_exist(tmp_path, index):
 
 def test_seeking_decodes_only_from_the_keyframe(tmp_path):
     path = write_video(tmp_path / "long.mp4", 30, g="5")
-    video = video_io._OpenVideo(path, 10**6, None)
+    video = open_video.OpenVideo(path, 10**6)
     decoded = []
     decode = video._container.decode
 
@@ -103,7 +105,7 @@ def test_few_videos_stay_open(tmp_path):
     paths = [write_video(tmp_path / f"{i}.mp4", 2) for i in range(6)]
     for path in paths * 2:
         read_frame(path, 1)
-    assert len(video_io._cache.videos) == video_io._MAX_OPEN
+    assert len(open_video._cache.videos) == open_video._MAX_OPEN
 
 
 def _reads(path, index, queue):

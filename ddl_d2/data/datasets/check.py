@@ -7,7 +7,8 @@ from typing import Any
 
 from ddl_d2.errors import ImageReadError
 from ddl_d2.io.file_names import is_video
-from ddl_d2.io.image import inspect_mask, read_row_image, read_row_mask
+from ddl_d2.io.image import inspect_mask
+from ddl_d2.io.rows import read_row_image, read_row_mask
 
 
 def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str]]:

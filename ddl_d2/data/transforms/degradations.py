@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from fvcore.transforms.transform import Transform
 
-from ddl_d2.data.transforms.photometric import AppearanceSteps, PhotometricTransform, SometimesAugmentation
+from ddl_d2.data.transforms.photometric import AppearanceSteps, SometimesAugmentation
 
 
 class RandomGray(SometimesAugmentation):
@@ -95,21 +94,4 @@ class JpegRecompress(SometimesAugmentation):
     def draw(self, image: np.ndarray) -> Transform:
         del image
         low, high = self.quality_range
-        return JpegTransform(int(np.random.randint(low, high + 1)))
-
-
-class JpegTransform(PhotometricTransform):
-    """One JPEG round trip of the image at `quality` (4:2:0 chroma)."""
-
-    def __init__(self, quality: int) -> None:
-        super().__init__()
-        self.quality = quality
-
-    def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """uint8 H x W x 3 RGB to the same."""
-        bgr = cv2.cvtColor(img, cv2.COLOR_RGB2BGR)
-        done, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
-        if not done:
-            raise ValueError(f"an image of shape {img.shape} cannot be written as JPEG (65,500 pixels a side at most)")
-        decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
-        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+        return AppearanceSteps([{"name": "jpeg", "quality": int(np.random.randint(low, high + 1))}])

@@ -1,0 +1,47 @@
+"""Reading the files that a dataset dict names: an image or a frame of a video, and its forgery mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ddl_d2.io.file_names import is_video
+from ddl_d2.io.image import MASK_THRESHOLD, read_image, read_image_size, read_mask
+from ddl_d2.io.video import read_frame
+from ddl_d2.utils.limits import MAX_PIXELS
+
+
+def read_row_image(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read the image of a dataset dict: `file_name`, or frame `frame_index` of it where that is a video.
+
+    Returns and raises as `read_image`.
+    """
+    if is_video(row["file_name"]):
+        return read_frame(row["file_name"], int(row["frame_index"]), max_pixels=max_pixels)
+    return read_image(row["file_name"], max_pixels=max_pixels)
+
+
+def read_row_size(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Read (height, width) of `read_row_image`'s image; of a video its frame is decoded. Raises as `read_image`."""
+    if is_video(row["file_name"]):
+        return read_row_image(row, max_pixels=max_pixels).shape[:2]
+    return read_image_size(row["file_name"], max_pixels=max_pixels)
+
+
+def read_row_mask(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read the mask of a dataset dict: `mask_file_name`, or frame `frame_index` of it where that is a video.
+
+    Videos are lossy, so no other coding than "128 or more in the largest channel" is guessed at there.
+
+    Returns:
+        bool, H x W, True = forged.
+
+    Raises:
+        ImageReadError: as `read_image`.
+    """
+    path = row["mask_file_name"]
+    if is_video(path):
+        return read_frame(path, int(row["frame_index"]), max_pixels=max_pixels).max(axis=2) >= MASK_THRESHOLD
+    return read_mask(path, max_pixels=max_pixels)
