@@ -25,7 +25,8 @@ import torch
 from tabulate import tabulate
 
 from ddl_d2.io.atomic import write_json
-from ddl_d2.layers.ms_deform_attn import extension_status, ms_deform_attn, ms_deform_attn_reference
+from ddl_d2.layers.ms_deform_attn import extension_status, ms_deform_attn
+from ddl_d2.layers.ms_deform_attn_reference import ms_deform_attn_reference
 
 HEADS, CHANNELS, POINTS, STRIDES = 8, 32, 4, (8, 16, 32)
 PEER = "torch-ms-deform-attn"

@@ -20,8 +20,9 @@ _ROUNDING = 1e-4
 
 @lru_cache(maxsize=32)
 def dct_matrix(size: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
-    """C, size×size and orthonormal: row k is the cosine of frequency k, so that C·x is the DCT-II of x and Cᵀ·x, the
-    DCT-III, its inverse. Shared between calls: do not write into it.
+    """Return the orthonormal matrix C, size × size, whose row k is the cosine of frequency k.
+
+    C·x is the DCT-II of x, and Cᵀ·x, the DCT-III, is its inverse. Shared between calls: do not write into it.
     """
     with torch.inference_mode(False):  # an inference tensor would be of no use to a later training step
         k = torch.arange(size, dtype=torch.float64)[:, None]
@@ -32,7 +33,7 @@ def dct_matrix(size: int, dtype: torch.dtype = torch.float32, device: torch.devi
 
 
 def dct(x: Tensor) -> Tensor:
-    """Orthonormal DCT-II along the last two axes: …×H×W -> …×H×W, frequency (0, 0) first."""
+    """Transform …×H×W along its last two axes by the orthonormal DCT-II; frequency (0, 0) comes first."""
     x = _computable(x)
     rows, columns = _matrices(x)
     with torch.autocast(x.device.type, enabled=False):
@@ -40,15 +41,15 @@ def dct(x: Tensor) -> Tensor:
 
 
 def inverse_dct(x: Tensor) -> Tensor:
-    """Orthonormal DCT-III along the last two axes: the inverse of `dct`."""
+    """Transform …×H×W along its last two axes by the orthonormal DCT-III, the inverse of `dct`."""
     x = _computable(x)
     rows, columns = _matrices(x)
     with torch.autocast(x.device.type, enabled=False):
         return rows.t() @ (x @ columns)
 
 
-def split(x: Tensor, *, cut: float = 0.05, low_pass: str = "published") -> tuple[Tensor, Tensor]:
-    """High-pass and "low-pass" of an image, as Mesorch (AAAI 2025) splits it; neither is normalized.
+def split(x: Tensor, *, cut: float = 0.05, low_pass: str = "published") -> tuple[Tensor, Tensor]:  # noqa: S107  a filter
+    """Split an image into its high and "low" frequencies, as Mesorch (AAAI 2025) does; neither is normalized.
 
     Of the DCT's coefficients, the high-pass lacks the int(cut·H) × int(cut·W) of the lowest frequencies. The published
     low-pass lacks the int((1 - cut)·H) × int((1 - cut)·W) of the highest: what remains is an L, the first rows and the
@@ -60,7 +61,7 @@ def split(x: Tensor, *, cut: float = 0.05, low_pass: str = "published") -> tuple
 
     Args:
         x: …×H×W.
-        cut: share of each axis' frequencies that counts as low, in (0, 1).
+        cut: share of the frequencies of each axis that counts as low, in (0, 1).
         low_pass: one of `LOW_PASSES`.
 
     Returns:
@@ -80,17 +81,21 @@ def split(x: Tensor, *, cut: float = 0.05, low_pass: str = "published") -> tuple
         high = x - _corner(x, rows[: int(cut * height)], columns[: int(cut * width)])
         # Counted from the other end, as published: not always the same number.
         rows, columns = rows[: height - int((1 - cut) * height)], columns[: width - int((1 - cut) * width)]
-        if low_pass == "square":
+        if low_pass == "square":  # noqa: S105  a filter, not a password
             return high, _corner(x, rows, columns)
         low_across = (x @ columns.t()) @ columns
         return high, low_across + rows.t() @ (rows @ (x - low_across))
 
 
 def stretch_to_unit(x: Tensor, reference: Tensor) -> Tensor:
-    """Each image moved and scaled so that its values, over all channels, reach from 0 to 1: B×C×H×W -> the same.
+    """Move and scale each image so that its values, over all channels, reach from 0 to 1.
 
     An image of one value becomes 0 throughout; so does one whose values differ by no more than the rounding of a
-    transform of `reference` (B×C×H×W, what it was computed from), which would otherwise be blown up to noise.
+    transform, which would otherwise be blown up to noise.
+
+    Args:
+        x: B×C×H×W.
+        reference: B×C×H×W, from which `x` was computed.
     """
     low, high = x.amin(dim=(1, 2, 3), keepdim=True), x.amax(dim=(1, 2, 3), keepdim=True)
     span = high - low
@@ -99,7 +104,7 @@ def stretch_to_unit(x: Tensor, reference: Tensor) -> Tensor:
 
 
 def _corner(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The part of x in the frequencies of `rows` (a×H) and `columns` (b×W) both: …×H×W -> …×H×W."""
+    """Return the part of x (…×H×W) in the frequencies of both `rows` (a×H) and `columns` (b×W)."""
     return rows.t() @ (rows @ (x @ columns.t())) @ columns
 
 

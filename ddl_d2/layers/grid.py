@@ -15,7 +15,7 @@ Size = tuple[int, int]
 
 
 def pad_to_size(x: Tensor, size: Size) -> Tensor:
-    """B×C×H×W -> B×C×`size`, the border repeated; `size` is at least (H, W)."""
+    """Fill up B×C×H×W to `size`, at least (H, W), by repeating the border."""
     below, beside = size[0] - x.shape[-2], size[1] - x.shape[-1]
     if below == beside == 0:
         return x
@@ -24,15 +24,30 @@ def pad_to_size(x: Tensor, size: Size) -> Tensor:
 
 
 def grid_max_pool(x: Tensor, cells: Size) -> Tensor:
-    """The highest value of each cell: B×C×H×W -> B×C×h×w, `cells` = (h, w); H, W are first filled up to multiples."""
+    """Return the highest value of each cell.
+
+    Args:
+        x: B×C×H×W; H and W are first filled up to multiples of the cells.
+        cells: (h, w).
+
+    Returns:
+        B×C×h×w.
+    """
     height, width = (-(-side // count) for side, count in zip(x.shape[-2:], cells, strict=True))
     return F.max_pool2d(pad_to_size(x, (height * cells[0], width * cells[1])), (height, width))
 
 
 def to_cells(x: Tensor, cells: Size, side: int) -> Tensor:
-    """The places of each cell on axes of their own: B×C×H×W, H, W at most (h·k, w·k) -> B×h×k×w×k×C, k = `side`.
+    """Give the places of each cell axes of their own.
 
-    Channels come last, as they are in memory: gradients then lie as convolutions and normalizations like them.
+    Args:
+        x: B×C×H×W, (H, W) at most (h·k, w·k); it is first filled up to that.
+        cells: (h, w).
+        side: k.
+
+    Returns:
+        B×h×k×w×k×C. Channels come last, as they are in memory: convolutions and normalizations are fast on gradients
+        of this layout.
     """
     filled = pad_to_size(x, (cells[0] * side, cells[1] * side)).permute(0, 2, 3, 1)
     return filled.unflatten(2, (cells[1], side)).unflatten(1, (cells[0], side))

@@ -7,29 +7,32 @@ what PyTorch uses for convolutions and for bfloat16. Everywhere else than in fp3
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear`: x …×K, weight N×K, bias N -> …×N; differentiable once."""
+    """Compute `torch.nn.functional.linear`: x …×K, weight N×K, bias N -> …×N; differentiable once."""
     if _by_onednn(x, weight):
         return _OneDnnLinear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
 def batched_product(x: Tensor, y: Tensor) -> Tensor:
-    """X · yᵀ of every image: B×M×K, B×N×K -> B×M×N."""
+    """Multiply matrices, x · yᵀ, image by image: B×M×K, B×N×K -> B×M×N."""
     if x.device.type == "cpu":  # its batched product copies operands whose layout it does not like
         return torch.stack([linear(one, other) for one, other in zip(x, y, strict=True)])
     return x @ y.transpose(1, 2)
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` by `linear`."""
+    """`nn.Linear` computed by `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """Map …×K to …×N."""
         return linear(input, self.weight, self.bias)
 
 
@@ -42,13 +45,13 @@ def use_fast_linear(module: nn.Module) -> None:
 
 class _OneDnnLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return _product(x, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         by_x = by_weight = by_bias = None
         rows = grad.reshape(-1, grad.shape[-1])
@@ -72,7 +75,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _dense(x: Tensor) -> Tensor:
-    """Row by row or column by column without gaps: other layouts take oneDNN a thousand times as long."""
+    """Lay out row by row or column by column without gaps: other layouts take oneDNN a thousand times as long."""
     if x.is_contiguous() or (x.dim() == 2 and x.t().is_contiguous()):
         return x
     return x.contiguous()
@@ -88,7 +91,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and x.dim() > 1
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )

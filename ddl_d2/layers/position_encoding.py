@@ -11,10 +11,23 @@ from torch import Tensor
 def sine_position_encoding(
     height: int, width: int, num_channels: int, *, device: torch.device | None = None, temperature: float = 10000.0
 ) -> Tensor:
-    """Normalized 2-D sine encoding -> `num_channels` × H × W, values in [-1, 1], fp32.
+    """Return the normalized 2-D sine encoding of a map's places.
 
     The first half of the channels encodes y, the second x; within each, sine and cosine alternate. Coordinates are
-    scaled to (0, 2π]. `num_channels` must be a multiple of 4.
+    scaled to (0, 2π].
+
+    Args:
+        height: of the map.
+        width: of the map.
+        num_channels: a multiple of 4.
+        device: of the result.
+        temperature: base of the wavelengths' geometric progression.
+
+    Returns:
+        fp32 num_channels × height × width, in [-1, 1].
+
+    Raises:
+        ValueError: `num_channels` is not a multiple of 4.
     """
     if num_channels % 4:
         raise ValueError(f"num_channels must be a multiple of 4, got {num_channels}")

@@ -33,21 +33,23 @@ _HORIZONTAL = (
 
 
 class SRMResiduals(nn.Module):
-    """B×3×H×W -> B×3×H×W: one residual a filter, of the sum of the three colors, clipped to [-`limit`, `limit`].
+    """Noise residuals of an image, one for each filter, of the sum of the three colors, clipped.
 
-    Nothing is learnt. Computed in fp32 under autocast as well: residuals are far smaller than the values they are
-    differences of.
-
-    Args:
-        scale: residuals are multiplied by this before the clip. The published network filters images normalized to
-            [-1, 1] (scale 1), so that the clip almost never acts; with 127.5 it acts as in the literature, on gray
-            levels 0..255.
-        limit: the clip.
+    Nothing is learned. Computed in fp32 under autocast as well: residuals are far smaller than the values whose
+    differences they are.
     """
 
     kernels: Tensor
 
-    def __init__(self, *, scale: float = 1.0, limit: float = 3.0):
+    def __init__(self, *, scale: float = 1.0, limit: float = 3.0) -> None:
+        """Make the filters.
+
+        Args:
+            scale: residuals are multiplied by it before they are clipped. The published network filters images
+                normalized to [-1, 1] (scale 1), so that they are almost never clipped; with 127.5 they are as in the
+                literature, on gray levels 0..255.
+            limit: residuals are clipped to [-limit, limit].
+        """
         super().__init__()
         self.scale = scale
         self.limit = limit
@@ -56,6 +58,7 @@ class SRMResiduals(nn.Module):
         self.register_buffer("kernels", kernels[:, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Filter normalized images, B×3×H×W; returns fp32 B×3×H×W, channels last, one channel for each filter."""
         # One filter on the sum of the colors is the same filter on each, summed.
         with torch.autocast(images.device.type, enabled=False):
             gray = images.float().sum(dim=1, keepdim=True)
@@ -64,4 +67,5 @@ class SRMResiduals(nn.Module):
         return residuals.contiguous(memory_format=torch.channels_last)
 
     def extra_repr(self) -> str:
+        """Return the options, for `repr`."""
         return f"scale={self.scale}, limit={self.limit}"

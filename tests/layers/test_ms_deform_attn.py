@@ -8,8 +8,9 @@ import sys
 import pytest
 import torch
 
-from ddl_d2.layers import ms_deform_attn as module
-from ddl_d2.layers.ms_deform_attn import MSDeformAttn, extension_status, ms_deform_attn, ms_deform_attn_reference
+from ddl_d2.layers.ms_deform_attn import extension_status, ms_deform_attn
+from ddl_d2.layers.ms_deform_attn_layer import MSDeformAttn
+from ddl_d2.layers.ms_deform_attn_reference import ms_deform_attn_reference, ms_deform_attn_reference_backward
 from tests.ranks import on_ranks
 
 STATUS = extension_status()
@@ -297,7 +298,7 @@ def test_fallback_gradients_are_those_of_the_reference(dtype):
     out, *expected = run(ms_deform_attn_reference, arguments)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-13
-    for a, b in zip(module._reference_backward(grad, *arguments), expected, strict=True):
+    for a, b in zip(ms_deform_attn_reference_backward(grad, *arguments), expected, strict=True):
         assert relative_error(a, b) <= tolerance
 
 

@@ -42,6 +42,7 @@ FALLBACK = """
     sys.modules["ddl_d2._C"] = None  # makes `import ddl_d2._C` raise ModuleNotFoundError
     import torch
     from ddl_d2.layers import ms_deform_attn as module
+    from ddl_d2.layers.ms_deform_attn_layer import MSDeformAttn
 
     messages = []
     handler = logging.Handler()
@@ -50,7 +51,7 @@ FALLBACK = """
 
     status = module.extension_status()
     assert not status.available and not status.cuda_built and "not compiled" in status.reason, status
-    layer = module.MSDeformAttn(16, num_levels=2, num_heads=4, num_points=2)
+    layer = MSDeformAttn(16, num_levels=2, num_heads=4, num_points=2)
     shapes, starts = torch.tensor([[6, 5], [3, 3]]), torch.tensor([0, 30])
     query = torch.randn(2, 39, 16)
     arguments = (query, torch.rand(2, 39, 2, 2), query, shapes, starts)

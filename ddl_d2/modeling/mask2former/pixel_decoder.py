@@ -14,7 +14,7 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
-from ddl_d2.layers.ms_deform_attn import MSDeformAttn
+from ddl_d2.layers.ms_deform_attn_layer import MSDeformAttn
 from ddl_d2.layers.position_encoding import sine_position_encoding
 
 
