@@ -10,10 +10,13 @@ Environment:
     MAX_JOBS               parallel compiler processes
 """
 
+from __future__ import annotations
+
 import glob
 import os
 import shutil
 import sys
+from typing import Any
 
 from setuptools import Extension, find_namespace_packages, setup
 
@@ -28,11 +31,12 @@ if sys.platform == "linux":
 NVCC_FLAGS = ["-O3", "-std=c++17", "-lineinfo"]
 
 
-def say(text):
+def say(text: str) -> None:
+    """Print a line that pip shows with -v."""
     print(f"ddl_d2 setup: {text}", file=sys.stderr, flush=True)
 
 
-def flag(name):
+def flag(name: str) -> bool | None:
     """True or False for a variable set to 1 or 0, None if it is unset or empty."""
     text = os.environ.get(name, "")
     if text not in ("", "0", "1"):
@@ -40,7 +44,7 @@ def flag(name):
     return None if text == "" else text == "1"
 
 
-def want_cuda(torch, cuda_home):
+def want_cuda(torch: Any, cuda_home: str | None) -> bool:
     """Whether to compile the CUDA kernels; says why."""
     asked = flag("DDL_D2_CUDA")
     if asked is None and flag("FORCE_CUDA"):
@@ -66,7 +70,7 @@ def want_cuda(torch, cuda_home):
     return True
 
 
-def cuda_wheel_folder():
+def cuda_wheel_folder() -> str | None:
     """The folder of the CUDA headers and libraries that PyPI's torch brings as wheels, or None."""
     try:
         import nvidia
@@ -79,7 +83,7 @@ def cuda_wheel_folder():
     return None
 
 
-def link_cuda_runtime(extension, cuda_home):
+def link_cuda_runtime(extension: Extension, cuda_home: str) -> None:
     """Toolkits without libcudart.so (only nvcc installed): link the wheel's libcudart.so.N, the one torch loads."""
     for lib in ("lib64", "lib"):
         if os.path.exists(os.path.join(cuda_home, lib, "libcudart.so")):
@@ -91,7 +95,8 @@ def link_cuda_runtime(extension, cuda_home):
         extension.extra_link_args.append(found[-1])
 
 
-def make_extension(cpp_extension, with_cuda):
+def make_extension(cpp_extension: Any, with_cuda: bool) -> Extension:
+    """The compiled op as setuptools sees it."""
     sources = [f"{CSRC}/ms_deform_attn.cpp", f"{CSRC}/ms_deform_attn_cpu.cpp"]
     options = {
         "depends": HEADERS,
@@ -108,7 +113,7 @@ def make_extension(cpp_extension, with_cuda):
     return extension
 
 
-def extension_arguments():
+def extension_arguments() -> dict[str, Any]:
     """The arguments of setup() that have to do with the compiled op."""
     if flag("DDL_D2_NO_EXTENSION"):
         say("no compiled op (DDL_D2_NO_EXTENSION=1); ms_deform_attn will run as slow PyTorch code")
@@ -135,7 +140,7 @@ def extension_arguments():
         return {}
 
     class Build(cpp_extension.BuildExtension):
-        def build_extensions(self):
+        def build_extensions(self) -> None:
             try:
                 super().build_extensions()
             except Exception as error:
@@ -164,6 +169,6 @@ config_folders = {"ddl_d2.configs": "configs"} | {
 setup(
     packages=[*find_namespace_packages(include=["ddl_d2", "ddl_d2.*"], exclude=["ddl_d2.csrc"]), *config_folders],
     package_dir=config_folders,
-    package_data=dict.fromkeys(config_folders, ["*.yaml"]),
+    package_data={folder: ["*.yaml"] for folder in config_folders},
     **arguments,
 )

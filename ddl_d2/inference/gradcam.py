@@ -58,6 +58,7 @@ def _predict_with_evidence(model: nn.Module, row: dict[str, Any]) -> tuple[dict[
         return model.merge(row, (output for output, _ in found)), model.merge_maps(row, (heat for _, heat in found))
     if not hasattr(model, "image_logits"):
         raise ConfigError(f"{type(model).__name__} has no image_logits, so no heat map can be made of its score")
+    explained: Any = model  # it has what the module asks for
     caught: dict[str, Tensor] = {}
     this_thread = threading.get_ident()
 
@@ -65,7 +66,7 @@ def _predict_with_evidence(model: nn.Module, row: dict[str, Any]) -> tuple[dict[
         if threading.get_ident() == this_thread:  # the hook also sees what other threads show the same model
             caught.update(output)
 
-    hook = model.backbone.register_forward_hook(catch)
+    hook = explained.backbone.register_forward_hook(catch)
     try:
         with torch.no_grad():
             output = dict(model([row])[0])
@@ -73,8 +74,8 @@ def _predict_with_evidence(model: nn.Module, row: dict[str, Any]) -> tuple[dict[
         hook.remove()
     unpadded = (int(row["image"].shape[-2]), int(row["image"].shape[-1]))
     original = (int(row.get("height", unpadded[0])), int(row.get("width", unpadded[1])))
-    strides = {name: shape.stride for name, shape in model.backbone.output_shape().items()}
-    name, cells = class_activation(caught, strides, lambda features: model.image_logits(features, [unpadded]))
+    strides = {name: shape.stride for name, shape in explained.backbone.output_shape().items()}
+    name, cells = class_activation(caught, strides, lambda features: explained.image_logits(features, [unpadded]))
     padded = tuple(side * strides[name] for side in cells.shape)
     whole = F.interpolate(cells[None, None], size=padded, mode="bilinear", align_corners=False)[0, 0]
     return output, to_original(whole, unpadded, original).clamp_min(0)

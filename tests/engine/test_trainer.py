@@ -1,4 +1,5 @@
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_every_config_takes_a_step(path, tiny_cfg, make_row):
 class _LeftHalf:
     """A face in the left half of every image."""
 
-    settings = {"name": "left half"}
+    settings: ClassVar = {"name": "left half"}
 
     def __call__(self, image):
         height, width = image.shape[:2]

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_the_predictor_cuts_as_the_evaluation_does(tiny_cfg, tiny_set, tmp_path,
     faces = [Face((2.0, 3.0, 22.0, 33.0), np.full((5, 2), 9.0)), Face((40.0, 20.0, 60.0, 50.0), np.full((5, 2), 50.0))]
 
     class Finder:
-        settings = {"name": "test"}
+        settings: ClassVar = {"name": "test"}
 
         def __call__(self, image):
             return faces
