@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ddl_d2.utils.user import name_nameless_user
 from ddl_d2.version import __version__
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ __all__ = [
     "load_config",
     "load_model",
 ]
+
+name_nameless_user()
 
 
 def __getattr__(name: str) -> Any:

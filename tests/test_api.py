@@ -1,12 +1,13 @@
 """`import ddl_d2` is light, and says in one sentence what is missing."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 import ddl_d2
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY
 
 WITHOUT = """
 import sys
@@ -57,3 +58,31 @@ def test_info_needs_nothing_but_python(missing):
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
     assert ("MISSING" in lines["detectron2"]) == ("detectron2" in missing)
     assert ("MISSING" in lines["torch"]) == ("torch" in missing)
+
+
+NAMELESS = """
+import os, pwd, sys
+def unknown(uid): raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = unknown
+for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_CACHE_HOME", "DDL_D2_CACHE"):
+    os.environ.pop(name, None)
+from ddl_d2.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_user_without_home_and_name(tiny_set, tmp_path):
+    """As in a container under a bare user id: one training step, and a look at the dataset."""
+    options = ["SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "2", "TEST.EVAL_PERIOD", "0"]
+    config = ["--config-file", "quickstart/mask2former_efficientnet_lite0", *TINY, *options]
+    for words in (
+        ["info"],
+        ["check-dataset", str(tiny_set), "--workers", "1"],
+        ["train", *config, "DATASETS.DDL_ROOT", str(tiny_set), "OUTPUT_DIR", str(tmp_path / "out")],
+    ):
+        command = [sys.executable, "-c", NAMELESS, *words]
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "out/model_final.safetensors").is_file()
+    assert not (tmp_path / "~").exists()
