@@ -17,8 +17,9 @@ from PIL import Image
 from ddl_d2.data.build import seeded
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.targets import read_forgery_mask
-from ddl_d2.data.transforms.geometric import AntialiasedResize, CroppedResize, RandomCropKeepingForgery
+from ddl_d2.data.transforms.crop import CroppedResize, RandomCropKeepingForgery
 from ddl_d2.data.transforms.photometric import AppearanceSteps, DrawnDistortion, PhotometricDistortion, PointwiseColor
+from ddl_d2.data.transforms.resize import AntialiasedResize
 from ddl_d2.io.image import read_image
 
 Row = Mapping[str, Any]

@@ -40,7 +40,7 @@ from ddl_d2.cli.common import cli_errors
 from ddl_d2.data.build import build_face_crop
 from ddl_d2.data.datasets import load_config
 from ddl_d2.data.mapper import shown
-from ddl_d2.data.transforms.geometric import ResizeToFit
+from ddl_d2.data.transforms.resize import ResizeToFit
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.predictor import ForgeryPredictor

@@ -43,7 +43,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from ddl_d2.data.datasets import load_config
-from ddl_d2.data.transforms.geometric import ResizeToFit
+from ddl_d2.data.transforms.resize import ResizeToFit
 from ddl_d2.engine.trainer import ForgeryTrainer
 from ddl_d2.inference.images import predict_images
 from ddl_d2.inference.predictor import ForgeryPredictor

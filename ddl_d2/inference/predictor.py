@@ -14,7 +14,7 @@ from torch import nn
 from ddl_d2.checkpoint.loading import build_trained_model
 from ddl_d2.data.build import build_face_crop
 from ddl_d2.data.mapper import Crop, shown
-from ddl_d2.data.transforms.geometric import ResizeToFit
+from ddl_d2.data.transforms.resize import ResizeToFit
 from ddl_d2.inference.gradcam import predict_with_heat_map
 from ddl_d2.utils.precision import autocast
 

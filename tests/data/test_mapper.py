@@ -8,7 +8,8 @@ from detectron2.config import get_cfg
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.targets import read_forgery_mask, resize_nearest
-from ddl_d2.data.transforms.geometric import RandomFlip, ResizeToFit
+from ddl_d2.data.transforms.geometric import RandomFlip
+from ddl_d2.data.transforms.resize import ResizeToFit
 from ddl_d2.errors import ImageReadError
 from ddl_d2.faces.crop import FaceWindow
 from ddl_d2.faces.face import Face

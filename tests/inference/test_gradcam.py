@@ -162,7 +162,7 @@ def test_a_model_that_only_localizes(tiny_cfg):
 
 
 def _no_resize():
-    from ddl_d2.data.transforms.geometric import ResizeToFit
+    from ddl_d2.data.transforms.resize import ResizeToFit
 
     return ResizeToFit(64, 64)
 

@@ -16,7 +16,7 @@ from torch import nn
 from ddl_d2.data import build
 from ddl_d2.data.build import build_test_loader
 from ddl_d2.data.datasets import register_datasets
-from ddl_d2.data.transforms.geometric import ResizeToFit
+from ddl_d2.data.transforms.resize import ResizeToFit
 from ddl_d2.errors import CheckpointError, ImageReadError, InputError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceWindow

@@ -5,16 +5,11 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
+from ddl_d2.data.transforms.crop import RandomCropKeepingForgery, ResizeAndCrop
 from ddl_d2.data.transforms.degradations import JpegRecompress, RandomBlur, RandomGray, RandomNoise
-from ddl_d2.data.transforms.geometric import (
-    RandomCropKeepingForgery,
-    RandomFlip,
-    RandomQuarterTurns,
-    RandomShiftScaleRotate,
-    ResizeAndCrop,
-    ResizeToFit,
-)
+from ddl_d2.data.transforms.geometric import RandomFlip, RandomQuarterTurns, RandomShiftScaleRotate
 from ddl_d2.data.transforms.photometric import PhotometricDistortion, RandomColor, SometimesAugmentation
+from ddl_d2.data.transforms.resize import ResizeToFit
 from ddl_d2.errors import ConfigError
 
 

@@ -17,15 +17,23 @@ class RandomGray(SometimesAugmentation):
     """The image without its colors: the gray value of each pixel in all three channels."""
 
     def draw(self, image: np.ndarray) -> Transform:
+        """Give the transform to gray; nothing is drawn."""
         del image
         return AppearanceSteps([{"name": "saturation", "factor": 0.0}])
 
 
 class RandomNoise(SometimesAugmentation):
-    """Gaussian noise, different in every pixel and channel."""
+    """Gaussian noise, different in every pixel and channel.
+
+    Args:
+        prob: how likely there is noise.
+        variance: drawn evenly from this range, in squared gray levels.
+
+    Raises:
+        ValueError: no such range.
+    """
 
     def __init__(self, prob: float, variance: Sequence[float] = (10.0, 60.0)) -> None:
-        """`variance`: drawn evenly from this range, in squared gray levels. Raises ValueError: no such range."""
         super().__init__(prob)
         low, high = variance
         if not 0 <= low <= high:
@@ -33,6 +41,7 @@ class RandomNoise(SometimesAugmentation):
         self.variance = (low, high)
 
     def draw(self, image: np.ndarray) -> Transform:
+        """Draw the variance, and a seed for the noise."""
         del image
         sigma = float(np.sqrt(np.random.uniform(*self.variance)))
         return AppearanceSteps([{"name": "noise", "sigma": sigma, "seed": int(np.random.randint(2**31))}])
@@ -43,6 +52,15 @@ class RandomBlur(SometimesAugmentation):
 
     - "gaussian": by a kernel of k x k pixels, k odd, with the sigma that OpenCV gives it: 0.15 k + 0.35,
     - "motion": along a line of k pixels in a random direction.
+
+    Args:
+        prob: how likely the image is blurred.
+        kinds: some of `KINDS`.
+        kernel: odd numbers (smallest, largest), pixels: what k of "gaussian" is drawn from.
+        motion: likewise, of "motion".
+
+    Raises:
+        ValueError: an unknown kind or none, or no such range.
     """
 
     KINDS = ("gaussian", "motion")
@@ -55,14 +73,6 @@ class RandomBlur(SometimesAugmentation):
         kernel: Sequence[int] = (3, 11),
         motion: Sequence[int] = (3, 7),
     ) -> None:
-        """Args:
-            prob: how likely the image is blurred.
-            kinds: some of `KINDS`.
-            kernel, motion: odd numbers (smallest, largest), pixels: what k of each kind is drawn from.
-
-        Raises:
-            ValueError: an unknown kind or none, or no such range.
-        """
         super().__init__(prob)
         unknown = [kind for kind in kinds if kind not in self.KINDS]
         if unknown or not kinds:
@@ -74,6 +84,7 @@ class RandomBlur(SometimesAugmentation):
         self.kernels = {"gaussian": tuple(kernel), "motion": tuple(motion)}
 
     def draw(self, image: np.ndarray) -> Transform:
+        """Draw the kind and the kernel's size."""
         del image
         kind = self.kinds[np.random.randint(len(self.kinds))]
         low, high = self.kernels[kind]
@@ -84,14 +95,19 @@ class RandomBlur(SometimesAugmentation):
 
 
 class JpegRecompress(SometimesAugmentation):
-    """Compress the image as JPEG and decode it again, with probability `prob` and a quality drawn from a range."""
+    """Compress the image as JPEG (4:2:0) and decode it again.
+
+    Args:
+        prob: how likely that is.
+        quality_range: the quality is drawn from here; both ends are included, within 1..100.
+    """
 
     def __init__(self, prob: float, quality_range: tuple[int, int]) -> None:
-        """`quality_range` is inclusive, within 1..100."""
         super().__init__(prob)
         self.quality_range = quality_range
 
     def draw(self, image: np.ndarray) -> Transform:
+        """Draw the quality."""
         del image
         low, high = self.quality_range
         return AppearanceSteps([{"name": "jpeg", "quality": int(np.random.randint(low, high + 1))}])

@@ -1,6 +1,7 @@
 """Augmentations that change an image's colors and move nothing.
 
-Images are uint8 RGB H x W x 3. Every draw comes from `np.random`, which the loader seeds for each sample.
+Images are uint8 RGB H x W x 3. Every draw comes from `np.random`, which the loader seeds for each sample. Changes are
+look-up tables and OpenCV's functions: torchvision's v2 functions work on float tensors, and take several times as long.
 """
 
 from __future__ import annotations
@@ -18,51 +19,74 @@ from ddl_d2.forging.appearance import Step, apply_steps
 
 
 class PhotometricTransform(Transform):
-    """Changes how an image looks: masks and points stay as they are, and must not be put through `apply_image`."""
+    """A change of how an image looks: masks and points stay as they are."""
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Return the mask as it is."""
         return segmentation
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Return the points as they are."""
         return coords
 
     def inverse(self) -> Transform:
-        """Of what moves: nothing does."""
+        """Return no change: of what moves, there is nothing to undo."""
         return NoOpTransform()
 
 
 class AppearanceSteps(PhotometricTransform):
-    """The steps of `forgery.appearance`, one after the other."""
+    """Steps of `forging.appearance`, one after the other.
+
+    Args:
+        steps: see `apply_steps`.
+    """
 
     def __init__(self, steps: Sequence[Step]) -> None:
         super().__init__()
         self.steps = steps
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """uint8 H x W x 3 RGB to the same."""
+        """Change uint8 H x W x 3 RGB."""
         return apply_steps(img, self.steps)
 
 
 class SometimesAugmentation(T.Augmentation):
-    """With probability `prob` the transform that `draw` gives, else none."""
+    """An augmentation that happens with a probability.
+
+    Args:
+        prob: how likely the transform is what `draw` gives; else there is none.
+
+    Raises:
+        ValueError: `prob` is not in [0, 1].
+    """
 
     def __init__(self, prob: float) -> None:
-        """`prob` in [0, 1]. Raises ValueError if it is not."""
         super().__init__()
         if not 0 <= prob <= 1:
             raise ValueError(f"a probability must lie within 0 and 1, not {prob}")
         self.prob = prob
 
     def get_transform(self, image: np.ndarray) -> Transform:
+        """Draw whether an image, H x W x 3, is changed, and how."""
         return self.draw(image) if np.random.uniform() < self.prob else NoOpTransform()
 
     @abstractmethod
     def draw(self, image: np.ndarray) -> Transform:
-        """The transform of an image that is to be changed."""
+        """Draw the transform of an image that is to be changed."""
 
 
 class PointwiseColor(PhotometricTransform):
-    """Look-up tables, before, within and after HSV: the whole of an SSD distortion in three passes at most."""
+    """Look-up tables, before, within and after HSV: the whole of an SSD distortion in three passes at most.
+
+    Each is a uint8 table of 256 values.
+
+    Args:
+        before: of the RGB values.
+        hue: of OpenCV's hue, which runs from 0 to 179.
+        saturation: of HSV's saturation.
+        after: of the RGB values, last.
+        value: of HSV's value; None leaves it.
+    """
 
     def __init__(
         self,
@@ -73,13 +97,12 @@ class PointwiseColor(PhotometricTransform):
         *,
         value: np.ndarray | None = None,
     ) -> None:
-        """Each is a uint8 table of 256 values; OpenCV's hue runs from 0 to 179. `value` (of HSV): None leaves it."""
         super().__init__()
         self.before, self.hue, self.saturation, self.after = before, hue, saturation, after
         self.value = _IDENTITY if value is None else value
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """uint8 H x W x 3 RGB to the same."""
+        """Change uint8 H x W x 3 RGB."""
         if all(map(_is_identity, (self.hue[:180], self.saturation, self.value))):
             return _look_up(img, self.after[self.before])
         hue, saturation, value = cv2.split(cv2.cvtColor(_look_up(img, self.before), cv2.COLOR_RGB2HSV))
@@ -94,6 +117,12 @@ class PhotometricDistortion(T.Augmentation):
     contrast comes before or after the HSV steps, a coin decides. After each step values are clipped to 0..255 and cut
     to integers, as in Detectron2's `ColorAugSSDTransform`; but every step is a look-up table, and saturation and hue
     share one trip to HSV and back: less is lost to rounding when both are drawn, otherwise the result is the same.
+
+    Args:
+        brightness: the offset is drawn from +- this, gray levels.
+        contrast: range of the gain.
+        saturation: range of the gain.
+        hue: the shift is drawn from +- this, half degrees.
     """
 
     def __init__(
@@ -107,10 +136,12 @@ class PhotometricDistortion(T.Augmentation):
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
     def get_transform(self, image: np.ndarray) -> Transform:
+        """Draw the steps."""
         del image
         return self.draw().transform()
 
     def draw(self) -> DrawnDistortion:
+        """Draw the steps, as numbers."""
         uniform, coin = np.random.uniform, lambda: np.random.randint(2) == 1
         brightness = uniform(-self.brightness, self.brightness) if coin() else None
         contrast = uniform(*self.contrast) if coin() else None
@@ -130,7 +161,7 @@ class DrawnDistortion(NamedTuple):
     hue: int | None
 
     def transform(self) -> PointwiseColor:
-        """The steps as tables."""
+        """Turn the steps into tables."""
         before = _IDENTITY if self.brightness is None else affine_table(offset=self.brightness)
         contrast = _IDENTITY if self.contrast is None else affine_table(gain=self.contrast)
         saturation = _IDENTITY if self.saturation is None else affine_table(gain=self.saturation)
@@ -147,6 +178,17 @@ class RandomColor(SometimesAugmentation):
     - "fancy_pca": the same offset for all pixels, along the principal components of the image's colors: for each
       component, its variance (colors in [0, 1]) times a normal number of deviation `pca` (Krizhevsky et al. 2012),
     - "hsv": hue, saturation and value moved by up to +- `hsv`, in OpenCV's units: half degrees, then 0..255.
+
+    Args:
+        prob: how likely the colors change.
+        kinds: some of `KINDS`.
+        brightness: see above.
+        contrast: see above, at most 1.
+        pca: see above.
+        hsv: see above, three numbers.
+
+    Raises:
+        ValueError: an unknown kind or none, a negative range, or a contrast above 1.
     """
 
     KINDS = ("brightness_contrast", "fancy_pca", "hsv")
@@ -161,7 +203,6 @@ class RandomColor(SometimesAugmentation):
         pca: float = 0.1,
         hsv: Sequence[int] = (20, 30, 20),
     ) -> None:
-        """Raises ValueError: an unknown kind or none, a negative range."""
         super().__init__(prob)
         unknown = [kind for kind in kinds if kind not in self.KINDS]
         if unknown or not kinds:
@@ -175,6 +216,7 @@ class RandomColor(SometimesAugmentation):
         self.brightness, self.contrast, self.pca, self.hsv = brightness, contrast, pca, tuple(hsv)
 
     def draw(self, image: np.ndarray) -> Transform:
+        """Draw the kind of change and its numbers."""
         kind = self.kinds[np.random.randint(len(self.kinds))]
         if kind == "fancy_pca":
             return AppearanceSteps([{"name": "shift_rgb", "offsets": self._principal_offsets(image)}])
@@ -198,7 +240,7 @@ _IDENTITY = np.arange(256, dtype=np.uint8)
 
 
 def affine_table(gain: float = 1.0, offset: float = 0.0) -> np.ndarray:
-    """uint8 table of `gain * value + offset`, clipped to 0..255 and cut to an integer."""
+    """Tabulate `gain * value + offset`, clipped to 0..255 and cut to an integer: uint8, 256."""
     values = _IDENTITY.astype(np.float32) * np.float32(gain) + np.float32(offset)
     return np.clip(values, 0, 255).astype(np.uint8)
 
