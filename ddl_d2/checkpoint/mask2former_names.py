@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ddl_d2.modeling.backbone.timm_backbone import swin_key_to_timm
+from ddl_d2.modeling.backbone.timm_weights import swin_key_to_timm
 
 
 def from_published_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:

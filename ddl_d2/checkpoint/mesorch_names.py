@@ -7,7 +7,7 @@ stages from 1, and stage s is `res{s + 1}` here):
     convnext.stages.{0..3}         timm's ConvNeXt-T                     backbone.local_encoder.body.stages_{0..3}
     convnext.head                  never used                            left out
     segformer.patch_embed{s}       64×6×7×7 without bias for s = 1       backbone.global_encoder.body.stages.{s - 1}...
-    segformer.block{s}, norm{s}    the original release's MiT-B3         (names: `mix_transformer.transformers_names`)
+    segformer.block{s}, norm{s}    the original release's MiT-B3         (names: `backbone/mix_transformer_names.py`)
     upsample.upsamplec{s}[.i]      4 × 4, 768 -> 384 -> 192 -> 96        heads.local_res{s + 1}.upsample.{i}
     upsample.upsamples{s}[.i]      4 × 4, 512 -> 320 -> 128 -> 64        heads.global_res{s + 1}.upsample.{i}
     inverse.{0..7}                 1×96×1×1 four times, 1×64×1×1 four    heads.{the maps in their order}.to_map
@@ -24,7 +24,7 @@ import re
 
 from torch import Tensor
 
-from ddl_d2.modeling.backbone.mix_transformer import transformers_names
+from ddl_d2.modeling.backbone.mix_transformer_names import transformers_names
 
 _ALL_MAPS = [f"{side}_res{stage}" for side in ("local", "global") for stage in (2, 3, 4, 5)]
 # By how many maps a checkpoint has.

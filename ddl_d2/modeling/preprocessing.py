@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from detectron2.structures import ImageList
 from torch import Tensor
 
-Size = tuple[int, int]
+from ddl_d2.modeling.postprocessing import Size
 
 
 def normalized_batch(batched_inputs: list[dict[str, Any]], mean: Tensor, std: Tensor, divisibility: int) -> ImageList:

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddl_d2.modeling.postprocessing import Size
+
 # Where a face crop has its nose, in shares of its width and height.
 MIDDLE = (0.4, 0.4, 0.6, 0.6)
-Size = tuple[int, int]
 
 
 class PseudoLabels(NamedTuple):

@@ -19,7 +19,7 @@ import timm
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
-from ddl_d2.modeling.backbone.timm_backbone import load_pretrained_body
+from ddl_d2.modeling.backbone.timm_weights import load_pretrained_body
 
 STRIDES = (2, 4, 8, 16, 16, 16, 32)
 _Stages = list[list[nn.Module]]

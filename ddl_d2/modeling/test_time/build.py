@@ -1,14 +1,44 @@
-"""What is done to a system where images are predicted: in evaluation, and in the predictor."""
+"""Wrapping a system for predicting as the config asks for it: in evaluation, and in the predictor."""
 
 from __future__ import annotations
 
 from detectron2.config import CfgNode
 from torch import nn
 
-from ddl_d2.modeling.test_time.faces import on_face_crops
-from ddl_d2.modeling.test_time.tiles import on_tiles
+from ddl_d2.modeling.test_time.faces import OnFaceCrops
+from ddl_d2.modeling.test_time.tiles import OnTiles
 
 
 def wrapped_for_testing(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """`model` on tiles if TEST.TILE says so, and on face crops if INPUT.FACE_CROP does (large ones then in tiles)."""
+    """Wrap a system in tiles (TEST.TILE) and in face crops (INPUT.FACE_CROP; large ones are then cut into tiles)."""
     return on_face_crops(cfg, on_tiles(cfg, model))
+
+
+def on_tiles(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Wrap a system in `OnTiles`; returned as it is where TEST.TILE.SIZE is 0, or if it is wrapped already."""
+    tile = cfg.TEST.TILE
+    if not tile.SIZE or any(isinstance(part, OnTiles) for part in model.modules()):
+        return model
+    return OnTiles(
+        model,
+        size=tile.SIZE,
+        overlap=tile.OVERLAP,
+        score=tile.SCORE,
+        image_score=cfg.TEST.IMAGE_SCORE,
+        batch_size=tile.BATCH_SIZE,
+        map_threshold=cfg.TEST.MAP_THRESHOLD,
+        instance_mode=cfg.INPUT.INSTANCES,
+        max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
+    )
+
+
+def on_face_crops(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Wrap a system in `OnFaceCrops`; returned as it is without INPUT.FACE_CROP, or if it is wrapped already."""
+    if not cfg.INPUT.FACE_CROP.ENABLED or any(isinstance(part, OnFaceCrops) for part in model.modules()):
+        return model
+    return OnFaceCrops(
+        model,
+        face_score=cfg.TEST.FACE_SCORE,
+        max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
+        batch_size=cfg.TEST.BATCH_SIZE,
+    )

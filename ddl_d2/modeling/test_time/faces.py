@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
-from ddl_d2.modeling.test_time.windows import OnWindows, Size, Window, inside, window_row
+from ddl_d2.modeling.postprocessing import Size
+from ddl_d2.modeling.test_time.windows import OnWindows, Window, inside, window_row
 
 FACE_SCORES = ("confident", "mean", "max")
 
@@ -80,18 +80,6 @@ class OnFaceCrops(OnWindows):
             whole = paste_map(part, window, whole, _size(row))
         assert whole is not None  # there is at least one crop
         return whole
-
-
-def on_face_crops(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """`model` for the testing rows of a config: in `OnFaceCrops` if INPUT.FACE_CROP asks for it and it is not yet."""
-    if not cfg.INPUT.FACE_CROP.ENABLED or any(isinstance(part, OnFaceCrops) for part in model.modules()):
-        return model
-    return OnFaceCrops(
-        model,
-        face_score=cfg.TEST.FACE_SCORE,
-        max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
-        batch_size=cfg.TEST.BATCH_SIZE,
-    )
 
 
 def face_score(scores: Sequence[float], rule: str) -> float:

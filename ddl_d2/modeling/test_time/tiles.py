@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
@@ -124,24 +123,6 @@ class Tile(NamedTuple):
         whole = part.new_zeros(size) if whole is None else whole
         inside(whole, self.window).addcmul_(part, torch.outer(self.row_weights, self.column_weights).to(part))
         return whole
-
-
-def on_tiles(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """`model` as TEST.TILE asks for it: in `OnTiles`, or as it is with SIZE 0 (or if it already is)."""
-    tile = cfg.TEST.TILE
-    if not tile.SIZE or any(isinstance(part, OnTiles) for part in model.modules()):
-        return model
-    return OnTiles(
-        model,
-        size=tile.SIZE,
-        overlap=tile.OVERLAP,
-        score=tile.SCORE,
-        image_score=cfg.TEST.IMAGE_SCORE,
-        batch_size=tile.BATCH_SIZE,
-        map_threshold=cfg.TEST.MAP_THRESHOLD,
-        instance_mode=cfg.INPUT.INSTANCES,
-        max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
-    )
 
 
 def cuts(length: int, size: int, overlap: int) -> list[tuple[int, int, Tensor]]:

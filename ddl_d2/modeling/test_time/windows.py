@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Size = tuple[int, int]
 Window = tuple[int, int, int, int]
 
 

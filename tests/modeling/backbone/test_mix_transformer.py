@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ddl_d2.errors import ConfigError
-from ddl_d2.modeling.backbone.mix_transformer import FEATURES, MixTransformer, transformers_names
+from ddl_d2.modeling.backbone.mix_transformer import FEATURES, MixTransformer
+from ddl_d2.modeling.backbone.mix_transformer_names import transformers_names
 
 pytest.importorskip("transformers")
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 
-from ddl_d2.modeling.backbone.timm_backbone import PadFirstSwinBlock, TimmBackbone, load_pretrained_body
+from ddl_d2.modeling.backbone.timm_backbone import PadFirstSwinBlock, TimmBackbone
+from ddl_d2.modeling.backbone.timm_weights import load_pretrained_body
 
 FEATURES = ["res2", "res3", "res4", "res5"]
 

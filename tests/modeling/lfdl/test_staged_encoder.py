@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ddl_d2.errors import ConfigError
-from ddl_d2.modeling.backbone.timm_backbone import load_pretrained_body
+from ddl_d2.modeling.backbone.timm_weights import load_pretrained_body
 from ddl_d2.modeling.lfdl.staged_encoder import StagedEncoder
 
 LITE = "tf_efficientnet_lite0"

@@ -13,7 +13,8 @@ from torch import nn
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.postprocessing import forged_instances, map_output
-from ddl_d2.modeling.test_time.faces import OnFaceCrops, face_score, on_face_crops, paste_instances
+from ddl_d2.modeling.test_time.build import on_face_crops
+from ddl_d2.modeling.test_time.faces import OnFaceCrops, face_score, paste_instances
 from tests.conftest import CONFIGS, ROOT
 
 

@@ -12,8 +12,8 @@ from torch import nn
 from ddl_d2.errors import ConfigError
 from ddl_d2.inference.gradcam import predict_with_heat_map
 from ddl_d2.inference.predictor import ForgeryPredictor
-from ddl_d2.modeling.test_time.build import wrapped_for_testing
-from ddl_d2.modeling.test_time.tiles import OnTiles, cuts, on_tiles, tile_score
+from ddl_d2.modeling.test_time.build import on_tiles, wrapped_for_testing
+from ddl_d2.modeling.test_time.tiles import OnTiles, cuts, tile_score
 from tests.conftest import ROOT
 
 

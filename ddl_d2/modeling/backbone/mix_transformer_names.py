@@ -1,0 +1,57 @@
+"""Key names of published MiT weights under those of transformers' SegFormer today."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor
+
+# Patterns tried in turn on each key; all that match act.
+_RENAMES = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        # Earlier releases of transformers, and the files on its hub.
+        (r"^segformer\.", ""),
+        (r"^encoder\.patch_embeddings\.(\d+)\.", r"stages.\1.patch_embeddings."),
+        (r"^encoder\.block\.(\d+)\.", r"stages.\1.blocks."),
+        (r"^encoder\.layer_norm\.(\d+)\.", r"stages.\1.layer_norm."),
+        (r"\.attention\.self\.query\.", ".attention.q_proj."),
+        (r"\.attention\.self\.key\.", ".attention.k_proj."),
+        (r"\.attention\.self\.value\.", ".attention.v_proj."),
+        (r"\.attention\.self\.sr\.", ".attention.sequence_reduction.sequence_reduction."),
+        (r"\.attention\.self\.layer_norm\.", ".attention.sequence_reduction.layer_norm."),
+        (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+        (r"\.layer_norm_1\.", ".layernorm_before."),
+        (r"\.layer_norm_2\.", ".layernorm_after."),
+        (r"\.mlp\.dense(\d)\.", r".mlp.fc\1."),
+        # The original release, which counts stages from 1.
+        (r"^patch_embed(\d)\.norm\.", r"stage \1.patch_embeddings.layer_norm."),
+        (r"^patch_embed(\d)\.", r"stage \1.patch_embeddings."),
+        (r"^norm(\d)\.", r"stage \1.layer_norm."),
+        (r"^block(\d)\.", r"stage \1.blocks."),
+        (r"\.norm1\.", ".layernorm_before."),
+        (r"\.norm2\.", ".layernorm_after."),
+        (r"\.attn\.q\.", ".attention.q_proj."),
+        (r"\.attn\.kv\.", ".attention.kv."),
+        (r"\.attn\.proj\.", ".attention.o_proj."),
+        (r"\.attn\.sr\.", ".attention.sequence_reduction.sequence_reduction."),
+        (r"\.attn\.norm\.", ".attention.sequence_reduction.layer_norm."),
+    )
+]
+
+
+def transformers_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A MiT's state dict, in the names of the original release or of any release of transformers, in today's of the
+    latter. The original keeps keys and values of attention in one layer, keys first. Strangers keep their names.
+    """
+    renamed = {}
+    for key, value in weights.items():
+        for pattern, replacement in _RENAMES:
+            key = pattern.sub(replacement, key)
+        key = re.sub(r"^stage (\d)", lambda match: f"stages.{int(match[1]) - 1}", key)
+        if ".attention.kv." in key:
+            for part, half in zip("kv", value.chunk(2), strict=True):
+                renamed[key.replace(".kv.", f".{part}_proj.")] = half
+        else:
+            renamed[key] = value
+    return renamed
