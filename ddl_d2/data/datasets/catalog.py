@@ -1,4 +1,7 @@
-"""Names for datasets in Detectron2's catalogs. Registering touches no disk: a set is listed when it is first used."""
+"""Names for datasets in Detectron2's catalogs.
+
+Registering touches no disk: a dataset is listed when it is first used.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ddl_d2.config.load import read_config
 from ddl_d2.data.datasets.columns import DatasetColumns
-from ddl_d2.data.datasets.ddl_i import SPLITS
-from ddl_d2.data.datasets.errors import DatasetReport
 from ddl_d2.data.datasets.load import load_dataset, load_deepfakebench, load_folder, load_video_set
+from ddl_d2.data.datasets.report import DatasetReport
 from ddl_d2.data.datasets.sources import load_source, parse_sources
+from ddl_d2.data.datasets.splits import SPLITS
 from ddl_d2.data.datasets.video import VideoOptions
 from ddl_d2.errors import ConfigError, DatasetError
 
@@ -45,10 +48,11 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
 
 
 def register_datasets(cfg: CfgNode) -> None:
-    """Register what a config points at: ddl_i_train, ddl_i_valid, ddl_i_test, and the others where their key is set:
-    "folder", "json_list", the splits of sets of videos (`VIDEO_NAMES`), such as "ff_train", and of DATASETS.SOURCES.
+    """Register the datasets that a config points at.
 
-    A name that is registered already is replaced, so the last config wins; but no source may take another set's name.
+    Always ddl_i_train, ddl_i_valid and ddl_i_test; and where their key is set "folder", "json_list", the splits of
+    sets of videos (`VIDEO_NAMES`), such as "ff_train", and those of DATASETS.SOURCES. A name that is registered
+    already is replaced, so the last config wins; but no source may take another dataset's name.
 
     Raises:
         ConfigError: DATASETS.SOURCES is not as it should be, or one of its names is taken.

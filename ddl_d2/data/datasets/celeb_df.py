@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
-from ddl_d2.data.datasets.ddl_i import read_text
 from ddl_d2.data.datasets.listing import Lister, is_within
+from ddl_d2.data.datasets.text_files import read_text
 from ddl_d2.data.datasets.video import Video, VideoOptions, videos_in
 from ddl_d2.errors import DatasetError
 
@@ -18,12 +18,12 @@ _REAL_IN_LIST = "1"
 
 
 def is_celeb_df(root: str) -> bool:
-    """Whether a folder looks like Celeb-DF."""
+    """Tell whether a folder looks like Celeb-DF."""
     return os.path.isfile(os.path.join(root, LIST_NAME)) or os.path.isdir(os.path.join(root, "Celeb-synthesis"))
 
 
 def list_celeb_df(lister: Lister, split: str | None, options: VideoOptions) -> list[Video]:
-    """The videos of "test" (those of the list), of "train" (all others), or all (None).
+    """List the videos of "test" (those of the list), of "train" (all others), or all (None).
 
     Raises:
         DatasetError: the list or the folders are missing, or another split is asked for; says what was expected.

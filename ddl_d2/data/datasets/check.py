@@ -1,4 +1,4 @@
-"""What decoding a row can find wrong with it."""
+"""Checking rows by decoding their files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str
     """Decode the image of a dataset dict and its mask.
 
     Returns:
-        (kind, example) of everything found, kinds of `errors.KINDS`.
+        (kind, example) of everything found, kinds of `report.KINDS`.
     """
     name = row["image_id"]
     findings = []

@@ -22,10 +22,13 @@ class DatasetColumns(Dataset, Sequence):
     A row holds `file_name`, `image_id` (the file's path relative to `root`, with "/"), `is_fake` (0 or 1, absent if
     unknown), `mask_file_name` (absent if there is none) and `fully_forged` (True for a fake that stands without a mask
     file for a wholly forged image, else absent).
+
+    Args:
+        root: the folder that names and masks are relative to.
+        arrays: as made by `from_lists`; use that.
     """
 
     def __init__(self, root: str, arrays: dict[str, np.ndarray]) -> None:
-        """`arrays` as made by `from_lists`; use that."""
         self.root = root
         self._arrays = arrays
 
@@ -39,12 +42,17 @@ class DatasetColumns(Dataset, Sequence):
         *,
         fully_forged: Sequence[bool] | np.ndarray | None = None,
     ) -> DatasetColumns:
-        """Args:
-        root: the folder that names and masks are relative to.
-        names: images.
-        labels: 0 real, 1 fake, -1 unknown, one per image.
-        masks: mask files, "" for none, one per image.
-        fully_forged: one per image; default none is.
+        """Make columns of lists.
+
+        Args:
+            root: the folder that names and masks are relative to.
+            names: of the images.
+            labels: 0 real, 1 fake, -1 unknown, one per image.
+            masks: mask files, "" for none, one per image.
+            fully_forged: one per image; by default none is.
+
+        Raises:
+            ValueError: lists of unlike lengths.
         """
         name_bytes, name_ends = _pack(names)
         mask_bytes, mask_ends = _pack(masks)
@@ -88,7 +96,7 @@ class DatasetColumns(Dataset, Sequence):
         return row
 
     def select(self, indices: Iterable[int] | np.ndarray) -> DatasetColumns:
-        """The rows at `indices`, in that order."""
+        """Select the rows at `indices`, in that order."""
         chosen = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), dtype=np.int64)
         return type(self)(self.root, {**self._arrays, "order": self._arrays["order"][chosen]})
 
@@ -147,12 +155,15 @@ class FrameColumns(DatasetColumns):
         video_ids: Sequence[str],
         forgery_types: Sequence[str],
     ) -> FrameColumns:
-        """Args:
-        files: videos, or images of their frames, in their first order.
-        file_of_row, frame_of_row, video_of_row: one per frame: position in `files`, number of the frame in its
-            video, position in `video_ids`.
-        video_ids: one per video.
-        forgery_types: one per video; "" is none.
+        """Make columns of the frames of files.
+
+        Args:
+            files: videos, or images of their frames, in their first order.
+            file_of_row: position in `files`, one per frame.
+            frame_of_row: number of the frame in its video, one per frame.
+            video_of_row: position in `video_ids`, one per frame.
+            video_ids: one per video.
+            forgery_types: one per video; "" is none.
         """
         id_bytes, id_ends = _pack(video_ids)
         type_bytes, type_ends = _pack(forgery_types)
@@ -193,7 +204,7 @@ class FrameColumns(DatasetColumns):
 
 
 def columns_of(root: str, arrays: dict[str, np.ndarray]) -> DatasetColumns:
-    """The columns that `DatasetColumns.arrays` came from."""
+    """Make the columns that `DatasetColumns.arrays` came from."""
     return (FrameColumns if "row_frames" in arrays else DatasetColumns)(root, arrays)
 
 

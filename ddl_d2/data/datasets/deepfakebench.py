@@ -1,4 +1,4 @@
-"""The JSON lists of DeepfakeBench:
+"""The JSON lists of DeepfakeBench.
 
     {dataset: {label name: {split: {compression: {video: {"label": ..., "frames": [...], "masks": [...]}}}}}}
 
@@ -7,18 +7,18 @@ The level of compression is there for FaceForensics++-like sets only. A frame's 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
-from ddl_d2.data.datasets.json_list import ListedFiles
+from ddl_d2.data.datasets.listed_files import ListedFiles
 from ddl_d2.data.datasets.listing import Lister
+from ddl_d2.data.datasets.splits import SPLITS
+from ddl_d2.data.datasets.text_files import read_json
 from ddl_d2.data.datasets.video import FrameFile, Video, VideoOptions
 from ddl_d2.errors import DatasetError
 
 _LEVELS = frozenset({"raw", "c0", "c23", "c40"})
-_SPLITS = {"train": ("train",), "valid": ("val", "valid", "validation"), "test": ("test",)}
 # Label names end like this, in upper or lower case; FaceForensics++ names the method instead.
 _REAL_ENDINGS = ("real",)
 _FAKE_ENDINGS = ("fake", "fakea", "fakeb", "ff-df", "ff-f2f", "ff-fs", "ff-nt", "ff-fh")
@@ -28,7 +28,7 @@ _SHAPE = '{dataset: {label: {split: {[compression]: {video: {"frames": [...]}}}}
 def read_deepfakebench(
     path: str, lister: Lister, split: str | None, options: VideoOptions
 ) -> Iterator[tuple[Video, list[FrameFile]]]:
-    """The videos of a list with their frames (paths relative to the lister's root, in the order of their numbers).
+    """Read the videos of a list with their frames (paths relative to the lister's root, ordered by number).
 
     Args:
         path: the list.
@@ -45,7 +45,7 @@ def read_deepfakebench(
     matched = False
     for label_name, its_split, videos in _parts(path, _read(path), options.compression):
         seen.add(its_split)
-        if split is not None and its_split.lower() not in _SPLITS[split]:
+        if split is not None and its_split.lower() not in SPLITS[split]:
             continue
         matched = True
         label = _label(path, label_name)
@@ -119,11 +119,7 @@ def _stem(path: str) -> str:
 
 
 def _read(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: cannot be read as JSON ({error})") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: holds a JSON {type(content).__name__}. Expected {_SHAPE}.")
     return content

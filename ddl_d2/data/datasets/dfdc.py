@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
-from ddl_d2.data.datasets.ddl_i import read_text
-from ddl_d2.data.datasets.json_list import ListedFiles
+from ddl_d2.data.datasets.listed_files import ListedFiles
 from ddl_d2.data.datasets.listing import Lister
+from ddl_d2.data.datasets.text_files import read_json, read_text
 from ddl_d2.data.datasets.video import Video, VideoOptions, subfolders_and_files
 from ddl_d2.errors import DatasetError
 
@@ -29,7 +28,7 @@ _MAX_DEPTH = 3
 
 
 def is_dfdc(root: str) -> bool:
-    """Whether a folder looks like DFDC, or one part of it."""
+    """Tell whether a folder looks like DFDC, or one part of it."""
     if any(os.path.isfile(os.path.join(root, name)) for name in (METADATA, LABELS)):
         return True
     try:
@@ -40,7 +39,7 @@ def is_dfdc(root: str) -> bool:
 
 
 def list_dfdc(lister: Lister, split: str | None, options: VideoOptions) -> list[Video]:
-    """The videos of every metadata.json and labels.csv up to three folders down, of one split or (None) of all.
+    """List the videos of every metadata.json and labels.csv up to three folders down, of one split or (None) of all.
 
     A video's split is its entry's "split"; else that of the folder it lies in ("train", "valid...", "test"); else
     "test" for a labels.csv and "train" for a metadata.json.
@@ -77,7 +76,7 @@ def list_dfdc(lister: Lister, split: str | None, options: VideoOptions) -> list[
 
 
 def list_dfdcp(lister: Lister, split: str | None, options: VideoOptions) -> list[Video]:
-    """The videos of dataset.json, of one split ("train", "test") or (None) of all; paths are relative to the root.
+    """List the videos of dataset.json, of one split ("train", "test") or (None) of all; paths relative to the root.
 
     Raises:
         DatasetError: the file is missing or not such a list, or has no such split; says what was expected.
@@ -153,11 +152,7 @@ def _read_labels(lister: Lister, folder: str) -> Iterator[tuple[str, int, str]]:
 def _object(lister: Lister, name: str) -> dict[str, Any]:
     path = os.path.join(lister.root, name)
     lister.stamps[path] = os.stat(path).st_mtime_ns
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: cannot be read as JSON ({error})") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DatasetError(
             f'{path}: holds a JSON {type(content).__name__}; expected {{"x.mp4": {{"label": ...}}, ...}}'

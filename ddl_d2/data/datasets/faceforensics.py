@@ -1,4 +1,4 @@
-"""FaceForensics++ (and its DeepFakeDetection part) as its download script lays it out:
+"""FaceForensics++ (and its DeepFakeDetection part) as its download script lays it out.
 
     original_sequences/{youtube,actors}/{raw|c0,c23,c40}/videos/071.mp4
     manipulated_sequences/<method>/{raw|c0,c23,c40}/videos/071_054.mp4     target 071 with the face or driver 054
@@ -10,10 +10,10 @@ DeepfakeBench's frames/<video>/ and masks/<video>/ beside videos/ are understood
 
 from __future__ import annotations
 
-import json
 import os
 
 from ddl_d2.data.datasets.listing import Lister
+from ddl_d2.data.datasets.text_files import read_json
 from ddl_d2.data.datasets.video import Video, VideoOptions, subfolders_and_files, videos_in
 from ddl_d2.errors import DatasetError
 
@@ -27,12 +27,12 @@ _LAYOUT = f"{FAKES}/<method>/<compression>/videos/*.mp4 and {REALS}/youtube/<com
 
 
 def is_faceforensics(root: str) -> bool:
-    """Whether a folder looks like FaceForensics++."""
+    """Tell whether a folder looks like FaceForensics++."""
     return any(os.path.isdir(os.path.join(root, name)) for name in (FAKES, REALS))
 
 
 def list_faceforensics(lister: Lister, split: str | None, options: VideoOptions) -> list[Video]:
-    """The videos of a split, those of `original_sequences` first.
+    """List the videos of a split, those of `original_sequences` first.
 
     The split's pairs [A, B] give the reals A and B and the fakes A_B and B_A of each method. DeepFakeDetection belongs
     to no split: it is used, with its actors, if no split is asked for, or wholly as "test" if `options.methods` names
@@ -128,11 +128,7 @@ def _read_pairs(lister: Lister, split: str) -> list[tuple[str, str]]:
             'such as [["071", "054"], ...] (dataset/splits of the FaceForensics repository).'
         )
     lister.stamps[path] = os.stat(path).st_mtime_ns
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            pairs = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: cannot be read as JSON ({error})") from error
+    pairs = read_json(path)
     if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
         raise DatasetError(f'{path}: expected a list of pairs of ids such as [["071", "054"], ...]')
     return [(first, second) for first, second in pairs]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
+from ddl_d2.data.datasets.assemble import assemble
 from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.listing import MASK_FOLDERS, Lister, pair_masks
-from ddl_d2.data.datasets.rows import assemble
 
 
 def load_labeled_folder(folder: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:
-    """`folder`/real/**, `folder`/fake/** and `folder`/masks/** (or mask/), the masks under the fakes' names."""
+    """Load real/**, fake/** and masks/** (or mask/) below a folder, the masks under the fakes' names (layout A)."""
     reals = lister.images(os.path.join(folder, "real"))
     fakes = lister.images(os.path.join(folder, "fake"))
     mask_folder, masks = list_masks(folder, lister)
@@ -26,7 +26,7 @@ def load_labeled_folder(folder: str, lister: Lister, *, fake_without_mask: str) 
 
 
 def load_tampered_folder(folder: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:
-    """`folder`/Tp/** with masks in `folder`/Gt/**, and real images in `folder`/Au/** if there is one (IMDL sets)."""
+    """Load Tp/** with masks in Gt/**, and real images in Au/** if there are any, below a folder (IMDL datasets)."""
     fakes, masks = lister.images(os.path.join(folder, "Tp")), lister.images(os.path.join(folder, "Gt"))
     reals = lister.images(os.path.join(folder, "Au"))
     paired = pair_masks(fakes, masks, lister.report, prefix="Gt/")
@@ -41,7 +41,7 @@ def load_tampered_folder(folder: str, lister: Lister, *, fake_without_mask: str)
 
 
 def load_unlabeled_folder(folder: str, lister: Lister) -> DatasetColumns:
-    """Every image in and below `folder` except masks/; no labels."""
+    """Load every image in and below a folder, except masks/, without labels."""
     names = lister.images(folder, skip=lambda name: name in MASK_FOLDERS)
     return assemble(
         folder, names, [-1] * len(names), [""] * len(names), fake_without_mask="score", report=lister.report
@@ -49,7 +49,7 @@ def load_unlabeled_folder(folder: str, lister: Lister) -> DatasetColumns:
 
 
 def list_masks(folder: str, lister: Lister) -> tuple[str, list[str]]:
-    """Which of masks/ and mask/ `folder` has (the first if both), and the images in it."""
+    """List the masks of a folder: which of masks/ and mask/ it has (the first if both), and the images in it."""
     for name in MASK_FOLDERS:
         if os.path.isdir(os.path.join(folder, name)):
             return name, lister.images(os.path.join(folder, name))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ddl_d2.data.datasets.columns import DatasetColumns, columns_of
-from ddl_d2.data.datasets.errors import DatasetReport
+from ddl_d2.data.datasets.report import DatasetReport
 from ddl_d2.errors import SaveError
 from ddl_d2.io.atomic import replacing
 from ddl_d2.io.cache_folder import cache_folder
@@ -36,7 +36,7 @@ Built = tuple[DatasetColumns, DatasetReport, dict[str, int]]
 
 
 def cached(key: Mapping[str, Any], build: Callable[[], Built]) -> tuple[DatasetColumns, DatasetReport]:
-    """What `build` returns, from the cache if nothing has changed.
+    """Return what `build` returns, from the cache if nothing has changed.
 
     Args:
         key: everything the result depends on besides the disk (JSON values).

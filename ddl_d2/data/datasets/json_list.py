@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 from collections.abc import Iterator
 
+from ddl_d2.data.datasets.assemble import assemble
 from ddl_d2.data.datasets.columns import DatasetColumns
-from ddl_d2.data.datasets.listing import Lister, is_within
-from ddl_d2.data.datasets.rows import assemble
+from ddl_d2.data.datasets.listed_files import ListedFiles
+from ddl_d2.data.datasets.listing import Lister
+from ddl_d2.data.datasets.text_files import read_json
 from ddl_d2.errors import DatasetError
 
 NEGATIVE = "negative"
 
 
 def load_json_list(path: str, lister: Lister, *, fake_without_mask: str) -> DatasetColumns:
-    """Rows of a list; paths are relative to the lister's root, or absolute inside it.
+    """Load a list, whose paths are relative to the lister's root, or absolute inside it.
 
     Args:
         path: a JSON file: [["a.jpg", "a_mask.png"], ["b.jpg", "Negative"], ...]. A byte order mark is fine.
@@ -74,14 +75,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _entries(path: str) -> list:
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-        entries = json.loads(data)
-    except RecursionError as error:
-        raise DatasetError(f"{path}: nested too deeply for a list of [image, mask]") from error
-    except (OSError, ValueError) as error:  # bad JSON and bad encoding are ValueErrors
-        raise DatasetError(f"{path}: cannot be read as JSON ({error})") from error
+    entries = read_json(path)
     if not isinstance(entries, list):
         raise DatasetError(
             f'{path}: holds a JSON {type(entries).__name__}; a list of [image, mask | "Negative"] is needed'
@@ -94,49 +88,3 @@ def _is_pair(entry: object) -> bool:
         return False
     image, mask = entry
     return type(image) is str and type(mask) is str and bool(image.strip()) and bool(mask.strip())
-
-
-class ListedFiles:
-    """Which paths of a list are files inside the root; each folder is listed once."""
-
-    def __init__(self, lister: Lister) -> None:
-        self.lister = lister
-        self.root = lister.root
-        # Folder -> file name -> "" (usable) or the kind of problem.
-        self._folders: dict[str, dict[str, str]] = {}
-
-    def resolve(self, text: str) -> str | None:
-        """The path relative to the root, with "/"; None, and an entry in the report, if it cannot be used."""
-        path = text
-        if path[0] in "/." or "/." in path or "//" in path:
-            full = os.path.normpath(os.path.join(self.root, path))
-            if not full.startswith(self.root.rstrip("/") + "/"):
-                self.lister.report.add("outside_root", text[:200])
-                return None
-            path = os.path.relpath(full, self.root)
-        folder, _, name = path.rpartition("/")
-        states = self._folders.get(folder)
-        if states is None:
-            states = self._folders[folder] = self._list(os.path.join(self.root, folder) if folder else self.root)
-        state = states.get(name)
-        if state == "":
-            return path
-        self.lister.report.add(state or "missing_file", text[:200])
-        return None
-
-    def _list(self, folder: str) -> dict[str, str]:
-        states: dict[str, str] = {}
-        try:
-            inside = is_within(folder, self.root)
-            self.lister.stamps[folder] = os.stat(folder).st_mtime_ns
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_file(follow_symlinks=False):
-                        states[entry.name] = "" if inside else "outside_root"
-                    elif entry.is_symlink():
-                        states[entry.name] = "" if is_within(entry.path, self.root) else "link_outside"
-                        if not states[entry.name] and not os.path.isfile(entry.path):
-                            states[entry.name] = "not_a_file"
-        except (OSError, ValueError):  # no such folder, or a name no system takes
-            self.lister.stamps.pop(folder, None)
-        return states

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable
 
-from ddl_d2.data.datasets.errors import MAX_EXAMPLES, DatasetReport
+from ddl_d2.data.datasets.report import MAX_EXAMPLES, DatasetReport
 from ddl_d2.io.file_names import is_image
 
 MASK_FOLDERS = ("masks", "mask")
@@ -14,8 +14,13 @@ _UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _MAX_DEPTH = 32
 
 
+def has_usable_name(name: str) -> bool:
+    """Tell whether a file name is text without control characters, which lists and stores can hold."""
+    return name.isprintable() or not _UNUSABLE.search(name)
+
+
 def is_within(path: str, root: str) -> bool:
-    """Whether `path`, with links followed, lies in `root` (itself a real path)."""
+    """Tell whether `path`, with links followed, lies in `root` (itself a real path)."""
     real = os.path.realpath(path)
     return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
 
@@ -26,17 +31,22 @@ class Lister:
     Files are told by the folder's own entries (no `stat` for each). Names that cannot be used, links out of the root,
     pipes and files of other kinds go into the report. Links to folders are followed only where a layout names the
     folder itself (`root/fake`), never while descending, so no loop can arise.
+
+    Args:
+        root: the real path of the folder that nothing may leave.
+        report: receives what cannot be used.
+
+    Attributes:
+        stamps: folder or file -> when it was modified (ns), before it was read: what a stored index depends on.
     """
 
     def __init__(self, root: str, report: DatasetReport) -> None:
-        """`root` is the real path of the folder that nothing may leave."""
         self.root = root
         self.report = report
-        # Folder -> its mtime before it was listed: what a stored index depends on.
         self.stamps: dict[str, int] = {}
 
     def images(self, folder: str, *, skip: Callable[[str], bool] = lambda name: False) -> list[str]:
-        """Names of the images in and below `folder`, relative to it, sorted; `skip` leaves out folders at the top."""
+        """List the images in and below `folder`, relative to it, sorted; `skip` leaves out folders at the top."""
         if not os.path.isdir(folder):
             return []
         if not is_within(folder, self.root):
@@ -61,7 +71,7 @@ class Lister:
             for entry in entries:
                 name = entry.name
                 image = is_image(name)
-                usable = name.isprintable() or not _UNUSABLE.search(name)
+                usable = has_usable_name(name)
                 if image and usable and entry.is_file(follow_symlinks=False):
                     names.append(name)
                 elif entry.is_dir(follow_symlinks=False):
@@ -82,7 +92,7 @@ class Lister:
             elif not entry.name.startswith("."):
                 self.report.add("other_file", shown)
             return False
-        if _UNUSABLE.search(entry.name):
+        if not has_usable_name(entry.name):
             self.report.add("unreadable_name", shown)
         elif not entry.is_symlink() or not os.path.isfile(entry.path):
             self.report.add("not_a_file", shown)
@@ -97,15 +107,19 @@ class Lister:
 
 
 def pair_masks(fakes: list[str], masks: list[str], report: DatasetReport, prefix: str = "") -> list[str]:
-    """The mask of each fake, "" for none: by full name first, then by stem.
+    """Find the mask of each fake, by full name first, then by stem.
 
     A stem pairs only if a single fake without a mask of its full name, and a single mask not yet taken, have it. A
     mask's stem may end in "_gt" or "_mask".
 
     Args:
-        fakes, masks: sorted names, relative to their folders.
+        fakes: sorted names, relative to their folder.
+        masks: likewise.
         report: receives `fake_without_mask`, `ambiguous_mask`, `mask_without_fake`.
         prefix: of a mask's name in the report.
+
+    Returns:
+        One mask per fake, "" for none.
     """
     if not masks:
         for name in fakes[:MAX_EXAMPLES]:

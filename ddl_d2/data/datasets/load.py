@@ -1,4 +1,4 @@
-"""One way into every layout: a path -> rows and a report."""
+"""Loading a dataset of any layout: a path -> rows and a report."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import asdict
 
 from ddl_d2.data.datasets.celeb_df import is_celeb_df, list_celeb_df
 from ddl_d2.data.datasets.columns import DatasetColumns
-from ddl_d2.data.datasets.ddl_i import find_split, find_splits, load_flat, load_labeled_list, split_layout
+from ddl_d2.data.datasets.ddl_i import load_flat, load_labeled_list
 from ddl_d2.data.datasets.deepfakebench import read_deepfakebench
 from ddl_d2.data.datasets.dfdc import PREVIEW, is_dfdc, list_dfdc, list_dfdcp
-from ddl_d2.data.datasets.errors import DatasetReport
 from ddl_d2.data.datasets.faceforensics import is_faceforensics, list_faceforensics
 from ddl_d2.data.datasets.folder import load_labeled_folder, load_tampered_folder, load_unlabeled_folder
 from ddl_d2.data.datasets.index_cache import Built, cached
 from ddl_d2.data.datasets.json_list import load_json_list
 from ddl_d2.data.datasets.listing import Lister
+from ddl_d2.data.datasets.report import DatasetReport
+from ddl_d2.data.datasets.splits import find_split, find_splits, split_layout
 from ddl_d2.data.datasets.video import Video, VideoOptions, frames_of_lists, frames_of_videos
 from ddl_d2.errors import DatasetError
 
@@ -71,7 +72,19 @@ def load_dataset(
 def load_folder(
     folder: str, *, within: str | None = None, fake_without_mask: str = "skip"
 ) -> tuple[DatasetColumns, DatasetReport]:
-    """Load one folder, whose layout is told by what is in it; links may lead anywhere inside `within` (default: it)."""
+    """Load one folder, whose layout is told by what is in it.
+
+    Args:
+        folder: of images.
+        within: where links may lead; by default into `folder` only.
+        fake_without_mask: as of `load_dataset`.
+
+    Returns:
+        rows and the report.
+
+    Raises:
+        DatasetError: nothing usable there.
+    """
     folder = os.path.realpath(folder)
     root = os.path.realpath(within or folder)
     layout = _layout(folder)
@@ -87,7 +100,7 @@ def load_folder(
 
 
 def video_set_at(root: str) -> str:
-    """Which of `VIDEO_SETS` lies in a folder, told by its folders and lists; "" for none."""
+    """Tell which of `VIDEO_SETS` lies in a folder, by its folders and lists; "" for none."""
     if is_faceforensics(root):
         return "ff"
     if is_celeb_df(root):
@@ -185,7 +198,7 @@ def _build(root: str, load: Callable[[Lister], DatasetColumns]) -> Built:
 
 
 def is_one_dataset(folder: str) -> bool:
-    """Whether labeled images lie in a folder itself, not in splits below it."""
+    """Tell whether labeled images lie in a folder itself, not in splits below it."""
     return _layout(folder) in ("A", "B", "Tp")
 
 

@@ -1,4 +1,4 @@
-"""DATASETS.SOURCES: further sets by a name of the user's, each with a weight in training.
+"""DATASETS.SOURCES: further datasets by a name of the user's, each with a weight in training.
 
 That is how forgeries of generators that are not run here (face swaps, diffusion inpainting, ...) are used: a folder of
 their images and masks, told apart by its name.
@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ddl_d2.data.datasets.columns import DatasetColumns
-from ddl_d2.data.datasets.ddl_i import SPLITS
-from ddl_d2.data.datasets.errors import DatasetReport
 from ddl_d2.data.datasets.load import is_one_dataset, load_dataset, load_folder
+from ddl_d2.data.datasets.report import DatasetReport
+from ddl_d2.data.datasets.splits import SPLITS
 from ddl_d2.errors import ConfigError, DatasetError
 
 _FORM = 'a list of [name, root, weight], such as [["simswap", "/data/simswap", 2.0]]'
@@ -36,7 +36,7 @@ class Source(NamedTuple):
 
 
 def parse_sources(entries: Sequence[Any]) -> list[Source]:
-    """The value of DATASETS.SOURCES; a weight that is left out is 1.
+    """Read the value of DATASETS.SOURCES; a weight that is left out is 1.
 
     Raises:
         ConfigError: an entry of another form, a name that is no word or is given twice, a weight that is not positive.
@@ -61,12 +61,12 @@ def parse_sources(entries: Sequence[Any]) -> list[Source]:
 
 
 def weights_by_dataset(entries: Sequence[Any]) -> Mapping[str, float]:
-    """Registered name of a source's training set -> its weight. Raises as `parse_sources`."""
+    """Map the registered name of each source's training set to its weight. Raises as `parse_sources`."""
     return {source.names["train"]: source.weight for source in parse_sources(entries)}
 
 
 def load_source(source: Source, split: str, *, fake_without_mask: str) -> tuple[DatasetColumns, DatasetReport]:
-    """One split of a source; a folder that is one set (fake/ with masks/, ...) without splits is its "train".
+    """Load one split of a source; a folder that is one dataset (fake/, masks/, ...) without splits is its "train".
 
     Raises:
         DatasetError: no such folder, or nothing usable there.

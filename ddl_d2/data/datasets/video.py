@@ -1,4 +1,4 @@
-"""Videos -> rows of frames: what all video sets share.
+"""Rows of frames from videos: what all datasets of videos share.
 
 A video is a file (`071.mp4`), or a folder of images extracted from it (`frames/071/013.png`, numbered by frame).
 Where a set has both, the images are used: reading one is far cheaper than seeking a frame.
@@ -7,20 +7,18 @@ Where a set has both, the images are used: reading one is far cheaper than seeki
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ddl_d2.data.datasets.assemble import assemble
 from ddl_d2.data.datasets.columns import FrameColumns
-from ddl_d2.data.datasets.listing import Lister, is_within
-from ddl_d2.data.datasets.rows import assemble
+from ddl_d2.data.datasets.listing import Lister, has_usable_name, is_within
 from ddl_d2.errors import DatasetError, ImageReadError
 from ddl_d2.io.file_names import is_video
 from ddl_d2.io.video import count_frames, spread_frames
 
-_UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _COUNTING_THREADS = 8
 
 
@@ -46,10 +44,13 @@ class VideoOptions:
 
 
 class Video(NamedTuple):
-    """A video of a set; paths are relative to the root.
+    """A video of a dataset; paths are relative to the root.
 
-    `name`: its file, or the folder of its frames. `label`: 0 real, 1 fake, -1 unknown. `mask`: the video of its masks,
-    or a folder with a mask for each frame under the frame's stem; "" for none.
+    Attributes:
+        name: its file, or the folder of its frames.
+        label: 0 real, 1 fake, -1 unknown.
+        forgery_type: how it was forged; "" if that is not known.
+        mask: the video of its masks, or a folder with a mask for each frame under the frame's stem; "" for none.
     """
 
     name: str
@@ -59,7 +60,13 @@ class Video(NamedTuple):
 
 
 class FrameFile(NamedTuple):
-    """One extracted frame: path relative to the root, its number in the video, and its mask ("" for none)."""
+    """One extracted frame.
+
+    Attributes:
+        name: path relative to the root.
+        frame: its number in the video.
+        mask: of the frame, or a video of masks; "" for none.
+    """
 
     name: str
     frame: int
@@ -67,7 +74,7 @@ class FrameFile(NamedTuple):
 
 
 def subfolders_and_files(lister: Lister, folder: str) -> tuple[list[str], list[str]]:
-    """Sorted names of the folders and of the files in `folder` (relative to the lister's root); none if it is absent.
+    """List the folders and the files in `folder` (relative to the lister's root), sorted; none if it is absent.
 
     Nothing outside the root is listed, and links that lead out are reported.
     """
@@ -84,7 +91,7 @@ def subfolders_and_files(lister: Lister, folder: str) -> tuple[list[str], list[s
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if _UNUSABLE.search(entry.name):
+            if not has_usable_name(entry.name):
                 lister.report.add("unreadable_name", f"{folder}/{entry.name}")
             elif entry.is_symlink() and not is_within(entry.path, lister.root):
                 lister.report.add("link_outside", f"{folder}/{entry.name}")
@@ -94,9 +101,10 @@ def subfolders_and_files(lister: Lister, folder: str) -> tuple[list[str], list[s
 
 
 def videos_in(lister: Lister, folder: str) -> dict[str, str]:
-    """The videos of a set's folder: stem -> path of the file or of the folder of frames, relative to the root.
+    """List the videos of a folder: `folder`/frames/<stem>/, /videos/<stem>.mp4 or /<stem>.mp4, the first there is.
 
-    Looked for: `folder`/frames/<stem>/, `folder`/videos/<stem>.mp4 and `folder`/<stem>.mp4, the first that there is.
+    Returns:
+        stem -> path of the file or of the folder of frames, relative to the root.
     """
     found: dict[str, str] = {}
     for inner in (f"{folder}/frames", f"{folder}/videos", folder):
@@ -112,10 +120,10 @@ def videos_in(lister: Lister, folder: str) -> dict[str, str]:
 def frames_of_videos(
     videos: Sequence[Video], lister: Lister, *, frames_per_video: int, fake_without_mask: str
 ) -> FrameColumns:
-    """Rows of evenly spaced frames of each video.
+    """Make rows of evenly spaced frames of each video.
 
     Args:
-        videos: of the set.
+        videos: of the dataset.
         lister: its root is what the videos' paths are relative to.
         frames_per_video: 0 = all.
         fake_without_mask: see `assemble`; "skip" acts like "score", as the label of a video needs no mask.
@@ -142,7 +150,7 @@ def frames_of_videos(
 def frames_of_lists(
     videos: Iterable[tuple[Video, list[FrameFile]]], lister: Lister, *, frames_per_video: int, fake_without_mask: str
 ) -> FrameColumns:
-    """As `frames_of_videos`, for videos whose extracted frames are listed somewhere."""
+    """Make rows as `frames_of_videos` does, for videos whose extracted frames are listed somewhere."""
     rows = _Rows(lister, fake_without_mask)
     for video, frames in videos:
         rows.add_images(video, frames, frames_per_video)

@@ -1,4 +1,4 @@
-"""What can be wrong with a dataset: the fatal error, and the report of everything that is merely odd."""
+"""The report of everything odd about a dataset; what makes a dataset unusable is a DatasetError."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class DatasetReport:
         return {kind: count for kind, count in sorted(self.counts.items()) if kind not in NOTES}
 
     def lines(self) -> list[str]:
-        """One line for each kind found: how many, what, examples, and what to do."""
+        """Say of each kind found, in one line, how many, what, examples, and what to do."""
         lines = []
         for kind, count in sorted(self.counts.items()):
             what, remedy = KINDS[kind]
@@ -86,10 +86,12 @@ class DatasetReport:
         return lines
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
         return {"counts": dict(self.counts), "examples": self.examples}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DatasetReport:
+        """Make a report of what `to_dict` gave."""
         report = cls()
         report.counts.update({str(kind): int(count) for kind, count in values["counts"].items()})
         report.examples = {str(kind): [str(x) for x in shown] for kind, shown in values["examples"].items()}
@@ -97,5 +99,5 @@ class DatasetReport:
 
 
 def printable(text: str) -> str:
-    """`text` on one line and encodable, whatever a file name holds."""
+    """Put a text on one line and make it encodable, whatever a file name holds."""
     return text if text.isprintable() else text.encode("unicode_escape", "replace").decode()

@@ -1,4 +1,4 @@
-"""From lists of names to rows, under one rule for fakes without a mask."""
+"""Rows from lists of names, labels and masks, under one rule for fakes without a mask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddl_d2.data.datasets.columns import DatasetColumns
-from ddl_d2.data.datasets.errors import DatasetReport
+from ddl_d2.data.datasets.report import DatasetReport
 from ddl_d2.errors import DatasetError
 
 POLICIES = ("skip", "full", "score", "error")
@@ -22,11 +22,13 @@ def assemble(
     fake_without_mask: str,
     report: DatasetReport,
 ) -> DatasetColumns:
-    """Rows of one dataset.
+    """Assemble the rows of one dataset.
 
     Args:
         root: the folder that names and masks are relative to.
-        names, labels, masks: one entry per image; label -1 is unknown, mask "" is none.
+        names: of the images.
+        labels: one per image; -1 is unknown.
+        masks: one per image; "" is none.
         fake_without_mask: "skip" leaves such an image out, "full" takes it as wholly forged, "score" keeps it for
             detection alone, "error" refuses the dataset.
         report: said in the message when nothing is left.

@@ -1,0 +1,57 @@
+"""Files that a list names: which of them there are."""
+
+from __future__ import annotations
+
+import os
+
+from ddl_d2.data.datasets.listing import Lister, is_within
+
+
+class ListedFiles:
+    """The files that a list may name: those inside the root; each folder is listed once.
+
+    Args:
+        lister: its root is what paths are relative to; its report receives what cannot be used.
+    """
+
+    def __init__(self, lister: Lister) -> None:
+        self.lister = lister
+        self.root = lister.root
+        # Folder -> file name -> "" (usable) or the kind of problem.
+        self._folders: dict[str, dict[str, str]] = {}
+
+    def resolve(self, text: str) -> str | None:
+        """Give a path relative to the root, with "/"; None, and an entry in the report, if it cannot be used."""
+        path = text
+        if path[0] in "/." or "/." in path or "//" in path:
+            full = os.path.normpath(os.path.join(self.root, path))
+            if not full.startswith(self.root.rstrip("/") + "/"):
+                self.lister.report.add("outside_root", text[:200])
+                return None
+            path = os.path.relpath(full, self.root)
+        folder, _, name = path.rpartition("/")
+        states = self._folders.get(folder)
+        if states is None:
+            states = self._folders[folder] = self._list(os.path.join(self.root, folder) if folder else self.root)
+        state = states.get(name)
+        if state == "":
+            return path
+        self.lister.report.add(state or "missing_file", text[:200])
+        return None
+
+    def _list(self, folder: str) -> dict[str, str]:
+        states: dict[str, str] = {}
+        try:
+            inside = is_within(folder, self.root)
+            self.lister.stamps[folder] = os.stat(folder).st_mtime_ns
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_file(follow_symlinks=False):
+                        states[entry.name] = "" if inside else "outside_root"
+                    elif entry.is_symlink():
+                        states[entry.name] = "" if is_within(entry.path, self.root) else "link_outside"
+                        if not states[entry.name] and not os.path.isfile(entry.path):
+                            states[entry.name] = "not_a_file"
+        except (OSError, ValueError):  # no such folder, or a name no system takes
+            self.lister.stamps.pop(folder, None)
+        return states
