@@ -39,7 +39,7 @@ from tabulate import tabulate
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.data.build import build_face_crop
 from ddl_d2.data.datasets import load_config
-from ddl_d2.data.mapper import shown
+from ddl_d2.data.mapper import inference_input
 from ddl_d2.data.transforms.resize import ResizeToFit
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.inference.images import expand_inputs
@@ -98,7 +98,7 @@ def predict_by_stages(predictor: ForgeryPredictor, path: Path, max_pixels: int, 
     with stage("detect, cached"):
         windows = predictor.crop(image)
     with stage("crop"):
-        row = shown(image, predictor.augmentation, lambda _: windows)
+        row = inference_input(image, predictor.augmentation, lambda _: windows)
     row |= {"height": image.shape[0], "width": image.shape[1]}
     wrapped = predictor.model
     with torch.no_grad(), autocast(next(wrapped.parameters()).device.type, predictor.precision):

@@ -1,4 +1,4 @@
-"""From a config to the loaders for training and testing, on Detectron2's, over map-style datasets of dataset dicts."""
+"""The loaders of a config, for training and testing, on Detectron2's."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLoader:
-    """The training loader of a config: DATASETS.TRAIN, INPUT.*, DATALOADER.*, SOLVER.IMS_PER_BATCH, SEED.
+    """Build the training loader of a config: DATASETS.TRAIN, INPUT.*, DATALOADER.*, SOLVER.IMS_PER_BATCH, SEED.
 
     Args:
         cfg: a full config.
@@ -78,7 +78,7 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
 
 
 def training_rows(cfg: CfgNode) -> tuple[Any, np.ndarray]:
-    """The rows of DATASETS.TRAIN, one set after the other, and the weight of each: its source's, else 1."""
+    """Load the rows of DATASETS.TRAIN, one set after the other, and the weight of each: its source's, else 1."""
     given = weights_by_dataset(cfg.DATASETS.SOURCES)
     parts = [get_detection_dataset_dicts(name, filter_empty=False) for name in cfg.DATASETS.TRAIN]
     weights = [np.full(len(part), given.get(name, 1.0)) for name, part in zip(cfg.DATASETS.TRAIN, parts, strict=True)]
@@ -86,7 +86,7 @@ def training_rows(cfg: CfgNode) -> tuple[Any, np.ndarray]:
 
 
 def build_train_mapper(cfg: CfgNode) -> Mapper:
-    """The training mapper that INPUT.FACE_CROP, INPUT.SELF_BLEND and INPUT.AUGMENT ask for."""
+    """Build the training mapper that INPUT.FACE_CROP, INPUT.SELF_BLEND and INPUT.AUGMENT ask for."""
     crop = build_face_crop(cfg, True)
     if cfg.INPUT.SELF_BLEND.ENABLED:
         return build_self_blending_mapper(cfg, build_face_finder(cfg), crop=crop)
@@ -94,9 +94,10 @@ def build_train_mapper(cfg: CfgNode) -> Mapper:
 
 
 def build_face_crop(cfg: CfgNode, is_train: bool) -> FaceCropper | None:
-    """What cuts an image to its faces as INPUT.FACE_CROP asks: in training to one of them, in testing to all.
+    """Build what cuts an image to its faces as INPUT.FACE_CROP asks: in training to one of them, in testing to all.
 
-    None where images are shown whole.
+    Returns:
+        None where images are shown whole.
 
     Raises:
         ConfigError: a value out of its limits, keys that do not go together, or an unknown finder.
@@ -123,7 +124,7 @@ def build_face_crop(cfg: CfgNode, is_train: bool) -> FaceCropper | None:
 
 
 def build_face_finder(cfg: CfgNode) -> CachedFaceFinder:
-    """The finder of INPUT.FACES.
+    """Build the finder of INPUT.FACES, which remembers what it found.
 
     Raises:
         ConfigError: an unknown finder.
@@ -150,32 +151,40 @@ def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None = None) -> DataLoader:
-    """Every image of a registered dataset once (each rank its share, in order), TEST.BATCH_SIZE at a time.
+    """Build a loader of every image of a dataset once (each rank its share, in order), TEST.BATCH_SIZE at a time.
 
     An image that cannot be read does not end the loader: its row is the dataset dict without `image`, and says why
-    under `unreadable` (see `OrUnreadable`).
+    under `unreadable` (see `UnreadableTolerated`).
+
+    Args:
+        cfg: a full config.
+        dataset_name: a registered one.
+        mapper: replaces `ForgeryDatasetMapper(cfg, False)`.
     """
     rows = get_detection_dataset_dicts(dataset_name, filter_empty=False)
     if cfg.DATALOADER.NUM_WORKERS:
         one_opencv_thread()
     loader = build_detection_test_loader(
         rows,
-        mapper=OrUnreadable(mapper or ForgeryDatasetMapper(cfg, False, crop=build_face_crop(cfg, False))),
+        mapper=UnreadableTolerated(mapper or ForgeryDatasetMapper(cfg, False, crop=build_face_crop(cfg, False))),
         batch_size=cfg.TEST.BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
     return guarded(loader, cfg.ENGINE.HANG_TIMEOUT)
 
 
-class OrUnreadable:
-    """A mapper that makes of a row whose image cannot be read the row itself with an `ImageReadError` in it, under
-    `unreadable`; otherwise as `mapper`.
+class UnreadableTolerated:
+    """A mapper that returns a row whose image cannot be read as it is, with the `ImageReadError` under `unreadable`.
+
+    Args:
+        mapper: maps all other rows.
     """
 
     def __init__(self, mapper: Mapper) -> None:
         self.mapper = mapper
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
+        """Map one dataset dict."""
         try:
             return self.mapper(row)
         except ImageReadError as error:
@@ -186,7 +195,18 @@ class OrUnreadable:
 def build_sampler(
     name: str, labels: np.ndarray, *, weights: np.ndarray | None = None, seed: int | None
 ) -> StatefulSampler:
-    """ "TrainingSampler" or "ClassBalancedSampler" over rows with these labels (0 or 1) and weights."""
+    """Build a sampler.
+
+    Args:
+        name: "TrainingSampler" or "ClassBalancedSampler".
+        labels: of every row, 0 or 1.
+        weights: of every row; see `StatefulSampler`.
+        seed: see `StatefulSampler`.
+
+    Raises:
+        ConfigError: another name.
+        DatasetError: as the sampler.
+    """
     if name == "TrainingSampler":
         return TrainingSampler(len(labels), weights=weights, seed=seed)
     if name == "ClassBalancedSampler":
@@ -195,7 +215,7 @@ def build_sampler(
 
 
 def dataset_labels(rows: Any) -> np.ndarray:
-    """int8 label of every row: 0 real, 1 fake, -1 unknown."""
+    """Return the int8 label of every row: 0 real, 1 fake, -1 unknown."""
     labels = getattr(rows, "labels", None)
     if labels is not None:
         return labels

@@ -1,6 +1,6 @@
 """The mapper's `forge` functions of INPUT.AUGMENT: training images that are forged on the way, real or not.
 
-Self-blending, which forges faces of real images, is in `self_blending`.
+Self-blending, which forges faces of real images, is in `self_blending_mapper`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ class RandomlyForge:
     """Forge a rectangle of a share of the training images: what is new is added to the mask, the label becomes fake.
 
     Of a fake whose mask is not known the new part is known, the rest is still not: `localization_valid` stays False.
-    """
 
-    def __init__(self, how: RectangleForgery, probability: float, sides: Range = SIDES) -> None:
-        """Args:
+    Args:
         how: `copy_move` or `inpaint`.
         probability: how likely an image is forged, in [0, 1].
         sides: of the rectangle, as shares of the image's.
-        """
+    """
+
+    def __init__(self, how: RectangleForgery, probability: float, sides: Range = SIDES) -> None:
         self.how, self.probability, self.sides = how, probability, sides
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, row: Mapping[str, Any]
     ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Forge an image or leave it; see `ddl_d2.data.mapper.Forge`."""
         is_fake = int(row["is_fake"])
         if np.random.uniform() >= self.probability:
             return image, mask, is_fake
@@ -53,6 +54,7 @@ class ForgeInTurn:
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, row: Mapping[str, Any]
     ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Forge an image or leave it; see `ddl_d2.data.mapper.Forge`."""
         is_fake = int(row["is_fake"])
         for forge in self.forges:
             image, mask, is_fake = forge(image, mask, {**row, "is_fake": is_fake})
@@ -60,7 +62,7 @@ class ForgeInTurn:
 
 
 def build_forge(cfg: CfgNode, first: Forge | None = None) -> Forge | None:
-    """`first` and then what INPUT.AUGMENT asks for: copy-move, inpainting; None for nothing at all.
+    """Build `first` and then what INPUT.AUGMENT asks for: copy-move, inpainting; None for nothing at all.
 
     Raises:
         ConfigError: INPUT.AUGMENT.FORGED_SIDE is no range within 0 and 1.
@@ -77,5 +79,5 @@ def build_forge(cfg: CfgNode, first: Forge | None = None) -> Forge | None:
 
 
 def random_generator() -> np.random.Generator:
-    """A generator seeded from `np.random`, which the loader seeds for each sample."""
+    """Make a generator seeded from `np.random`, which the loader seeds for each sample."""
     return np.random.default_rng(np.random.randint(2**32, size=4, dtype=np.uint64))

@@ -1,7 +1,6 @@
-"""The endless stream of training batches: the same samples, bit for bit, with any number of workers and after any
-interruption.
+"""The endless stream of training batches.
 
-Each sample is augmented under a seed made from the run's seed and the sample's position in the global stream. What
+Samples are the same, bit for bit, with any number of workers and after any interruption. Each sample is augmented under a seed made from the run's seed and the sample's position in the global stream. What
 stands in for a file that cannot be read is drawn under such a seed, too.
 """
 
@@ -39,6 +38,13 @@ class TrainStream(IterableDataset):
 
     Where the image or mask of a row cannot be read, another row of its class takes its place, and the sample carries
     what was bad. Where none of `MAX_DRAWS` rows could be read it carries nothing else.
+
+    Args:
+        rows: dataset dicts.
+        mapper: dataset dict -> model input. It runs with numpy and `random` seeded for the sample.
+        sampler: which row stands at which position.
+        batch_size: images of this rank; samples that are batched together come from one worker.
+        labels: the class of every row; None: all are of one class.
     """
 
     def __init__(
@@ -50,13 +56,6 @@ class TrainStream(IterableDataset):
         batch_size: int,
         labels: np.ndarray | None = None,
     ) -> None:
-        """Args:
-        rows: dataset dicts.
-        mapper: dataset dict -> model input. It runs with numpy and `random` seeded for the sample.
-        sampler: which row stands at which position.
-        batch_size: images of this rank; samples that are batched together come from one worker.
-        labels: the class of every row; None: all are of one class.
-        """
         self.rows = rows
         self.mapper = mapper
         self.sampler = sampler
@@ -105,9 +104,23 @@ class TrainLoader:
 
     `state_dict` counts the batches handed out, not those that workers have prepared ahead.
 
+    Args:
+        rows: dataset dicts.
+        mapper: dataset dict -> model input.
+        sampler: decides which rows come in which order.
+        total_batch_size: images per step over all ranks; a multiple of the number of ranks.
+        num_workers: processes of this rank; 0 maps in this process.
+        labels: the class of every row, which is kept where another stands in for it; None: any row may.
+        max_bad_share: the share of `rows` that may be unreadable, in [0, 1].
+        worker_timeout: seconds to wait for a batch of the workers before RuntimeError is raised; 0 waits forever.
+
     Attributes:
         bad_files: what was bad in the batches handed out. A single process stops where that is more than it may be. Of
             several none may stop alone: there the training loop calls `bad_files.agree` and `check`.
+
+    Raises:
+        ConfigError: a batch that the ranks cannot share evenly, or that would tear a pair apart.
+        ValueError: `max_bad_share` is no share.
     """
 
     def __init__(
@@ -122,19 +135,6 @@ class TrainLoader:
         max_bad_share: float = 0.0,
         worker_timeout: float = 0.0,
     ) -> None:
-        """Args:
-            rows: dataset dicts.
-            mapper: dataset dict -> model input.
-            sampler: decides which rows come in which order.
-            total_batch_size: images per step over all ranks; a multiple of the number of ranks.
-            num_workers: processes of this rank; 0 maps in this process.
-            labels: the class of every row, which is kept where another stands in for it; None: any row may.
-            max_bad_share: the share of `rows` that may be unreadable, in [0, 1].
-            worker_timeout: seconds to wait for a batch of the workers before RuntimeError is raised; 0 waits forever.
-
-        Raises:
-            ValueError: a batch that the ranks cannot share evenly, or that would tear a pair apart; not a share.
-        """
         world, pair = comm.get_world_size(), rows_per_sample(mapper)
         if total_batch_size < 1 or total_batch_size % (world * pair):
             of_pairs = f" with {pair} images a sample" if pair > 1 else ""
@@ -159,7 +159,7 @@ class TrainLoader:
         self._loader = guarded(loader, worker_timeout)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        """Batches from the current position on. Starting a second iteration continues where the first stopped.
+        """Give batches from the current position on; a second iteration continues where the first stopped.
 
         Raises:
             TooManyBadFilesError: see the class; on several ranks only where nothing can stand in for what is bad.
@@ -182,6 +182,7 @@ class TrainLoader:
             )
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on, plain values."""
         return self.sampler.state_dict() | {"bad_files": self.bad_files.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -192,12 +193,12 @@ class TrainLoader:
 
 
 def rows_per_sample(mapper: Mapper) -> int:
-    """How many model inputs a mapper makes of one dataset dict."""
+    """Tell how many model inputs a mapper makes of one dataset dict."""
     return getattr(mapper, "rows_per_sample", 1)
 
 
 def one_opencv_thread() -> None:
-    """No thread pool in OpenCV: a worker is one thread (torch sees to itself).
+    """Switch OpenCV's thread pool off: a worker is one thread (torch sees to itself).
 
     Called before the workers are forked: a child that inherits a used pool hangs as soon as it touches it.
     """

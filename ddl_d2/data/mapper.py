@@ -1,4 +1,4 @@
-"""Dataset dict -> model input. One mapper; what varies is handed to it as small functions."""
+"""The mapper, dataset dict -> model input; what varies is handed to it as small functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Forge = Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], tuple[np.ndarray, 
 
 
 class ForgeryDatasetMapper:
-    """Reads an image (and in training its mask), augments both and packs them for a model.
+    """Detectron2's dataset mapper for forgeries: reads, augments and packs an image, and in training its mask.
 
     The result holds everything of the dataset dict, and
 
@@ -44,12 +44,27 @@ class ForgeryDatasetMapper:
 
     - `is_fake`: 0 or 1, for what is shown (see `empty_policy`); a window of `crop` in which nothing is forged is real,
     - `forgery_mask`: bool tensor, H x W,
-    - `instances`: `gt_classes` and `gt_masks`, possibly none (see `data/instances.py`),
+    - `instances`: `gt_classes` and `gt_masks`, possibly none (see `forgery_mask_to_instances`),
     - `localization_valid`: False for a fake whose mask is not known. Its `forgery_mask` and `instances` are then empty
       and mean nothing: a criterion must leave the image out of its localization losses,
     - `mask_resized`: True where the mask file had another size than the image,
     - `nose_box`, if asked for and if `crop` found a face whose nose is still in `image`: float tensor (x0, y0, x1, y1)
-      in pixels of `image`; see `face_crop.nose_box`.
+      in pixels of `image`; see `faces.crop.nose_box`.
+
+    Args:
+        is_train: whether targets are made.
+        augmentations: applied in order to image and mask.
+        instance_mode: "union" or "connected_components", see `forgery_mask_to_instances`.
+        num_classes: 1 (forged) or 2 (authentic, forged).
+        min_instance_area: connected components of fewer pixels are dropped.
+        empty_policy: a fake whose crop shows no forged pixel "keep"s its label or is "relabel"led real.
+        max_pixels: the most pixels an image may have.
+        crop: called on each image first, to cut it (see `Crop`).
+        forge: called on each training image (cut) before the augmentations (see `Forge`).
+        nose_box: whether training rows carry it.
+
+    Raises:
+        ConfigError: an unknown `empty_policy`.
     """
 
     @configurable
@@ -67,16 +82,6 @@ class ForgeryDatasetMapper:
         forge: Forge | None = None,
         nose_box: bool = False,
     ) -> None:
-        """Args:
-        is_train: whether targets are made.
-        augmentations: applied in order to image and mask.
-        instance_mode, num_classes, min_instance_area: see `forgery_mask_to_instances`.
-        empty_policy: a fake whose crop shows no forged pixel "keep"s its label or is "relabel"led real.
-        max_pixels: the most pixels an image may have.
-        crop: called on each image first, to cut it (see `Crop`).
-        forge: called on each training image (cut) before the augmentations.
-        nose_box: whether training rows carry it.
-        """
         if empty_policy not in EMPTY_POLICIES:
             raise ConfigError(f"INPUT.CROP.EMPTY_POLICY {empty_policy!r} is not one of {', '.join(EMPTY_POLICIES)}")
         self.is_train = is_train
@@ -92,6 +97,7 @@ class ForgeryDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True, **overrides: Any) -> dict[str, Any]:
+        """Read the constructor's arguments from INPUT; `overrides` replace them."""
         if cfg.INPUT.FORMAT != "RGB":
             raise ConfigError(f'INPUT.FORMAT must be "RGB", not {cfg.INPUT.FORMAT!r}')
         return {
@@ -111,11 +117,11 @@ class ForgeryDatasetMapper:
 
         Raises:
             ImageReadError: the image or its mask cannot be read.
-            ValueError: a training image without a label.
+            DatasetError: a training image without a label.
         """
         row, image = self.read(dataset_dict)
         if not self.is_train:
-            return row | shown(image, self.augmentations, self.crop)
+            return row | inference_input(image, self.augmentations, self.crop)
         truth = read_forgery_mask(row, *image.shape[:2], max_pixels=self.max_pixels)
         mask = np.zeros(image.shape[:2], dtype=bool) if truth is None else truth.mask
         nose = None
@@ -139,7 +145,7 @@ class ForgeryDatasetMapper:
         return row
 
     def read(self, dataset_dict: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-        """A copy of the dataset dict with the image's size in it, and the image, uint8 H×W×3. Raises as a call."""
+        """Read the image: a copy of the dataset dict with its size in it, and uint8 H×W×3. Raises as a call."""
         row = dict(dataset_dict)
         if self.is_train and row.get("is_fake") not in (0, 1):
             raise DatasetError(f"{row['file_name']}: has no real/fake label (is_fake), which training needs")
@@ -148,7 +154,7 @@ class ForgeryDatasetMapper:
         return row, image
 
     def augment(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, T.TransformList]:
-        """Image and bool mask after the augmentations, and the transforms that were drawn."""
+        """Augment an image and its bool mask; returns both, and the transforms that were drawn."""
         augmented = T.AugInput(image, sem_seg=mask.view(np.uint8))
         transforms = self.augmentations(augmented)
         return augmented.image, np.array(augmented.sem_seg, dtype=bool, order="C"), transforms
@@ -168,10 +174,16 @@ class ForgeryDatasetMapper:
         row["localization_valid"] = known
 
 
-def shown(image: np.ndarray, augmentation: T.Augmentation, crop: Crop | None) -> dict[str, Any]:
-    """What a network is shown of an image (uint8 H×W×3 RGB) in testing: `image` or, with a `crop`, `crops`.
+def inference_input(image: np.ndarray, augmentation: T.Augmentation, crop: Crop | None) -> dict[str, Any]:
+    """Make what a network gets of an image in testing.
 
-    See `ForgeryDatasetMapper`. `augmentation` is applied to the image or to each crop of it.
+    Args:
+        image: uint8 H×W×3 RGB.
+        augmentation: applied to the image, or to each crop of it.
+        crop: chooses the crops; None for the whole image.
+
+    Returns:
+        `image` or `crops`, see `ForgeryDatasetMapper`.
     """
     if crop is None:
         return {"image": _augmented(image, augmentation)}

@@ -23,8 +23,11 @@ from ddl_d2.errors import DatasetError
 
 
 class Share(NamedTuple):
-    """Rows of one weight: `members` (indices) are gone through in shuffled passes of their own, `per_pass` of them
-    in each pass over all shares.
+    """Rows of one weight.
+
+    Attributes:
+        members: their indices, which are gone through in shuffled passes of their own.
+        per_pass: how many of them there are in each pass over all shares.
     """
 
     members: np.ndarray
@@ -32,19 +35,21 @@ class Share(NamedTuple):
 
 
 class StatefulSampler(Sampler[int]):
-    """The stream of one rank, from `position` (of the global stream) on."""
+    """The stream of one rank, from `position` (of the global stream) on.
+
+    Args:
+        size: rows in the dataset.
+        weights: of every row: how many times as often it comes as a row of weight 1. None: all come equally often.
+        seed: the same on every rank; None draws one and shares it.
+
+    Raises:
+        DatasetError: no rows.
+        ValueError: weights that are not positive numbers, one for each row.
+    """
 
     def __init__(
         self, size: int, *, weights: Sequence[float] | np.ndarray | None = None, seed: int | None = None
     ) -> None:
-        """Args:
-            size: rows in the dataset.
-            weights: of every row: it comes so much oftener than a row of weight 1. None: all come equally often.
-            seed: the same on every rank; None draws one and shares it.
-
-        Raises:
-            ValueError: no rows, or weights that are not positive numbers, one for each row.
-        """
         if size < 1:
             raise DatasetError("a training set needs at least one image")
         self.size = size
@@ -63,9 +68,10 @@ class StatefulSampler(Sampler[int]):
 
     @abstractmethod
     def index_at(self, position: int) -> int:
-        """The dataset index at a position of the global stream."""
+        """Compute the dataset index at a position of the global stream."""
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on, plain values."""
         state = {"kind": type(self).__name__, "size": self.size, "seed": self.seed, "position": self.position}
         return state | ({"weights": self._weight_runs()} if np.ptp(self.weights) else {})
 
@@ -73,7 +79,7 @@ class StatefulSampler(Sampler[int]):
         """Continue a saved stream: its seed and position replace this sampler's.
 
         Raises:
-            ValueError: the state is of another sampler, or of a dataset with another number of rows or other weights.
+            DatasetError: the state is of another sampler, or of a dataset with another number of rows or weights.
         """
         for key, mine in (("kind", type(self).__name__), ("size", self.size)):
             if state[key] != mine:
@@ -148,6 +154,7 @@ class TrainingSampler(StatefulSampler):
         self._all = self._shares(np.arange(size))
 
     def index_at(self, position: int) -> int:
+        """Compute the dataset index at a position of the global stream."""
         return self._drawn("all", self._all, position)
 
 
@@ -156,6 +163,14 @@ class ClassBalancedSampler(StatefulSampler):
 
     The stream is made of pairs, one real and one fake image in random order; each class is gone through in its own
     shuffled passes, so the rarer class is repeated rather than the other dropped. Weights act within a class.
+
+    Args:
+        labels: 0 (real) or 1 (fake) of every row.
+        weights: see `StatefulSampler`.
+        seed: the same on every rank; None draws one and shares it.
+
+    Raises:
+        DatasetError: one of the classes is missing, or as `StatefulSampler`.
     """
 
     _BLOCK = 4096
@@ -167,14 +182,6 @@ class ClassBalancedSampler(StatefulSampler):
         weights: Sequence[float] | np.ndarray | None = None,
         seed: int | None = None,
     ) -> None:
-        """Args:
-            labels: 0 (real) or 1 (fake) of every row.
-            weights: see `StatefulSampler`.
-            seed: the same on every rank; None draws one and shares it.
-
-        Raises:
-            ValueError: one of the classes is missing, or as `StatefulSampler`.
-        """
         labels = np.asarray(labels)
         super().__init__(len(labels), weights=weights, seed=seed)
         self.members = (np.flatnonzero(labels == 0), np.flatnonzero(labels == 1))
@@ -187,6 +194,7 @@ class ClassBalancedSampler(StatefulSampler):
         self._by_label = tuple(self._shares(members) for members in self.members)
 
     def index_at(self, position: int) -> int:
+        """Compute the dataset index at a position of the global stream."""
         pair, second = divmod(position, 2)
         label = self._first_of_pair(pair) ^ second
         return self._drawn(("real", "fake")[label], self._by_label[label], pair)

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class SelfBlender:
-    """Finds the faces of a real image and forges it; how is drawn from `np.random`, which the loader seeds.
+    """Self-blending of real images; everything is drawn from `np.random`, which the loader seeds.
 
     Args:
         finder: finds faces; give one that remembers (`CachedFaceFinder`), it is the slowest step by far.
@@ -41,17 +41,19 @@ class SelfBlender:
         self.finder, self.options = finder, options
         self._told: set[str] = set()
 
-    def find(self, image: np.ndarray) -> list[Face]:
-        """The faces that have landmarks."""
-        return [face for face in self.finder(image) if face.landmarks is not None]
-
     def __call__(self, image: np.ndarray, name: str, faces: list[Face] | None = None) -> Forgery | None:
-        """The forged image; None (said once for each image) where no face is fit to be forged.
+        """Forge an image.
 
-        `faces` are looked for if they are not given; `name` is what to call the image in a message.
+        Args:
+            image: uint8 H×W×3 RGB.
+            name: what to call the image in a message.
+            faces: of the image; None looks for them.
+
+        Returns:
+            None where no face is fit to be forged; that is said once for each image.
         """
         try:
-            found = self.find(image) if faces is None else faces
+            found = self.finder(image) if faces is None else faces
             return self_blend(image, found, random_generator(), self.options)
         except NoSuitableFaceError as error:
             if name not in self._told:
@@ -61,15 +63,20 @@ class SelfBlender:
 
 
 class ReplaceWithSelfBlended:
-    """The mapper's `forge` function that turns a share of the real training images into forged ones."""
+    """The mapper's `forge` function that turns a share of the real training images into forged ones.
+
+    Args:
+        blender: forges.
+        probability: how likely a real image is forged, in [0, 1].
+    """
 
     def __init__(self, blender: SelfBlender, probability: float) -> None:
-        """`probability` in [0, 1]: how likely a real image is forged."""
         self.blender, self.probability = blender, probability
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, row: Mapping[str, Any]
     ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Forge an image or leave it; see `ddl_d2.data.mapper.Forge`."""
         is_fake = int(row["is_fake"])
         if is_fake or np.random.uniform() >= self.probability:
             return image, mask, is_fake
@@ -83,6 +90,13 @@ class SelfBlendingMapper:
     The rows are a `ForgeryDatasetMapper`'s training rows, with `image_id` ending in "#self-blended" for the forgery,
     and with `soft_mask`, float32 H×W in [0, 1]: how much of a pixel is forged content (zeros for the real image).
     `forgery_mask` and `instances` are where it is above one half. An image that cannot be forged gives itself twice.
+
+    Args:
+        mapper: reads, augments and packs; one for training, without a `forge` of its own.
+        blender: forges.
+        crop_margin: the pair is cut to one of the faces, with a margin drawn from here for every side (shares of
+            the face's box); None keeps the whole image.
+        post: changes of appearance that both images undergo alike; None for none.
     """
 
     rows_per_sample = 2
@@ -95,19 +109,12 @@ class SelfBlendingMapper:
         crop_margin: tuple[float, float] | None = None,
         post: PostOptions | None = None,
     ) -> None:
-        """Args:
-        mapper: reads, augments and packs; one for training, without a `forge` of its own.
-        blender: forges.
-        crop_margin: the pair is cut to one of the faces, with a margin drawn from here for every side (shares of
-            the face's box); None keeps the whole image.
-        post: changes of appearance that both images undergo alike; None for none.
-        """
         self.mapper, self.blender, self.crop_margin, self.post = mapper, blender, crop_margin, post
 
     def __call__(self, dataset_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Map one dataset dict of a real image. Raises as the mapper."""
         row, image = self.mapper.read({**dataset_dict, "is_fake": 0})
-        faces = self.blender.find(image)
+        faces = self.blender.finder(image)
         if self.crop_margin and faces:
             face = faces[np.random.randint(len(faces))]
             image, face = crop_around(image, face, margins=np.random.uniform(*self.crop_margin, size=4))
@@ -139,7 +146,12 @@ class SelfBlendingMapper:
 def build_self_blending_mapper(
     cfg: CfgNode, finder: FaceFinder, *, crop: Crop | None = None
 ) -> ForgeryDatasetMapper | SelfBlendingMapper:
-    """The training mapper of a config with INPUT.SELF_BLEND.ENABLED; `crop` where images are not made into pairs.
+    """Build the training mapper of a config with INPUT.SELF_BLEND.ENABLED.
+
+    Args:
+        cfg: a full config.
+        finder: finds faces.
+        crop: cuts images, where they are not made into pairs.
 
     Raises:
         ConfigError: a value of INPUT.SELF_BLEND is out of its limits, or pairs with forgeries of INPUT.AUGMENT.

@@ -26,7 +26,7 @@ def forgery_mask_to_instances(
     min_area: int = 16,
     max_instances: int = 100,
 ) -> Instances:
-    """Targets of one image.
+    """Make the instance targets of one image.
 
     Args:
         mask: bool H x W, True = forged.
@@ -73,7 +73,12 @@ def _components(mask: np.ndarray, min_area: int, max_instances: int) -> list[np.
 
 
 class ForgeryMask(NamedTuple):
-    """`mask` bool H x W, True = forged; `resized` if the file had another size than the image."""
+    """The truth about an image.
+
+    Attributes:
+        mask: bool H x W, True = forged.
+        resized: whether the file had another size than the image.
+    """
 
     mask: np.ndarray
     resized: bool
@@ -82,11 +87,20 @@ class ForgeryMask(NamedTuple):
 def read_forgery_mask(
     row: Mapping[str, Any], height: int, width: int, *, max_pixels: int = MAX_PIXELS
 ) -> ForgeryMask | None:
-    """The ground truth of an image of `height` x `width` pixels, or None if it is not known.
+    """Read the forgery mask of a dataset dict.
 
     Real: empty, and no file is read. Fake with `mask_file_name`: that file, or frame `frame_index` of it if it is a
     video; if its size differs from the image's it is resized (nearest) with one warning per process. Fake with
-    `fully_forged`: forged everywhere. Fake without either, and an image without a label: None.
+    `fully_forged`: forged everywhere. Fake without either, and an image without a label: not known.
+
+    Args:
+        row: the dataset dict.
+        height: of its image, pixels.
+        width: of its image, pixels.
+        max_pixels: the most pixels that the mask may have.
+
+    Returns:
+        The mask at the image's size; None if it is not known.
 
     Raises:
         ImageReadError: the mask file cannot be read.
@@ -113,7 +127,7 @@ def read_forgery_mask(
 
 
 def resize_nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`mask` (H x W) at another size: each new pixel takes the old one under its center."""
+    """Resize a mask (H x W): each new pixel takes the old one under its center."""
     rows = (2 * np.arange(height) + 1) * mask.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * mask.shape[1] // (2 * width)
     return mask[rows[:, None], columns]

@@ -13,7 +13,7 @@ from torch import nn
 
 from ddl_d2.checkpoint.loading import build_trained_model
 from ddl_d2.data.build import build_face_crop
-from ddl_d2.data.mapper import Crop, shown
+from ddl_d2.data.mapper import Crop, inference_input
 from ddl_d2.data.transforms.resize import ResizeToFit
 from ddl_d2.inference.gradcam import predict_with_heat_map
 from ddl_d2.utils.precision import autocast
@@ -105,4 +105,7 @@ class ForgeryPredictor:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"the predictor takes uint8 H×W×3, not {image.dtype} {tuple(image.shape)}")
         height, width = image.shape[:2]
-        return shown(np.ascontiguousarray(image), self.augmentation, self.crop) | {"height": height, "width": width}
+        return inference_input(np.ascontiguousarray(image), self.augmentation, self.crop) | {
+            "height": height,
+            "width": width,
+        }
