@@ -99,7 +99,6 @@ def predict_by_stages(predictor: ForgeryPredictor, path: Path, max_pixels: int, 
         windows = predictor.crop(image)
     with stage("crop"):
         row = inference_input(image, predictor.augmentation, lambda _: windows)
-    row |= {"height": image.shape[0], "width": image.shape[1]}
     wrapped = predictor.model
     with torch.no_grad(), autocast(next(wrapped.parameters()).device.type, predictor.precision):
         with stage("forward"):

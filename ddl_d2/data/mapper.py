@@ -183,16 +183,15 @@ def inference_input(image: np.ndarray, augmentation: T.Augmentation, crop: Crop 
         crop: chooses the crops; None for the whole image.
 
     Returns:
-        `image` or `crops`, see `ForgeryDatasetMapper`.
+        `image` or `crops`, and `height` and `width`, see `ForgeryDatasetMapper`.
     """
+    size = {"height": image.shape[0], "width": image.shape[1]}
     if crop is None:
-        return {"image": _augmented(image, augmentation)}
-    return {
-        "crops": [
-            {"image": _augmented(cut(image, found.window), augmentation), "window": found.window}
-            for found in crop(image)
-        ]
-    }
+        return {"image": _augmented(image, augmentation), **size}
+    crops = [
+        {"image": _augmented(cut(image, found.window), augmentation), "window": found.window} for found in crop(image)
+    ]
+    return {"crops": crops, **size}
 
 
 def _augmented(image: np.ndarray, augmentation: T.Augmentation) -> torch.Tensor:

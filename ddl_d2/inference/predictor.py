@@ -104,8 +104,4 @@ class ForgeryPredictor:
     def _row(self, image: np.ndarray) -> dict[str, Any]:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"the predictor takes uint8 H×W×3, not {image.dtype} {tuple(image.shape)}")
-        height, width = image.shape[:2]
-        return inference_input(np.ascontiguousarray(image), self.augmentation, self.crop) | {
-            "height": height,
-            "width": width,
-        }
+        return inference_input(np.ascontiguousarray(image), self.augmentation, self.crop)
