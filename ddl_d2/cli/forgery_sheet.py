@@ -29,8 +29,9 @@ from ddl_d2.faces.finders import FINDERS, make_finder
 from ddl_d2.forging.appearance import apply_steps
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.photos import builtin_photos, folder_photos
+from ddl_d2.forging.region_plans import draw_region
 from ddl_d2.forging.regions import REGIONS
-from ddl_d2.forging.self_blend import NoSuitableFaceError, draw_region, region_stages, self_blend
+from ddl_d2.forging.self_blend import NoSuitableFaceError, region_stages, self_blend
 from ddl_d2.forging.soft_mask import face_square_side
 from ddl_d2.io.image import read_image, write_png
 

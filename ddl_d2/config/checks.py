@@ -1,4 +1,4 @@
-"""Combinations of config values that would only fail later, refused at once."""
+"""Checks of values and combinations that would only fail later."""
 
 from __future__ import annotations
 
@@ -11,26 +11,33 @@ TILE_SCORES = ("max", "mean", "top_tiles", "map")
 _SMALLEST_TILE = 32
 
 
+CHOICES: dict[str, tuple[str | int, ...]] = {
+    "INPUT.INSTANCES": ("union", "connected_components"),
+    "INPUT.CROP.EMPTY_POLICY": ("keep", "relabel"),
+    "DATASETS.FAKE_WITHOUT_MASK": ("skip", "full", "score", "error"),
+    "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "ClassBalancedSampler"),
+    "SOLVER.OPTIMIZER": ("ADAMW", "ADAM", "SGD"),
+    "SOLVER.AMP.PRECISION": ("bfloat16", "float16"),
+    "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR", "WarmupCosineLR"),
+    "TEST.PRECISION": PRECISIONS,
+    "TEST.FP32_STRIDE": (0, 32),
+    "TEST.VIDEO_SCORE": ("mean", "top_frames", "max"),
+    "TEST.EMPTY_SCORE": ("skip", "0", "1"),
+    "TEST.IMAGE_SCORE": ("mean", "max", "top_pixels"),
+    "INPUT.FORMAT": ("RGB",),
+    "MODEL.SWIN_UNET.DIVERSITY": ("features", "printed", "none"),
+    "MODEL.MESORCH.LOW_PASS": ("published", "square"),
+}
+"""Key -> the values it may have."""
+
+
 def check_config(cfg: CfgNode) -> None:
-    """Refuse combinations that would only fail later, naming the key."""
-    choices: dict[str, tuple[str | int, ...]] = {
-        "INPUT.INSTANCES": ("union", "connected_components"),
-        "INPUT.CROP.EMPTY_POLICY": ("keep", "relabel"),
-        "DATASETS.FAKE_WITHOUT_MASK": ("skip", "full", "score", "error"),
-        "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "ClassBalancedSampler"),
-        "SOLVER.OPTIMIZER": ("ADAMW", "ADAM", "SGD"),
-        "SOLVER.AMP.PRECISION": ("bfloat16", "float16"),
-        "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR", "WarmupCosineLR"),
-        "TEST.PRECISION": PRECISIONS,
-        "TEST.FP32_STRIDE": (0, 32),
-        "TEST.VIDEO_SCORE": ("mean", "top_frames", "max"),
-        "TEST.EMPTY_SCORE": ("skip", "0", "1"),
-        "TEST.IMAGE_SCORE": ("mean", "max", "top_pixels"),
-        "INPUT.FORMAT": ("RGB",),
-        "MODEL.SWIN_UNET.DIVERSITY": ("features", "printed", "none"),
-        "MODEL.MESORCH.LOW_PASS": ("published", "square"),
-    }
-    for key, allowed in choices.items():
+    """Refuse values and combinations that would only fail later.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    for key, allowed in CHOICES.items():
         node = cfg
         for part in key.split("."):
             node = node[part]
@@ -56,7 +63,11 @@ def _check_sam(solver: CfgNode) -> None:
 
 
 def check_tiles(*, size: int, overlap: float, score: str, batch_size: int) -> None:
-    """Raise ConfigError for an impossible size, overlap or batch size, or an unknown score of `OnTiles`."""
+    """Check the arguments of `OnTiles`.
+
+    Raises:
+        ConfigError: an impossible size, overlap or batch size, or an unknown score; names the key.
+    """
     if size < _SMALLEST_TILE:
         raise ConfigError(f"TEST.TILE.SIZE is {size}: it must be 0 (no tiles) or at least {_SMALLEST_TILE}")
     if batch_size < 1:

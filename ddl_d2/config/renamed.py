@@ -29,7 +29,7 @@ RENAMED_VALUES |= {("TEST.FP32_STRIDE", str(stride)): "32" for stride in (2, 4, 
 
 
 def current_key(key: str) -> str:
-    """The name that a key, such as "INPUT.AUGMENT.GREY_PROB", has now; warns if it is another one."""
+    """Return the name that a key, such as "INPUT.AUGMENT.GREY_PROB", has now; warns if it is another one."""
     if key not in RENAMED_KEYS:
         return key
     logger.warning("config key %s is now %s", key, RENAMED_KEYS[key])
@@ -37,7 +37,7 @@ def current_key(key: str) -> str:
 
 
 def current_value(key: str, value: Any) -> Any:
-    """Return the value that a key's value is called now; warns if it is another one."""
+    """Return the name that a key's value has now; warns if it is another one."""
     if not isinstance(value, (str, int)) or (key, str(value)) not in RENAMED_VALUES:
         return value
     new = RENAMED_VALUES[key, str(value)]
@@ -46,7 +46,7 @@ def current_value(key: str, value: Any) -> Any:
 
 
 def current_tree(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config file's nested dict under current names.
+    """Bring a config file's nested dict under current names.
 
     Args:
         values: as YAML gives it; what is not a dict of names passes unchanged.
@@ -63,6 +63,6 @@ def current_tree(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def current_options(options: Sequence[str]) -> list[str]:
-    """A command line's KEY VALUE KEY VALUE ... under current names."""
+    """Bring a command line's KEY VALUE KEY VALUE ... under current names."""
     keys = [current_key(key) for key in options[::2]]
     return [word for key, value in zip(keys, options[1::2], strict=True) for word in (key, current_value(key, value))]

@@ -1,7 +1,8 @@
 """The endless stream of training batches.
 
-Samples are the same, bit for bit, with any number of workers and after any interruption: each is augmented under a seed
-made from the run's seed and the sample's position in the global stream. So is what stands in for a file that cannot be read.
+Samples are the same, bit for bit, with any number of workers and after any interruption: each is augmented under a
+seed made from the run's seed and the sample's position in the global stream. So is what stands in for a file that
+cannot be read.
 """
 
 from __future__ import annotations

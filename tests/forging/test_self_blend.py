@@ -9,8 +9,9 @@ import pytest
 from ddl_d2.config.forgery_options import ForgeryOptions
 from ddl_d2.faces.face import Face
 from ddl_d2.forging.appearance import apply_steps
+from ddl_d2.forging.region_plans import draw_face, draw_region
 from ddl_d2.forging.regions import REGIONS, region_polygons
-from ddl_d2.forging.self_blend import NoSuitableFaceError, draw_face, draw_region, region_stages, self_blend
+from ddl_d2.forging.self_blend import NoSuitableFaceError, region_stages, self_blend
 from ddl_d2.forging.soft_mask import face_square_side, soft_region_mask
 from ddl_d2.forging.warp import displaced_points
 

@@ -1,4 +1,4 @@
-"""From INPUT keys to the augmentations of training and testing."""
+"""The augmentations of a config, for training and testing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ddl_d2.errors import ConfigError
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
-    """The augmentations that `cfg.INPUT` asks for, in order; for testing, only fitting.
+    """Build the augmentations that `cfg.INPUT` asks for, in order; for testing, only fitting.
 
-    First what moves pixels: fit and scale, crop, flips, quarter turns, shift-scale-rotate. Then what happens to a
+    First what moves pixels: fit and scale, crop, flips, quarter turns, shift-scale-rotate. Then what happens to an
     image on its way through a camera and a network: colors, noise, blur, JPEG.
 
     Raises:
