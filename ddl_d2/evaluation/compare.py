@@ -1,4 +1,4 @@
-"""One forgery map against the ground truth of its image."""
+"""One forgery map against the forgery mask of its image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from ddl_d2.utils.limits import MAX_PIXELS
 
 
 class Comparison(NamedTuple):
-    """`counts` (TP, FP, FN, TN) pixels, None if map or truth is missing; `has_mask`: the truth is known; `resized`:
-    the mask file had another size than the image.
+    """What comparing a map with the truth gave.
+
+    Attributes:
+        counts: (TP, FP, FN, TN) in pixels, None if map or truth is missing.
+        has_mask: whether the truth is known.
+        resized: whether the mask file had another size than the image.
     """
 
     counts: tuple[int, int, int, int] | None
@@ -33,10 +37,19 @@ def compare(
     threshold: float,
     max_pixels: int = MAX_PIXELS,
 ) -> Comparison:
-    """Count the pixels of a map (height x width, the image's original size; see `binarize_map`) against a dataset
-    dict's ground truth, whose mask file is only read if there is a map.
+    """Compare a forgery map with the truth of a dataset dict, whose mask file is only read if there is a map.
 
-    Raises EvaluationError if the map has another size and `ImageReadError` if the mask cannot be read.
+    Args:
+        row: the dataset dict.
+        forgery_map: height x width, see `binarize_map`; None if the system gives none.
+        height: of the original image, in pixels.
+        width: likewise.
+        threshold: in [0, 1); a pixel is forged above it.
+        max_pixels: the most pixels that a mask may have.
+
+    Raises:
+        EvaluationError: the map has another size than the image.
+        ImageReadError: the mask cannot be read.
     """
     label = row.get("is_fake")
     has_mask = label == 0 or (label == 1 and bool(row.get("mask_file_name") or row.get("fully_forged")))

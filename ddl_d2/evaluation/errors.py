@@ -1,4 +1,4 @@
-"""The error types of this folder, for data that cannot be evaluated honestly."""
+"""The error of an evaluation that could not read all images, and a short list of names for messages."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from ddl_d2.io.bad_files import listed as listed_files
 
 
 class IncompleteEvaluationError(EvaluationError):
-    """Some files of the dataset could not be read, so that not all of it was scored; `files` are these."""
+    """Some files of the dataset could not be read, so that not all of it was scored.
+
+    Attributes:
+        files: those that could not be read.
+        num_images: the number of images in the whole dataset.
+        where: what the message adds about the rest.
+    """
 
     def __init__(self, files: Sequence[BadFile], num_images: int, where: str = "") -> None:
-        """Args:
-        num_images: in the whole dataset.
-        where: what to add about the rest.
-        """
+        """Say which files could not be read; arguments as the attributes."""
         self.files, self.num_images, self.where = list(files), num_images, where
         super().__init__(
             f"the evaluation is incomplete: {len(self.files)} of {num_images} images were not scored, for these files "
@@ -29,11 +32,11 @@ class IncompleteEvaluationError(EvaluationError):
 
     @classmethod
     def of(cls, errors: Sequence[IncompleteEvaluationError]) -> IncompleteEvaluationError:
-        """Of several datasets together."""
+        """Make one error of those of several datasets."""
         files = [bad for error in errors for bad in error.files]
         return cls(files, sum(error.num_images for error in errors), "".join(error.where for error in errors))
 
 
 def listed(ids: list[str], limit: int = 5) -> str:
-    """The first `limit` ids of a list, for an error message that stays one line."""
+    """Join the first `limit` ids, for an error message that stays one line."""
     return ", ".join(ids[:limit]) + (f" and {len(ids) - limit} more" if len(ids) > limit else "")

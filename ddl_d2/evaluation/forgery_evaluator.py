@@ -1,6 +1,6 @@
-"""Detectron2's evaluator for image scores and forgery maps: every system of this project is measured by this one.
+"""A Detectron2 evaluator for image scores and forgery maps, which measures every system of this project.
 
-Legend: `H`, `W` pixels of the original image. Inputs are the mapper's rows, outputs the models' (docs/metrics.md).
+Legend: `H`, `W` pixels of the original image. Inputs are the mapper's rows, outputs the model's (docs/metrics.md).
 """
 
 from __future__ import annotations
@@ -36,10 +36,6 @@ _MAP_SLACK = 1e-3  # interpolation leaves [0, 1] by rounding; a map farther out 
 class ForgeryEvaluator(DatasetEvaluator):
     """Measures detection and localization over a dataset, on one or several processes.
 
-    `evaluate` returns `{"ddl": metrics}` with the keys `results.METRIC_NAMES` (and, for frames of videos,
-    `results.VIDEO_METRIC_NAMES`), all numbers, on the main process and `{}` elsewhere. It raises EvaluationError, on
-    every process, unless each image of the dataset was scored.
-
     An image or mask that cannot be read does not end the evaluation where it is met: the others are scored, and
     `evaluate` then raises IncompleteEvaluationError, which lists all such files.
     """
@@ -56,7 +52,9 @@ class ForgeryEvaluator(DatasetEvaluator):
         distributed: bool = True,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """Args:
+        """Prepare to evaluate one dataset.
+
+        Args:
             dataset_rows: dataset dicts, or the name of a registered dataset; says which images must have been scored.
             output_dir: where `metrics.json` goes; None writes none.
             threshold: in [0, 1); a pixel is forged, and an image fake, above it (strictly).
@@ -66,7 +64,9 @@ class ForgeryEvaluator(DatasetEvaluator):
             distributed: gather over all processes; False evaluates what this process saw.
             max_pixels: the most pixels a forgery mask may have.
 
-        Raises ValueError for an unknown option and KeyError for an unregistered dataset.
+        Raises:
+            EvaluationError: an unknown option.
+            KeyError: an unregistered dataset.
         """
         if not 0 <= threshold < 1:
             raise EvaluationError(f"the threshold must be in [0, 1), got {threshold}")
@@ -88,7 +88,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         self._last_time = time.perf_counter()
 
     def reset(self) -> None:
-        """Forget all images. Raises EvaluationError once a store has been written to: it cannot forget."""
+        """Forget all images. Raises EvaluationError if a store has been written to: a store cannot forget."""
         if self._store is not None and len(self._table):
             raise EvaluationError("an evaluator with a prediction store serves one evaluation: make a new one")
         self._table = ResultTable()
@@ -98,6 +98,9 @@ class ForgeryEvaluator(DatasetEvaluator):
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Take one batch.
 
+        The forgery mask is read from its file at original size, never taken from the mapper, which may have resized
+        it.
+
         Args:
             inputs: mapper's rows: `image_id`, `is_fake` (0, 1 or absent), `mask_file_name` or `fully_forged` (a
                 fake's), `height`, `width` in pixels of the original image, and `video_id` (a frame's). Where the
@@ -105,8 +108,8 @@ class ForgeryEvaluator(DatasetEvaluator):
             outputs: `fake_score`, P(fake) as a float or 0-d tensor, and `forgery_map`, float tensor or array H x W in
                 [0, 1]; either may be absent or None, but then for all images.
 
-        The forgery mask is read from its file at original size, never taken from the mapper, which may have resized
-        it. Raises EvaluationError for impossible outputs.
+        Raises:
+            EvaluationError: an output is impossible; the message names the image.
         """
         seconds = (time.perf_counter() - self._last_time) / max(1, len(inputs))
         for row, output in zip(inputs, outputs, strict=True):
@@ -142,9 +145,17 @@ class ForgeryEvaluator(DatasetEvaluator):
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """Gather, check that every image was scored, complete the store, compute, write `metrics.json`.
 
-        All processes must call it. Without any label there are no metrics: only the store is completed and the
-        result is empty. Where files could not be read, `metrics.json` is about the other images, says
-        `"complete": false` and lists the files, the store is left incomplete, and IncompleteEvaluationError is raised.
+        All processes must call it. Where files could not be read, `metrics.json` is about the other images, says
+        `"complete": false` and lists the files, and the store is left incomplete.
+
+        Returns:
+            `{"ddl": metrics}` with the keys `results.METRIC_NAMES` (and, for frames of videos,
+            `results.VIDEO_METRIC_NAMES`), all numbers, on the main process; `{}` elsewhere, and where no image has a
+            label.
+
+        Raises:
+            EvaluationError: on every process, unless each image of the dataset was scored once.
+            IncompleteEvaluationError: on every process, where files could not be read.
         """
         bad = self._all_bad()
         table, problem = self._gathered(bad)
@@ -185,13 +196,14 @@ class ForgeryEvaluator(DatasetEvaluator):
         write_metrics(self._output_dir / "metrics.json", {**metrics, **settings})
 
     def _all_bad(self) -> list[BadFile]:
-        """What could not be read, of all processes, sorted."""
+        """Return what could not be read on any process, sorted by image."""
         parts = comm.all_gather(self._bad) if self._distributed else [self._bad]
         return sorted({name: bad for part in parts for name, bad in part.items()}.values(), key=lambda b: b.image_id)
 
     def _gathered(self, bad: list[BadFile]) -> tuple[ResultTable | None, str | None]:
-        """The table of all images but the `bad` ones on the main process (None elsewhere), and what is wrong with it,
-        if anything.
+        """Return the table of all images but the `bad` ones, and what is wrong with it, if anything.
+
+        Both are None on other processes than the main one.
         """
         if not self._distributed:
             table = self._table
@@ -212,7 +224,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         return table, None
 
     def _close_store(self) -> str | None:
-        """Complete the store; returns what went wrong with it on this process, if anything."""
+        """Complete the store; return what went wrong with it on this process, if anything."""
         if self._store is None:
             return None
         try:
@@ -230,7 +242,7 @@ class ForgeryEvaluator(DatasetEvaluator):
 
 
 def _map_array(forgery_map: Any, image_id: str) -> NDArray[np.floating]:
-    """The map as a float NumPy array in [0, 1], or EvaluationError naming the image. Accepts a tensor or an array."""
+    """Return a tensor or an array as a float NumPy array in [0, 1]. Raises EvaluationError naming the image."""
     if hasattr(forgery_map, "detach"):
         forgery_map = forgery_map.detach()
         if forgery_map.is_floating_point() and forgery_map.element_size() < 4:  # NumPy has no bfloat16

@@ -59,7 +59,7 @@ def table_from_store(
 
 
 def _all_read(results: Iterable[ImageResult | BadFile], num_images: int) -> ResultTable:
-    """The table of what was found; raises IncompleteEvaluationError if anything could not be read."""
+    """Return the table of what was found. Raises IncompleteEvaluationError if anything could not be read."""
     table, bad = ResultTable(), []
     for result in results:
         if isinstance(result, BadFile):

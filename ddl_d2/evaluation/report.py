@@ -43,7 +43,10 @@ _TITLES = {
 def write_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> None:
     """Write metrics as JSON with sorted keys, NaN as null; equal metrics give equal bytes.
 
-    The file appears whole or not at all; missing folders are made. Raises OSError if it cannot be written.
+    The file appears whole or not at all; missing folders are made.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     plain = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in metrics.items()}
     text = json.dumps(plain, indent=2, sort_keys=True, allow_nan=False) + "\n"
@@ -51,7 +54,7 @@ def write_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> N
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:
-    """A table of metrics to read: fractions with four digits, counts as they are, `n/a` for NaN."""
+    """Format metrics as a table to read: fractions with four digits, counts as they are, `n/a` for NaN."""
     rows = [(key, _cell(value), _TITLES.get(key, "")) for key, value in metrics.items()]
     columns = ("left", "right", "left")
     return tabulate(rows, headers=("metric", "value", "meaning"), colalign=columns, disable_numparse=True)

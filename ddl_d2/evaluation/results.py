@@ -43,10 +43,16 @@ VIDEO_METRIC_NAMES = ("video_auc", "video_accuracy", "video_eer", "video_ap", "n
 class ImageResult(NamedTuple):
     """What is kept of one evaluated image.
 
-    `is_fake` 0, 1 or None (unknown); `score` P(fake) in [0, 1] or None (the system gives none); `counts` (TP, FP, FN,
-    TN) in pixels, or None if there is no forgery map or no ground truth to compare it with; `has_mask`: the ground
-    truth is known (always for a real image, for a fake if it has a mask file); `resized_mask`: the mask file had
-    another size than the image and was brought to it; `video_id`: the video it is a frame of, or None.
+    Attributes:
+        image_id: unique in the dataset.
+        is_fake: 0 real, 1 fake, None unknown.
+        score: P(fake) in [0, 1], None if the system gives none.
+        counts: (TP, FP, FN, TN) in pixels, None if there is no forgery map or no truth to compare it with.
+        has_mask: whether the truth is known: always for a real image, for a fake if it has a mask file.
+        height: of the original image, in pixels.
+        width: likewise.
+        resized_mask: whether the mask file had another size than the image and was brought to it.
+        video_id: the video that the image is a frame of, or None.
     """
 
     image_id: str
@@ -61,7 +67,7 @@ class ImageResult(NamedTuple):
 
 
 class ResultTable:
-    """An accumulating table of `ImageResult`s."""
+    """A table of `ImageResult`s that grows, and the metrics computed from it."""
 
     def __init__(self, rows: Iterable[ImageResult] = ()) -> None:
         self._rows: list[ImageResult] = []
@@ -69,7 +75,7 @@ class ResultTable:
             self.add(row)
 
     def __len__(self) -> int:
-        """Number of rows added, repeated ones included."""
+        """Count the rows added, repeated ones included."""
         return len(self._rows)
 
     def __iter__(self) -> Iterator[ImageResult]:
@@ -88,11 +94,13 @@ class ResultTable:
         self._rows.append(row)
 
     def distinct(self) -> list[ImageResult]:
-        """The rows sorted by `image_id`, each image once.
+        """Return the rows sorted by `image_id`, each image once.
 
         Samplers that pad to equal lengths repeat images. Repeats may differ by rounding (`SCORE_TOLERANCE`,
-        `COUNT_TOLERANCE`), and then the smallest row is kept, whichever rank it came from; if they differ by more,
-        two images or two models share an id and EvaluationError is raised.
+        `COUNT_TOLERANCE`), and then the smallest row is kept, whichever rank it came from.
+
+        Raises:
+            EvaluationError: repeats differ by more: two images or two models share an id.
         """
         kept: list[ImageResult] = []
         for row in sorted(self._rows, key=_sort_key):
@@ -115,13 +123,21 @@ class ResultTable:
     def metrics(
         self, *, threshold: float = 0.5, empty_score: str = "skip", video_score: str = "mean"
     ) -> dict[str, float]:
-        """All metrics (`METRIC_NAMES`, then `VIDEO_METRIC_NAMES` if the images are frames) as fractions and counts.
+        """Compute all metrics as fractions and counts.
 
-        `threshold` is the one of image accuracy (score > threshold); the pixel one was applied when the counts were
-        made. `empty_score` as in `localization_metrics`, `video_score` as in `functional.video_score`. If no image has
-        a score, the detection metrics are NaN; if none has counts, the localization metrics are. Raises
-        EvaluationError if only some images have one or a video, if the label of one is unknown, or if a video has both
-        labels.
+        Args:
+            threshold: of image accuracy, fake being score > threshold; that of pixels was applied when the counts were
+                made.
+            empty_score: as in `functional.localization_metrics`.
+            video_score: as in `functional.video_score`.
+
+        Returns:
+            The values of `METRIC_NAMES`, and of `VIDEO_METRIC_NAMES` if the images are frames. If no image has a
+            score, the detection metrics are NaN; if none has counts, the localization metrics are.
+
+        Raises:
+            EvaluationError: only some images have a score, a map or a video, the label of one is unknown, or a video
+                has both labels.
         """
         rows = self.distinct()
         _check_uniform(rows)
@@ -157,7 +173,7 @@ def _detection(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict
 
 
 def _of_videos(rows: list[ImageResult], labels: np.ndarray, threshold: float, rule: str) -> dict[str, float]:
-    """`VIDEO_METRIC_NAMES` of frames that all have a video and a label."""
+    """Compute `VIDEO_METRIC_NAMES` of frames that all have a video and a label."""
     result = dict.fromkeys(VIDEO_METRIC_NAMES, math.nan)
     ids = [str(row.video_id) for row in rows]
     result["num_videos"] = len(set(ids))
@@ -177,7 +193,7 @@ def _sort_key(row: ImageResult) -> tuple[Any, ...]:
 
 
 def _same_image(first: ImageResult, second: ImageResult) -> bool:
-    """Whether two rows of one id are the same image and, up to rounding, the same prediction."""
+    """Tell whether two rows of one id are the same image and, up to rounding, the same prediction."""
 
     def plain(row: ImageResult) -> tuple[Any, ...]:
         same = (row.is_fake, row.score is None, row.counts is None, row.has_mask)

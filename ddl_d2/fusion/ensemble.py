@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from ddl_d2.errors import FusionError
 from ddl_d2.predictions.maps import binarize_map
 
-_TIE = 1e-6  # levels: 0.3 m + 0.7 n must round as 3 m + 7 n over 10 does, though 0.3 and 0.7 are not exact
+_TIE = 1e-6
+"""Levels by which a half may be missed: 0.3 m + 0.7 n must round as (3 m + 7 n) / 10 does, though 0.3 is not exact."""
 
 
 def check_weights(weights: Sequence[float] | NDArray, systems: int) -> NDArray[np.float64]:
-    """The weights as (S,) float64. Raises FusionError unless there is one per system, finite, not negative, and not all
-    are 0.
+    """Return the weights as (S,) float64.
+
+    Raises:
+        FusionError: there is not one for each system, one is negative or not finite, or all are 0.
     """
     values = np.asarray(weights, dtype=np.float64)
     if values.shape != (systems,):
@@ -34,14 +37,18 @@ def check_weights(weights: Sequence[float] | NDArray, systems: int) -> NDArray[n
 
 
 def average_scores(scores: NDArray[np.float64], weights: Sequence[float] | NDArray) -> NDArray[np.float64]:
-    """The weighted mean of fake scores.
+    """Average fake scores by weight.
 
     Args:
         scores: (S, N) in [0, 1], P(fake).
         weights: (S,), see `check_weights`.
 
-    Returns: (N,) float64 in [0, 1]. With one weight above 0, that system's scores to the last bit; images that all
-    systems score alike stay tied. Raises FusionError for impossible weights.
+    Returns:
+        (N,) float64 in [0, 1]. With one weight above 0, that system's scores to the last bit; images that all systems
+        score alike stay tied.
+
+    Raises:
+        FusionError: impossible weights.
     """
     values = check_weights(weights, len(scores))
     used = np.flatnonzero(values)
@@ -55,16 +62,18 @@ def average_scores(scores: NDArray[np.float64], weights: Sequence[float] | NDArr
 
 
 def average_maps(maps: Sequence[NDArray[np.uint8]], weights: Sequence[float] | NDArray) -> NDArray[np.uint8]:
-    """The weighted mean of one image's forgery maps as they are stored.
+    """Average the stored forgery maps of one image by weight.
 
     Args:
         maps: S arrays, uint8 H x W, 255 x probability, of equal size.
         weights: (S,), see `check_weights`.
 
-    Returns: uint8 H x W, rounded to nearest with halves down, as `evaluation.functional.quantize_map` does: a mean
-    probability of exactly 0.5 stays authentic. With one weight above 0, a copy of that map.
+    Returns:
+        uint8 H x W, rounded to nearest with halves down, as `predictions.maps.quantize_map` does: a mean probability
+        of exactly 0.5 stays authentic. With one weight above 0, a copy of that map.
 
-    Raises FusionError for impossible weights, maps of unlike sizes or another type.
+    Raises:
+        FusionError: impossible weights, or maps of unlike sizes or another type.
     """
     values = check_weights(weights, len(maps))
     _check_maps(maps)
@@ -81,14 +90,18 @@ def average_maps(maps: Sequence[NDArray[np.uint8]], weights: Sequence[float] | N
 def exceeds_on_average(
     maps: Sequence[NDArray[np.uint8]], parts: Sequence[int], threshold: float = 0.5
 ) -> NDArray[np.bool_]:
-    """`binarize_map(average_maps(maps, parts), threshold)` for whole-numbered weights, some thirty times as fast.
+    """Compute `binarize_map(average_maps(maps, parts), threshold)` for whole-numbered weights, thirty times as fast.
 
     Args:
         maps: as for `average_maps`.
         parts: S non-negative integers, not all 0; their sum at most 2^24.
         threshold: in [0, 1).
 
-    Returns: bool H x W, exactly the mask that evaluating the stored average gives. Raises as `average_maps`.
+    Returns:
+        Bool H x W, exactly the mask that evaluating the stored average gives.
+
+    Raises:
+        FusionError: as `average_maps`.
     """
     check_weights(parts, len(maps))
     _check_maps(maps)
@@ -105,7 +118,7 @@ def exceeds_on_average(
 
 
 def resize_map(forgery_map: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """A stored map (uint8, 255 x probability) at another size: bilinear between pixel centers, rounded halves down."""
+    """Resize a stored map (uint8, 255 x probability): bilinear between pixel centers, rounded halves down."""
     if forgery_map.shape == (height, width):
         return forgery_map
     wide = cv2.resize(forgery_map.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -113,7 +126,7 @@ def resize_map(forgery_map: NDArray[np.uint8], height: int, width: int) -> NDArr
 
 
 def _rounded(levels: NDArray) -> NDArray[np.uint8]:
-    """Values in 0..255 rounded to nearest, halves down; works in place."""
+    """Round values in 0..255 to nearest, halves down; `levels` is used up."""
     levels -= 0.5 + _TIE
     np.ceil(levels, out=levels)
     np.clip(levels, 0, 255, out=levels)

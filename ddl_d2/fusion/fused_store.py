@@ -46,9 +46,12 @@ def write_fused_store(
         overwrite: replace a store that lies there. A folder with anything else in it is refused.
         workers: threads that decode, fuse and encode; they do not change a byte of the store.
 
-    Returns the number of maps that had another size than the first store's (see `fusion.read_maps`).
+    Returns:
+        The number of maps that had another size than the first store's (see `fusion.read_maps`).
 
-    Raises StoreError if the folder is in use or one of `systems`, or a map cannot be read, and OSError.
+    Raises:
+        StoreError: the folder is in use or one of `systems`, or a map cannot be read.
+        OSError: the store cannot be written.
     """
     output = Path(output).resolve()
     if any(output == store.root.resolve() for store in systems.stores):
@@ -80,7 +83,7 @@ def write_fused_store(
 
 @contextmanager
 def _taking_the_place_of(output: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside `output` that takes its place when the block ends well and vanishes otherwise."""
+    """Give a folder beside `output` that takes its place when the block ends well and vanishes otherwise."""
     _check_replaceable(output, overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
     fresh, old = (output.with_name(f".{output.name}.{os.getpid()}.{state}") for state in ("new", "old"))

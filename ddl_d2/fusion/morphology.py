@@ -30,7 +30,8 @@ def fuse_masks(
     """Fuse two forgery masks of one image (IJCAI 2025 challenge, second system, eqs. 19 to 21).
 
     Args:
-        first, second: bool H x W, True = forged, of equal size.
+        first: bool H x W, True = forged.
+        second: likewise, of equal size.
         mode: what is returned, + being a dilation by B and - an erosion:
             "paper": (first + B) | (second - B). The printed equations name LFDL twice and have two dilations; the
                 abstract, both captions and the text say an *eroded* MITL, and that is built.
@@ -41,10 +42,12 @@ def fuse_masks(
         kernel_size: side k of B in pixels, odd. "or" and "and" do not use it.
         iterations: times each dilation and each erosion is repeated.
 
-    Returns: bool H x W.
+    Returns:
+        Bool H x W.
 
-    Raises FusionError for another mode, an even or non-positive k, no iterations, masks that are not bool H x W (a map
-    has to be thresholded first), without pixels, or of unlike sizes.
+    Raises:
+        FusionError: another mode, an even or non-positive k, no iterations, or masks that are not bool H x W (a map
+            has to be thresholded first), without pixels or of unlike sizes.
     """
     _check_masks(first, second)
     if mode == "paper":
@@ -59,21 +62,21 @@ def fuse_masks(
 
 
 def dilate(mask: NDArray[np.bool_], kernel_size: int = 5, iterations: int = 1) -> NDArray[np.bool_]:
-    """`mask` (bool H x W) grown by B, `iterations` times: forged if B around the pixel meets a forged one."""
+    """Grow `mask` (bool H x W) by B, `iterations` times: forged if B around the pixel meets a forged one."""
     kernel = _kernel(kernel_size, iterations)
     outside_authentic = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
     return cv2.dilate(_bytes(mask), kernel, iterations=iterations, **outside_authentic).view(np.bool_)
 
 
 def erode(mask: NDArray[np.bool_], kernel_size: int = 5, iterations: int = 1) -> NDArray[np.bool_]:
-    """`mask` (bool H x W) shrunk by B, `iterations` times: forged if all of B that lies in the image is forged."""
+    """Shrink `mask` (bool H x W) by B, `iterations` times: forged if all of B that lies in the image is forged."""
     kernel = _kernel(kernel_size, iterations)
     outside_neutral = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 1}
     return cv2.erode(_bytes(mask), kernel, iterations=iterations, **outside_neutral).view(np.bool_)
 
 
 def close(mask: NDArray[np.bool_], kernel_size: int = 5, iterations: int = 1) -> NDArray[np.bool_]:
-    """`mask` (bool H x W) dilated, then eroded: holes and gaps narrower than B are filled, nothing is taken away."""
+    """Dilate `mask` (bool H x W), then erode it: holes and gaps narrower than B are filled, nothing is taken away."""
     return erode(dilate(mask, kernel_size, iterations), kernel_size, iterations)
 
 
@@ -91,7 +94,7 @@ def _kernel(kernel_size: int, iterations: int) -> NDArray[np.uint8]:
 
 
 def _bytes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The same pixels as 0 and 1, which is what OpenCV takes; no copy where they lie in order."""
+    """View the pixels as 0 and 1, which is what OpenCV takes; no copy where they lie in order."""
     return np.ascontiguousarray(mask).view(np.uint8)
 
 

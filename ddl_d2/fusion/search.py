@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -36,8 +36,12 @@ Weights = tuple[int, ...]
 
 
 class Localization(NamedTuple):
-    """M1 of W candidates: `f1` and `iou` (W,) in [0, 1], NaN without a fake that has a forgery mask; `num_localized`
-    fakes were averaged.
+    """M1 of W candidates.
+
+    Attributes:
+        f1: (W,) in [0, 1], NaN without a fake that has a forgery mask.
+        iou: likewise.
+        num_localized: the number of fakes that were averaged.
     """
 
     f1: NDArray[np.float64]
@@ -49,8 +53,12 @@ class Localization(NamedTuple):
 class SearchResult:
     """What was tried and what was best.
 
-    `grid` W candidates; `auc` (W,) of each as weights of the scores; `localization` of each as weights of the maps,
-    None if there are no maps or no forgery masks; `weights` and `map_weights` the best (the latter None likewise).
+    Attributes:
+        grid: the W candidates.
+        auc: (W,) in [0, 1], of each candidate as weights of the scores.
+        localization: of each candidate as weights of the maps; None if there are no maps or no forgery masks.
+        weights: the best for scores.
+        map_weights: the best for maps; None as `localization`.
     """
 
     grid: list[Weights]
@@ -61,9 +69,10 @@ class SearchResult:
 
 
 def weight_grid(systems: int, step: float = 0.05) -> list[Weights]:
-    """All S-tuples of non-negative multiples of `step` that sum to 1, as whole numbers without a common divisor.
+    """List all S-tuples of non-negative multiples of `step` that sum to 1, as whole numbers without a common divisor.
 
-    Raises FusionError for fewer than two systems, a step that does not divide 1, or more than `MAX_CANDIDATES` tuples.
+    Raises:
+        FusionError: fewer than two systems, a step that does not divide 1, or more than `MAX_CANDIDATES` tuples.
     """
     if systems < 2:
         raise FusionError("a search takes at least two systems")
@@ -77,7 +86,7 @@ def weight_grid(systems: int, step: float = 0.05) -> list[Weights]:
     # Parts and the bars between them in a row: where the bars stand says how many parts each system has.
     for bars in combinations(range(parts + systems - 1), systems - 1):
         ends = (-1, *bars, parts + systems - 1)
-        counts = [right - left - 1 for left, right in zip(ends, ends[1:], strict=False)]
+        counts = [right - left - 1 for left, right in pairwise(ends)]
         divisor = math.gcd(*counts)
         grid.append(tuple(part // divisor for part in counts))
     return grid
@@ -93,6 +102,9 @@ def search_weights(
 ) -> SearchResult:
     """Try every weight of `weight_grid` on one labeled set.
 
+    Of equally good candidates the one nearest to equal weights is taken. Each map and forgery mask is read once,
+    whatever the number of candidates, and one image is held per thread.
+
     Args:
         predictions: of the set to search on. Its figures are too good for every other set: see `report_weights`.
         step: of the grid.
@@ -100,8 +112,9 @@ def search_weights(
         threshold: a pixel is forged above it.
         workers: threads that read maps; they change no number.
 
-    Of equally good candidates the one nearest to equal weights is taken. Each map and forgery mask is read once,
-    whatever the number of candidates, and one image is held per thread. Raises FusionError, and what reading raises.
+    Raises:
+        FusionError: another metric, step or size of map than is allowed.
+        DdlError: a map or a forgery mask cannot be read.
     """
     if map_metric not in MAP_METRICS:
         raise FusionError(f"the metric of the maps is one of {', '.join(MAP_METRICS)}, not {map_metric!r}")
@@ -124,15 +137,21 @@ def report_weights(
     threshold: float = 0.5,
     workers: int = 1,
 ) -> dict[str, dict[str, float]]:
-    """What the found weights are worth on images they were not searched on, beside each system and equal weights.
+    """Measure the found weights on images they were not searched on, beside each system and equal weights.
 
     Args:
         result: of `search_weights`.
         searched_on: the set it came from.
         predictions: the same systems, in the same order, on another set.
+        threshold: a pixel is forged above it.
+        workers: threads that read maps; they change no number.
 
-    Returns `{"1": ..., "2": ..., "equal": ..., "searched": ...}`, each with `auc`, `f1`, `iou` and `final` in [0, 1];
-    the last three NaN where maps were not searched. Raises FusionError if the two sets share an image.
+    Returns:
+        `{"1": ..., "2": ..., "equal": ..., "searched": ...}`, each with `auc`, `f1`, `iou` and `final` in [0, 1]; the
+        last three NaN where maps were not searched.
+
+    Raises:
+        FusionError: the two sets share an image, or do not have the same systems.
     """
     systems = len(predictions.systems.stores)
     if systems != len(searched_on.systems.stores):
@@ -152,7 +171,7 @@ def report_weights(
 
 
 def ranking(predictions: LabeledPredictions, candidates: Sequence[Weights]) -> NDArray[np.float64]:
-    """(W,) AUC in [0, 1] of the averaged scores."""
+    """Compute the AUC, (W,) in [0, 1], of scores averaged by each candidate."""
     labels = predictions.labels
     return np.array([roc_auc(labels, average_scores(predictions.scores, weights)) for weights in candidates])
 
@@ -160,10 +179,19 @@ def ranking(predictions: LabeledPredictions, candidates: Sequence[Weights]) -> N
 def localization(
     predictions: LabeledPredictions, candidates: Sequence[Weights], *, threshold: float = 0.5, workers: int = 1
 ) -> Localization:
-    """M1 of the averaged maps, at the original size, over the fakes whose forgery mask is known and not empty.
+    """Compute M1 of the averaged maps, at the original size, over the fakes with a known forgery mask, not empty.
 
-    Equal, to rounding in the sum, to evaluating each stored average. Raises FusionError if maps are missing or have
-    another size than their image, and what reading raises.
+    Equal, to rounding in the sum, to evaluating each stored average.
+
+    Args:
+        predictions: of systems with maps.
+        candidates: weights to try.
+        threshold: a pixel is forged above it.
+        workers: threads that read maps; they change no number.
+
+    Raises:
+        FusionError: maps are missing or have another size than their image.
+        DdlError: a map or a forgery mask cannot be read.
     """
     if without := [str(store.root) for store in predictions.systems.stores if not store.has_maps]:
         raise FusionError(f"no forgery maps in {', '.join(without)}")
@@ -181,7 +209,7 @@ def localization(
 def _counts_of(
     predictions: LabeledPredictions, candidates: Sequence[Weights], threshold: float, row: Row
 ) -> NDArray[np.int64] | None:
-    """(W, 4) TP, FP, FN, TN of one fake's averaged maps; None if its forgery mask is unknown or empty."""
+    """Count TP, FP, FN, TN, (W, 4), of one fake's averaged maps; None if its forgery mask is unknown or empty."""
     height, width = read_row_size(row)
     truth = read_forgery_mask(row, height, width)
     if truth is None or not truth.mask.any():
@@ -194,7 +222,7 @@ def _counts_of(
 
 
 def _best(grid: Sequence[Weights], values: NDArray[np.float64]) -> Weights:
-    """The candidate of the highest value (equal to 12 digits: then nearest to equal weights, then the first)."""
+    """Return the candidate of the highest value (equal to 12 digits: nearest to equal weights, then the first)."""
 
     def rank(index: int) -> tuple[float, float, Weights]:
         shares = np.array(grid[index]) / sum(grid[index])

@@ -1,4 +1,4 @@
-"""Several prediction stores side by side: the same images in one order, one opinion on labels, maps of one size."""
+"""Several prediction stores side by side: the same images in one order, the same labels, maps of one size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from ddl_d2.predictions.store import PredictionStore
 class AlignedStores:
     """S stores' predictions of N images.
 
-    `ids` sorted; `scores` (S, N) float64 in [0, 1]; `labels` (N,) int8, 0 real, 1 fake, -1 unknown to every store.
+    Attributes:
+        stores: in the order they were given.
+        ids: of the images, sorted.
+        scores: (S, N) float64 in [0, 1], P(fake).
+        labels: (N,) int8, 0 real, 1 fake, -1 unknown to every store.
     """
 
     stores: tuple[PredictionStore, ...]
@@ -34,8 +38,9 @@ def align_stores(stores: Sequence[PredictionStore], *, intersection: bool = Fals
         stores: two or more.
         intersection: keep the images that all stores have, instead of refusing when their lists differ.
 
-    Raises FusionError for fewer than two stores, lists that differ (it says who lacks what) or share nothing, and for
-    an image that one store calls real and another fake.
+    Raises:
+        FusionError: fewer than two stores, lists that differ (the message says which lacks what) or share nothing, or
+            an image that one store calls real and another fake.
     """
     if len(stores) < 2:
         raise FusionError("fusing takes at least two prediction stores")
@@ -53,11 +58,13 @@ def align_stores(stores: Sequence[PredictionStore], *, intersection: bool = Fals
 
 
 def read_maps(stores: Sequence[PredictionStore], image_id: str) -> tuple[list[NDArray[np.uint8]], int]:
-    """The maps of one image and how many of them had to be resized.
+    """Read the maps of one image; tell how many of them had to be resized.
 
     A store's maps have their image's original size. Where they differ all the same, the first store's size is taken
-    for the image's and the others' maps are brought to it (`resize_map`): no image is left out. Raises what the
-    stores raise.
+    for the image's and the others' maps are brought to it (`resize_map`): no image is left out.
+
+    Raises:
+        StoreError: a map cannot be read.
     """
     maps = [store.read_map(image_id) for store in stores]
     height, width = maps[0].shape
@@ -80,7 +87,7 @@ def _refuse_unlike(stores: Sequence[PredictionStore], positions: Sequence[dict[s
 
 
 def _merged_labels(stores: Sequence[PredictionStore], ids: list[str], labels: NDArray[np.int8]) -> NDArray[np.int8]:
-    """(N,) what any store knows, from (S, N)."""
+    """Merge (S, N) labels into (N,): what any store knows."""
     merged = labels.max(axis=0)
     unlike = (labels >= 0) & (labels != merged)
     if unlike.any():

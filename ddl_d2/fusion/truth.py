@@ -23,7 +23,12 @@ Row = Mapping[str, Any]
 class LabeledPredictions:
     """Predictions of N images and what is true of them.
 
-    `scores` (S, N) of `systems`; `labels` (N,) 0 or 1; `rows` the dataset, `order` (N,) where in it each image is.
+    Attributes:
+        systems: the S stores, possibly with more images.
+        scores: (S, N) in [0, 1], P(fake).
+        labels: (N,) 0 real, 1 fake.
+        rows: the dataset, possibly with more images.
+        order: (N,) where in `rows` each image is.
     """
 
     systems: AlignedStores
@@ -36,11 +41,11 @@ class LabeledPredictions:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Row]:
-        """The dataset dicts, sorted by `image_id`."""
+        """Yield the dataset dicts, sorted by `image_id`."""
         return (self.rows[int(index)] for index in self.order)
 
     def fakes(self) -> Iterator[Row]:
-        """Those of fakes."""
+        """Yield the dataset dicts of fakes, likewise."""
         return (self.rows[int(index)] for index in self.order[self.labels == 1])
 
 
@@ -52,8 +57,9 @@ def label_predictions(systems: AlignedStores, rows: Sequence[Row], *, intersecti
         rows: dataset dicts; all that are used need `is_fake`.
         intersection: use the images both sides have, instead of refusing when they differ.
 
-    Raises FusionError for images missing on either side, without a label, or with another label than the stores
-    know, and if only one class is left: nothing can be ranked then.
+    Raises:
+        FusionError: images are missing on either side, have no label or another label than the stores know, or only
+            one class is left: nothing can be ranked then.
     """
     found = {row["image_id"]: index for index, row in enumerate(rows)}
     known = set(systems.ids)
@@ -74,9 +80,13 @@ def label_predictions(systems: AlignedStores, rows: Sequence[Row], *, intersecti
 def check_disjoint(tuned: LabeledPredictions, reported: LabeledPredictions) -> None:
     """Raise FusionError if an image that weights were chosen on is among those they are to be reported on.
 
-    Ids are relative to a dataset's folder, so `real/1.png` may be two images. The same image is: the same file
-    (by its number on the disk, so links do not hide it; any two frames of one video are the same file), or two files
-    of one id and equal content. Raises OSError for files that cannot be read.
+    Ids are relative to a dataset's folder, so `real/1.png` may be two images. Two rows are the same image if they are
+    the same file (by its number on the disk, so links do not hide it; any two frames of one video are the same file),
+    or files of one id and equal content.
+
+    Raises:
+        FusionError: the sets share an image.
+        OSError: a file cannot be read.
     """
     files: dict[tuple[int, int], str] = {}
     paths: dict[str, str] = {}

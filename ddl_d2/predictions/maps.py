@@ -1,4 +1,4 @@
-"""Forgery maps: from probabilities to the 8 bits that are stored, and to forged pixels."""
+"""Forgery maps: from probabilities to the 8 bits that are stored, and to forged pixels. H x W pixels of one image."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 
 
 def binarize_map(forgery_map: NDArray, threshold: float = 0.5) -> NDArray[np.bool_]:
-    """Forged pixels of a forgery map: probability > threshold, strictly.
+    """Tell the forged pixels of a forgery map: probability > threshold, strictly.
 
     Args:
         forgery_map: H x W, float probabilities in [0, 1], or uint8 as stored, where v stands for v / 255. At the
             default threshold a stored value is forged from 128 on (127.5 is the threshold itself).
         threshold: in [0, 1).
 
-    Returns: bool H x W. Raises ValueError for another type.
+    Returns:
+        Bool H x W.
+
+    Raises:
+        ValueError: a map of another type.
     """
     if forgery_map.dtype == np.uint8:
         return forgery_map > math.floor(threshold * 255)
@@ -27,10 +31,16 @@ def binarize_map(forgery_map: NDArray, threshold: float = 0.5) -> NDArray[np.boo
 
 
 def quantize_map(forgery_map: NDArray) -> NDArray[np.uint8]:
-    """A float forgery map (H x W in [0, 1]) as uint8, 255 times the probability rounded to nearest, halves down.
+    """Store a forgery map in 8 bits: 255 times the probability, rounded to nearest, halves down.
 
     Halves go down so that `binarize_map` gives the same mask at threshold 0.5 before and after: a probability of
-    exactly 0.5 (127.5) is authentic both ways. Values outside [0, 1] are clipped; NaN raises ValueError.
+    exactly 0.5 (127.5) is authentic both ways.
+
+    Args:
+        forgery_map: float H x W in [0, 1]; values outside are clipped.
+
+    Raises:
+        ValueError: the map contains NaN.
     """
     if np.isnan(forgery_map).any():
         raise ValueError("a forgery map contains NaN")

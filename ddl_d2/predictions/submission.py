@@ -33,15 +33,21 @@ _FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # equal predictions give equal bytes
 
 
 def export_submission(store: PredictionStore, path: str | os.PathLike[str], *, threshold: float = 0.5) -> int:
-    """Write a store's predictions as a submission; returns the number of images.
+    """Write a store's predictions as a submission.
 
     Args:
         store: predictions with forgery maps.
         path: the zip file; it is replaced only once the new one is whole. Images are streamed one by one.
-        threshold: a pixel is forged above it (`evaluation.functional.binarize_map`).
+        threshold: a pixel is forged above it (`predictions.maps.binarize_map`).
 
-    Raises SubmissionError if the store is empty, has no maps, holds two images whose names differ only in folder or
-    suffix, or a name with a comma; StoreError for an unreadable map; OSError.
+    Returns:
+        The number of images.
+
+    Raises:
+        SubmissionError: the store is empty, has no maps, or holds two images whose names differ only in folder or
+            suffix, or a name with a comma.
+        StoreError: a map cannot be read.
+        OSError: the file cannot be written.
     """
     if not len(store) or not store.has_maps:
         raise SubmissionError(f"{store.root}: a submission needs a mask for every image, and the store has none")
@@ -60,13 +66,22 @@ def export_submission(store: PredictionStore, path: str | os.PathLike[str], *, t
 
 @dataclass(frozen=True)
 class Submission:
-    """A submission file that has been read: `scores` maps file name to P(fake), in the order of its lines."""
+    """A submission file that has been read.
+
+    Attributes:
+        path: the zip file.
+        scores: P(fake) in [0, 1] by file name, in the order of the file's lines.
+    """
 
     path: Path
     scores: Mapping[str, float]
 
     def read_mask(self, name: str) -> NDArray[np.bool_]:
-        """The mask of one image, bool H x W. Raises SubmissionError if it is missing or holds other than 0 and 255."""
+        """Return the mask of one image, bool H x W.
+
+        Raises:
+            SubmissionError: the mask is missing, cannot be read or holds values other than 0 and 255.
+        """
         try:
             with zipfile.ZipFile(self.path) as archive:
                 data = _read(archive, _mask_member(name))
@@ -113,10 +128,14 @@ def read_submission(path: str | os.PathLike[str]) -> Submission:
 
 
 def validate_submission(path: str | os.PathLike[str], sizes: Mapping[str, tuple[int, int]]) -> Submission:
-    """Check a submission against the images it is for.
+    """Check a submission against the images it is for; return it.
 
-    `sizes`: (height, width) in pixels of each image by file name. Raises SubmissionError unless exactly these
-    images have a line and a mask of their size, of 0 and 255 only.
+    Args:
+        path: the zip file.
+        sizes: (height, width) in pixels of each image by file name.
+
+    Raises:
+        SubmissionError: not exactly these images have a line and a mask of their size, of 0 and 255 only.
     """
     submission = read_submission(path)
     if difference := sorted(set(sizes).symmetric_difference(submission.scores)):
@@ -129,7 +148,7 @@ def validate_submission(path: str | os.PathLike[str], sizes: Mapping[str, tuple[
 
 
 def _file_names(image_ids: list[str]) -> list[str]:
-    """File names without folders; SubmissionError if two would share a line or a mask."""
+    """Return file names without folders. Raises SubmissionError if two would share a line or a mask."""
     owners: dict[str, str] = {}
     names = []
     for image_id in image_ids:

@@ -1,4 +1,4 @@
-"""What all ranks must decide alike: whether any of them has seen bad news."""
+"""Decisions that all ranks must come to alike."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def any_rank(*flags: bool | Tensor) -> tuple[bool, ...]:
-    """For each flag whether it is set on any rank, in one all-reduce of `len(flags)` numbers.
+    """Tell for each flag whether it is set on any rank, in one all-reduce of `len(flags)` numbers.
 
     Every rank has to call it, with as many flags, at the same place. One process alone communicates nothing.
 
     Args:
-        flags: bools, or tensors of one element (bool or number; non-zero is set) on any device.
+        *flags: bools, or tensors of one element (bool or number; non-zero is set) on any device.
     """
     if comm.get_world_size() == 1:
         return tuple(bool(flag) for flag in flags)

@@ -13,7 +13,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed, for the next allocation of this process; -> whether it does.
+    """Have glibc keep what is freed, for the next allocation of this process; return whether it does.
 
     By default it returns every large block to the system at once, and a network on a CPU frees and allocates the same
     hundreds of megabytes at each layer: their page faults take a third of its time. The price is that a process stays

@@ -12,7 +12,18 @@ Result = TypeVar("Result")
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 1) -> Iterator[Result]:
-    """`map(function, items)`, computed by as many threads; neither queues a million tasks nor outlives an error."""
+    """Yield `function(item)` for each item, in order, computed by several threads.
+
+    No more than some tasks are queued at a time, and an error ends them all.
+
+    Args:
+        function: called from several threads, or from this one if there is only one.
+        items: may be endless.
+        workers: the number of threads.
+
+    Raises:
+        Exception: what `function` raises.
+    """
     if workers <= 1:
         yield from map(function, items)
         return

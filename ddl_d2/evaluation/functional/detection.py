@@ -1,9 +1,10 @@
 """Image-level metrics of a real/fake score.
 
-Legend: N images. Every function takes `labels` (N,) of 0 (real) or 1 (fake), any integer or bool type, and `scores`
-(N,) of finite floats where higher means more likely fake; accuracy alone needs them to be probabilities. They measure
-the pixels of one map just as well, N pixels then, and a map as it is stored (uint8 or uint16) fastest. All raise
-ValueError for shapes that differ, for a label other than 0 or 1 and for a score that is NaN or infinite, and the
+Legend: N images. Every function takes `labels` (N,) of 0 (real) or 1 (fake), of any integer or bool type, and `scores`
+(N,) of finite floats where higher means more likely fake; only `accuracy` needs them to be probabilities. The N items
+may as well be the pixels of one map; a map as it is stored (uint8 or uint16) is measured fastest.
+
+All raise ValueError for shapes that differ, for a label other than 0 or 1 and for a score that is NaN or infinite; the
 message names the index. A metric that needs both classes is NaN, with an `UndefinedMetricWarning`, when one is missing.
 """
 
@@ -21,10 +22,17 @@ class UndefinedMetricWarning(UserWarning):
 
 
 def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve: P(score of a fake > score of a real) + 1/2 P(equal). Exact, ties by midranks.
+    """Area under the ROC curve: P(score of a fake > score of a real) + 1/2 P(equal).
 
-    Counted in integers after one sort, so the result is the correctly rounded quotient and does not depend on the
-    order of the images. Labels and scores as in the module's legend; returns a float in [0, 1], or NaN.
+    Exact, ties by midranks: counted in integers after one sort, the result is the correctly rounded quotient and does
+    not depend on the order of the images.
+
+    Args:
+        labels: (N,) 0 real, 1 fake.
+        scores: (N,) finite, higher is more likely fake.
+
+    Returns:
+        A float in [0, 1], or NaN.
     """
     labels, scores = _validated(labels, scores)
     num_fake = int(np.count_nonzero(labels))
@@ -40,7 +48,12 @@ def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float:
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     """Average precision: sum over distinct thresholds of (R_k - R_{k-1}) P_k, without interpolation (scikit-learn's).
 
-    Labels and scores as in the module's legend; returns a float in [0, 1], or NaN.
+    Args:
+        labels: (N,) 0 real, 1 fake.
+        scores: (N,) finite, higher is more likely fake.
+
+    Returns:
+        A float in [0, 1], or NaN.
     """
     labels, scores = _validated(labels, scores)
     num_fake = int(np.count_nonzero(labels))
@@ -55,8 +68,14 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
 def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> float:
     """Equal error rate: where the ROC polyline has false positive rate = false negative rate.
 
-    Between two thresholds the polyline is interpolated linearly, so a constant score gives 0.5. Labels and scores as
-    in the module's legend; returns a float in [0, 1], or NaN.
+    Between two thresholds the polyline is interpolated linearly, so a constant score gives 0.5.
+
+    Args:
+        labels: (N,) 0 real, 1 fake.
+        scores: (N,) finite, higher is more likely fake.
+
+    Returns:
+        A float in [0, 1], or NaN.
     """
     labels, scores = _validated(labels, scores)
     num_fake = int(np.count_nonzero(labels))
@@ -76,7 +95,13 @@ def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> float:
 def accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> float:
     """Share of images on the right side of `threshold`; fake means score > threshold, strictly.
 
-    Labels and scores as in the module's legend; returns a float in [0, 1], or NaN with a warning for no images.
+    Args:
+        labels: (N,) 0 real, 1 fake.
+        scores: (N,) in [0, 1], P(fake).
+        threshold: in [0, 1).
+
+    Returns:
+        A float in [0, 1]; NaN, with a warning, for no images.
     """
     labels, scores = _validated(labels, scores)
     if labels.size == 0:
@@ -86,8 +111,10 @@ def accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> fl
 
 
 def _validated(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-    """The labels as bool (N,) and the scores as uint8, uint16, float32 or float64 (N,), or ValueError naming the first
-    bad index.
+    """Return labels as bool (N,) and scores as uint8, uint16, float32 or float64 (N,).
+
+    Raises:
+        ValueError: a value cannot be used; the message names the first bad index.
     """
     label_array, score_array = np.asarray(labels), np.asarray(scores)
     if label_array.ndim != 1 or label_array.shape != score_array.shape:
@@ -123,7 +150,7 @@ _INTEGER_KEYS: dict[Any, Any] = {np.dtype(np.uint8): np.dtype(np.uint16), np.dty
 
 
 def _sorted_keys(labels: NDArray[np.bool_], scores: NDArray[Any]) -> NDArray[Any]:
-    """Sorted integer keys (N,), `rank of the score << 1 | label`: equal scores share all bits but the lowest.
+    """Return sorted integer keys (N,), `rank of the score << 1 | label`: equal scores share all bits but the lowest.
 
     The bit pattern of a non-negative IEEE float grows with its value, and below 2.0 its two upper bits are 0, which
     leaves room for the label; sorting integers is several times faster than an argsort. Probabilities that are exact
@@ -148,7 +175,7 @@ def _sorted_keys(labels: NDArray[np.bool_], scores: NDArray[Any]) -> NDArray[Any
 
 
 def _sum_of_fake_positions(keys: NDArray[Any], num_fake: int) -> int:
-    """Sum of the sorted positions, from 0, at which there is a fake; the rarer class is looked up."""
+    """Sum the sorted positions, from 0, at which there is a fake; the rarer class is looked up."""
     is_fake = (keys & keys.dtype.type(1)).astype(bool)
     if 2 * num_fake <= keys.size:
         return int(np.flatnonzero(is_fake).sum(dtype=np.int64))
@@ -156,7 +183,7 @@ def _sum_of_fake_positions(keys: NDArray[Any], num_fake: int) -> int:
 
 
 def _tied_pairs(keys: NDArray[Any]) -> int:
-    """Number of (real, fake) pairs with equal scores, from the sorted keys of `_sorted_keys`."""
+    """Count the (real, fake) pairs with equal scores, from the sorted keys of `_sorted_keys`."""
     one = keys.dtype.type(1)
     # The last real of a tied group is followed by its first fake, whose key is larger by exactly the label bit.
     last_real = np.flatnonzero((keys[1:] ^ keys[:-1]) == one)
@@ -169,7 +196,7 @@ def _tied_pairs(keys: NDArray[Any]) -> int:
 
 
 def _cumulative_counts(labels: NDArray[np.bool_], scores: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """True and false positives (T,) at the T distinct scores used as thresholds (score >= t), from the highest down."""
+    """Count true and false positives (T,) at the T distinct scores as thresholds (score >= t), from the highest."""
     keys = _sorted_keys(labels, scores)[::-1]
     one = keys.dtype.type(1)
     values = keys >> one

@@ -21,7 +21,15 @@ EMPTY_SCORES = ("skip", "0", "1")
 
 
 def pixel_counts(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """(TP, FP, FN, TN) of two bool H x W masks, True = forged. Raises ValueError for another type or unlike shapes."""
+    """Count true and false positives, false and true negatives (TP, FP, FN, TN) among the pixels of two masks.
+
+    Args:
+        prediction: bool H x W, True = forged.
+        target: likewise.
+
+    Raises:
+        ValueError: another type, or unlike shapes.
+    """
     if prediction.dtype != np.bool_ or target.dtype != np.bool_:
         raise ValueError(f"masks must be bool, got {prediction.dtype} and {target.dtype}: threshold them first")
     if prediction.shape != target.shape:
@@ -46,9 +54,14 @@ def pixel_counts(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> tu
 
 
 def f1_iou_per_image(counts: ArrayLike, empty: float = math.nan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """F1 = 2TP / (2TP + FP + FN) and IoU = TP / (TP + FP + FN) of each row of `counts` (N, 4).
+    """F1 = 2TP / (2TP + FP + FN) and IoU = TP / (TP + FP + FN) of each image.
 
-    Returns two (N,) float arrays in [0, 1]; a row with neither a forged nor a predicted pixel gets `empty`.
+    Args:
+        counts: (N, 4) TP, FP, FN, TN.
+        empty: the value of an image with neither a forged nor a predicted pixel.
+
+    Returns:
+        Two (N,) float arrays in [0, 1].
     """
     true_positive, false_positive, false_negative, _ = _count_columns(counts)
     return (
@@ -58,9 +71,16 @@ def f1_iou_per_image(counts: ArrayLike, empty: float = math.nan) -> tuple[NDArra
 
 
 def double_f1_per_image(counts: ArrayLike, empty: float = math.nan) -> NDArray[np.float64]:
-    """M5: the larger of F1(prediction) and F1(inverted prediction) per row of `counts` (N, 4). Not used by default.
+    """M5: the larger of F1(prediction) and F1(inverted prediction) of each image. Not used by default.
 
-    It forgives a map of inverted polarity, which no user of a detector would. NaN only where both are undefined.
+    It forgives a map of inverted polarity, which no user of a detector would.
+
+    Args:
+        counts: (N, 4) TP, FP, FN, TN.
+        empty: the value of either F1 with neither a forged nor a predicted pixel.
+
+    Returns:
+        (N,) floats in [0, 1]; NaN only where both are undefined.
     """
     columns = _count_columns(counts)
     inverted = np.stack([columns[2], columns[3], columns[0], columns[1]], axis=1)
@@ -70,7 +90,7 @@ def double_f1_per_image(counts: ArrayLike, empty: float = math.nan) -> NDArray[n
 def localization_metrics(
     counts: ArrayLike, is_fake: ArrayLike, *, has_mask: ArrayLike | None = None, empty_score: str = "skip"
 ) -> dict[str, float]:
-    """The metrics M1 to M4 of one table of pixel counts.
+    """Compute the metrics M1 to M4 of one table of pixel counts.
 
     Args:
         counts: (N, 4) non-negative integers TP, FP, FN, TN per image at its original size.
@@ -80,14 +100,14 @@ def localization_metrics(
         empty_score: a fake with an empty forgery mask is left out of M1 to M3 with "skip"; with "0" or "1" it takes
             part, and scores that number in M1 if nothing was predicted and 0 otherwise. It is always part of M4.
 
-    Returns a dict of
-        f1, iou: M1, mean over fake images; pooled_f1, pooled_iou: M2, pixels of all fakes pooled;
-        miou: M3, mean IoU of the forged and the authentic class, pooled over fakes;
-        all_f1, all_iou: M4, as M2 over all images;
-        num_localized: images averaged by M1; num_empty_masks: fakes with an empty mask; num_skipped: fakes not in M1.
-        Numbers without anything to count are NaN, with an `UndefinedMetricWarning` for M1.
+    Returns:
+        `f1`, `iou`: M1, mean over fake images; `pooled_f1`, `pooled_iou`: M2, pixels of all fakes pooled; `miou`: M3,
+        mean IoU of the forged and the authentic class, pooled over fakes; `all_f1`, `all_iou`: M4, as M2 over all
+        images; `num_localized`: images averaged by M1; `num_empty_masks`: fakes with an empty mask; `num_skipped`:
+        fakes not in M1. Numbers without anything to count are NaN, with an `UndefinedMetricWarning` for M1.
 
-    Raises ValueError for a wrong shape, a negative count or an unknown `empty_score`.
+    Raises:
+        ValueError: a wrong shape, a negative count or an unknown `empty_score`.
     """
     if empty_score not in EMPTY_SCORES:
         raise ValueError(f"empty_score is one of {', '.join(EMPTY_SCORES)}, not {empty_score!r}")
@@ -125,12 +145,12 @@ def localization_metrics(
 
 
 def final_score(auc: float, f1: float, iou: float) -> float:
-    """The score of the DDL challenge's image track, (AUC + F1 + IoU) / 3, each in [0, 1]; NaN if one of them is."""
+    """Score of the DDL challenge's image track: (AUC + F1 + IoU) / 3, each in [0, 1]; NaN if one of them is."""
     return (auc + f1 + iou) / 3
 
 
 def _count_columns(counts: ArrayLike) -> tuple[NDArray[np.int64], ...]:
-    """TP, FP, FN, TN as four int64 (N,) arrays, or ValueError."""
+    """Return TP, FP, FN, TN as four int64 (N,) arrays. Raises ValueError."""
     table = np.asarray(counts)
     if table.ndim != 2 or table.shape[1] != 4 or not (table.size == 0 or np.issubdtype(table.dtype, np.integer)):
         raise ValueError(f"counts must be an (N, 4) integer table, got {table.dtype} {table.shape}")
@@ -146,5 +166,5 @@ def _ratios(numerator: NDArray[np.int64], denominator: NDArray[np.int64], empty:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """The correctly rounded sum over N, hence the same for every order of the images; NaN for none."""
+    """Divide the correctly rounded sum by N: the same mean for every order of the images; NaN for none."""
     return math.fsum(values) / len(values) if len(values) else math.nan

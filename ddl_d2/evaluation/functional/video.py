@@ -13,14 +13,17 @@ VIDEO_SCORES = ("mean", "top_frames", "max")
 
 
 def video_score(scores: Sequence[float] | NDArray[np.floating], rule: str = "mean") -> float:
-    """The score of one video.
+    """Score one video by its frames.
 
     Args:
         scores: of its frames, (F,) with F >= 1, in any order, each in [0, 1].
         rule: one of `VIDEO_SCORES`.
 
-    Returns a float in [0, 1] that does not depend on the frames' order, to the last bit. Raises ValueError for an
-    unknown rule or no frames.
+    Returns:
+        A float in [0, 1] that does not depend on the frames' order, to the last bit.
+
+    Raises:
+        ValueError: an unknown rule, or no frames.
     """
     if rule not in VIDEO_SCORES:
         raise ValueError(f"the video score is one of {', '.join(VIDEO_SCORES)}, not {rule!r}")
@@ -40,7 +43,7 @@ def scores_of_videos(
     scores: Sequence[float] | NDArray[np.floating],
     rule: str = "mean",
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
-    """Group the scores of frames by video.
+    """Score videos by their frames.
 
     Args:
         video_ids: (N,) the video of each frame.
@@ -48,8 +51,11 @@ def scores_of_videos(
         scores: (N,) of the frames, in [0, 1].
         rule: see `video_score`.
 
-    Returns the videos' ids, sorted, with their labels and scores, (V,) each. Raises ValueError as `video_score`, and
-    for a video whose frames have both labels, naming it.
+    Returns:
+        The ids of the V videos, sorted, with their labels and scores, (V,) each.
+
+    Raises:
+        ValueError: as `video_score`, and for a video whose frames have both labels, naming it.
     """
     frames: dict[str, list[float]] = {}
     label_of: dict[str, int] = {}
