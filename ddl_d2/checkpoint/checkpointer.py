@@ -108,7 +108,8 @@ class Checkpointer(DetectionCheckpointer):
         content = read_lightly(source)
         iteration, config = content.get("iteration", ""), content.get("config", self.config)
         if _saved_iteration(target) != str(iteration):
-            save_tensors(target, content["model"], iteration=iteration, **_described(config))
+            averaged = content.get("ema", {}).get("weights")  # as the export that was lost would have had
+            save_tensors(target, averaged or content["model"], iteration=iteration, **_described(config))
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         return load_checkpoint_file(local_path(filename))

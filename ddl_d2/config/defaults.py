@@ -2,7 +2,8 @@
 
 This is the only list of keys: nothing elsewhere adds one, and a key that is neither here nor in Detectron2's defaults
 is refused when a config is loaded. The comment directly above a key is its entry in the config reference. Keys that
-belong to a dataclass are generated from it, and documented there (`ddl_d2/config/forgery_options.py`).
+belong to a dataclass are generated from it, and documented there (`forgery_options.py` and
+`swap_options.py` beside this file).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from detectron2.config import CfgNode
 
 from ddl_d2.config.dataclass_keys import keys_of
 from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions
+from ddl_d2.config.swap_options import SwapOptions
 from ddl_d2.utils.limits import MAX_PIXELS
 
 
@@ -22,12 +24,14 @@ def add_ddl_config(cfg: CfgNode) -> None:
     _add_face_keys(cfg)
     _add_augment_keys(cfg)
     _add_self_blending_keys(cfg)
+    _add_face_swap_keys(cfg)
     _add_loader_keys(cfg)
     _add_model_keys(cfg)
     _add_mask2former_keys(cfg)
     _add_swin_unet_keys(cfg)
     _add_lfdl_keys(cfg)
     _add_mesorch_keys(cfg)
+    _add_forgery_fpn_keys(cfg)
     _add_solver_keys(cfg)
     _add_engine_keys(cfg)
     _add_test_keys(cfg)
@@ -201,6 +205,13 @@ def _add_self_blending_keys(cfg: CfgNode) -> None:
     cfg.INPUT.SELF_BLEND.POST.ENABLED = True
 
 
+def _add_face_swap_keys(cfg: CfgNode) -> None:
+    # Training on swap-like forgeries of portraits, made on the way; ranges are [smallest, largest].
+    cfg.INPUT.FACE_SWAP = CfgNode(keys_of(SwapOptions))
+    # Whether each real image gives a pair: its largest face, and a forgery of it. Fakes of the dataset are left out.
+    cfg.INPUT.FACE_SWAP.ENABLED = False
+
+
 def _add_loader_keys(cfg: CfgNode) -> None:
     # The order of training images: "TrainingSampler" (uniform) or "ClassBalancedSampler" (real and fake equally often).
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
@@ -210,7 +221,7 @@ def _add_loader_keys(cfg: CfgNode) -> None:
 
 
 def _add_model_keys(cfg: CfgNode) -> None:
-    # The system: "ForgeryMask2Former", "SwinUNet", "LFDL" or "Mesorch".
+    # The system: "ForgeryMask2Former", "SwinUNet", "LFDL", "Mesorch" or "ForgeryFPN".
     cfg.MODEL.META_ARCHITECTURE = "ForgeryMask2Former"
     # Mean of the channels R, G, B, which is subtracted from an image; gray levels.
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
@@ -403,6 +414,20 @@ def _add_mesorch_keys(cfg: CfgNode) -> None:
     cfg.MODEL.MESORCH.GLOBAL.MAPS = ["res2", "res3", "res4", "res5"]
 
 
+def _add_forgery_fpn_keys(cfg: CfgNode) -> None:
+    # ForgeryFPN. Its channels are SEM_SEG_HEAD.CONVS_DIM; it reads SEM_SEG_HEAD.IN_FEATURES and DETECTION.IN_FEATURES.
+    cfg.MODEL.FORGERY_FPN = CfgNode()
+    # Dropout of the pooled features, in training.
+    cfg.MODEL.FORGERY_FPN.DROPOUT = 0.2
+    # Weight of real images in the loss of the map: 1 teaches "nothing is forged here", 0 leaves the map to say where
+    # an image is forged if it is.
+    cfg.MODEL.FORGERY_FPN.REAL_MAP_WEIGHT = 1.0
+    # Weight of the loss of a coarse map of what is forged, real images included, which teaches the encoder only.
+    cfg.MODEL.FORGERY_FPN.COARSE_WEIGHT = 0.0
+    # Weight of a loss that wants each forgery's logit above its own real image's, for rows that come in pairs.
+    cfg.MODEL.FORGERY_FPN.RANK_WEIGHT = 0.0
+
+
 def _add_solver_keys(cfg: CfgNode) -> None:
     # The optimizer: "ADAMW", "ADAM" (decay as an L2 penalty) or "SGD".
     cfg.SOLVER.OPTIMIZER = "ADAMW"
@@ -440,6 +465,12 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.SAM.ENABLED = False
     # How far uphill the second pass is taken (L2 norm over all parameters).
     cfg.SOLVER.SAM.RHO = 0.05
+    # A moving average of the weights, which is what is evaluated and saved as model_final.safetensors.
+    cfg.SOLVER.EMA = CfgNode()
+    # Whether weights are averaged.
+    cfg.SOLVER.EMA.ENABLED = False
+    # The share of the average that each step keeps, less in the first steps.
+    cfg.SOLVER.EMA.DECAY = 0.999
     # How many periodic checkpoints are kept.
     cfg.SOLVER.MAX_TO_KEEP = 5
 

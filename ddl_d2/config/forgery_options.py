@@ -148,7 +148,7 @@ class ForgeryOptions:
     jpeg_quality: Annotated[IntRange, Within(1, 100)] = (25, 70)
 
     def __post_init__(self) -> None:
-        _check_fields(self)
+        check_fields(self)
         _check_names("parts", self.parts, REGION_NAMES)
         _check_names("frequency", self.frequency, FREQUENCY_KINDS)
         _check_all("ratios", self.ratios, 0.0, 1.0)
@@ -201,10 +201,10 @@ class PostOptions:
     jpeg_quality: Annotated[IntRange, Within(1, 100)] = (40, 100)
 
     def __post_init__(self) -> None:
-        _check_fields(self)
+        check_fields(self)
 
 
-def _check_fields(options: ForgeryOptions | PostOptions) -> None:
+def check_fields(options: Any) -> None:
     """Make lists, as a config file gives them, tuples, and hold every value against its limits."""
     limits = _limits(type(options))  # type: ignore[arg-type]  # a class can be hashed, whatever mypy says of it
     for option in fields(options):

@@ -13,6 +13,7 @@ from detectron2.data import build_detection_test_loader, get_detection_dataset_d
 from torch.utils.data import ConcatDataset, DataLoader
 
 from ddl_d2.data.datasets.sources import weights_by_dataset
+from ddl_d2.data.face_swap_mapper import build_face_swap_mapper
 from ddl_d2.data.forging_augmentations import build_forge
 from ddl_d2.data.loader import Mapper, TrainLoader, one_opencv_thread, seeded
 from ddl_d2.data.mapper import ForgeryDatasetMapper
@@ -53,7 +54,7 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
     """
     rows, weights = training_rows(cfg)
     labels = dataset_labels(rows)
-    pairs = cfg.INPUT.SELF_BLEND.ENABLED and cfg.INPUT.SELF_BLEND.PAIRS
+    pairs = cfg.INPUT.FACE_SWAP.ENABLED or (cfg.INPUT.SELF_BLEND.ENABLED and cfg.INPUT.SELF_BLEND.PAIRS)
     if pairs:
         rows, real = _real_only(rows, labels, cfg.DATASETS.TRAIN)
         labels, weights = labels[real], weights[real]
@@ -88,6 +89,8 @@ def training_rows(cfg: CfgNode) -> tuple[Any, np.ndarray]:
 def build_train_mapper(cfg: CfgNode) -> Mapper:
     """Build the training mapper that INPUT.FACE_CROP, INPUT.SELF_BLEND and INPUT.AUGMENT ask for."""
     crop = build_face_crop(cfg, True)
+    if cfg.INPUT.FACE_SWAP.ENABLED:
+        return build_face_swap_mapper(cfg, build_face_finder(cfg), training_rows(cfg)[0])
     if cfg.INPUT.SELF_BLEND.ENABLED:
         return build_self_blending_mapper(cfg, build_face_finder(cfg), crop=crop)
     return ForgeryDatasetMapper(cfg, True, crop=crop, forge=build_forge(cfg))

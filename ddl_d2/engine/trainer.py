@@ -6,6 +6,7 @@ import logging
 import os
 import weakref
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -22,6 +23,7 @@ from ddl_d2.checkpoint.checkpointer import Checkpointer
 from ddl_d2.checkpoint.loading import local_path
 from ddl_d2.data.build import build_test_loader, build_train_loader
 from ddl_d2.engine.evaluation_loop import OnReadable, evaluate_each
+from ddl_d2.engine.hooks.averaging import AverageWeights
 from ddl_d2.engine.hooks.checkpoints import BestCheckpoint, RecentCheckpoints
 from ddl_d2.engine.hooks.evaluation import Evaluation, StopWhenAsked, TolerantEvaluation
 from ddl_d2.engine.hooks.reports import BadFileReport, PredictionImages, TolerantWriter
@@ -33,6 +35,7 @@ from ddl_d2.modeling.test_time.build import wrapped_for_testing
 from ddl_d2.predictions.meta import make_meta
 from ddl_d2.predictions.writer import PredictionStoreWriter
 from ddl_d2.solver.build import build_lr_scheduler, build_optimizer
+from ddl_d2.solver.ema import AveragedWeights
 from ddl_d2.utils.precision import autocast, compile_parts
 
 _AT_LEAST = {
@@ -55,6 +58,7 @@ class ForgeryTrainer(DefaultTrainer):
     """Everything around the step, from a frozen config. Same methods and life cycle as Detectron2's DefaultTrainer.
 
     Attributes:
+        averaged: the moving average of the weights; None without SOLVER.EMA.
         checkpointer: saves to OUTPUT_DIR, and finds what a run is resumed from.
         scheduler: of the learning rate.
         start_iter: the first step of this run; more than 0 where it was resumed.
@@ -92,9 +96,11 @@ class ForgeryTrainer(DefaultTrainer):
             config=cfg.dump(),
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = Checkpointer(
-            model, cfg.OUTPUT_DIR, allow_partial=True, config=cfg.dump(), trainer=weakref.proxy(self)
-        )
+        self.averaged = AveragedWeights(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
+        saved: dict[str, Any] = {"trainer": weakref.proxy(self)}
+        if self.averaged is not None:
+            saved["ema"] = self.averaged
+        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, allow_partial=True, config=cfg.dump(), **saved)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -117,11 +123,15 @@ class ForgeryTrainer(DefaultTrainer):
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if self.checkpointer.resumed_from:
             self.start_iter = self.iter + 1
+        elif self.averaged is not None:
+            self.averaged.restart()
 
     def build_hooks(self) -> list[d2_hooks.HookBase | None]:
         """Return the hooks in Detectron2's order: a checkpoint, if due, before the evaluation; the writers last."""
         cfg, step, main = self.cfg, self._trainer, comm.is_main_process()
-        recent = RecentCheckpoints(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.MAX_TO_KEEP)
+        recent = RecentCheckpoints(
+            self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.MAX_TO_KEEP, exported=self._exported
+        )
         save = recent.save if main else None
         self._evaluation = TolerantEvaluation(self._evaluate)
         evaluation = Evaluation(
@@ -132,7 +142,8 @@ class ForgeryTrainer(DefaultTrainer):
             save=save,
         )
         stop = StopWhenAsked(lambda: step.stop_agreed, save)
-        common = [d2_hooks.IterationTimer(), d2_hooks.LRScheduler(), self._precise_bn()]
+        average = None if self.averaged is None else AverageWeights(self.averaged)
+        common = [average, d2_hooks.IterationTimer(), d2_hooks.LRScheduler(), self._precise_bn()]
         return [*common, recent, stop, evaluation, *self._reports()] if main else [*common, stop, evaluation]
 
     def _precise_bn(self) -> d2_hooks.PreciseBN | None:
@@ -151,15 +162,20 @@ class ForgeryTrainer(DefaultTrainer):
         if cfg.TEST.EVAL_PERIOD > 0 and len(cfg.DATASETS.TEST) == 1:
             # The tag of the last checkpoint must stay on the periodic one: the best is no place to resume from.
             best = Checkpointer(self.model, cfg.OUTPUT_DIR, tag_last=False, config=cfg.dump())
-            reports.append(BestCheckpoint(best, "ddl/final"))
+            reports.append(BestCheckpoint(best, "ddl/final", exported=self._exported))
         if cfg.VIS_PERIOD > 0:
             reports.append(PredictionImages(cfg.VIS_PERIOD, cfg.TEST.MAP_THRESHOLD))
         reports.append(BadFileReport(self.data_loader.bad_files, cfg.OUTPUT_DIR))
         return [*reports, TolerantWriter(self.build_writers(), period=20)]
 
     def _evaluate(self) -> dict[str, Any]:
-        self._last_eval_results = self.test(self.cfg, self.model)
+        with self._exported():
+            self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
+
+    def _exported(self) -> AbstractContextManager[None]:
+        """Give the model the weights that are evaluated and exported: their average, where SOLVER.EMA asks for it."""
+        return nullcontext() if self.averaged is None else self.averaged.in_place()
 
     def train(self) -> Any:
         """Train from `start_iter` to `max_iter`; return the last evaluation's results.

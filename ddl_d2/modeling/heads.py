@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
@@ -20,8 +21,9 @@ class ImageHead(nn.Module):
     Padding is left out, or images of different shape in one batch would shift each other's score.
     """
 
-    def __init__(self, *, in_features: list[str], input_shape: dict[str, ShapeSpec]):
+    def __init__(self, *, in_features: list[str], input_shape: dict[str, ShapeSpec], dropout: float = 0.0):
         super().__init__()
+        self.dropout = dropout
         self.in_features = in_features
         self.strides = [input_shape[name].stride for name in in_features]
         self.linear = nn.Linear(sum(input_shape[name].channels for name in in_features), 1)
@@ -35,7 +37,10 @@ class ImageHead(nn.Module):
             for name, stride in zip(self.in_features, self.strides, strict=True)
         ]
         with torch.autocast(device_type=pooled[0].device.type, enabled=False):
-            return self.linear(torch.cat(pooled, dim=1)).squeeze(1)
+            pool = torch.cat(pooled, dim=1)
+            if self.dropout:
+                pool = F.dropout(pool, self.dropout, self.training)
+            return self.linear(pool).squeeze(1)
 
 
 def valid_average(feature: Tensor, image_sizes: list[tuple[int, int]], stride: int) -> Tensor:

@@ -124,7 +124,7 @@ def linear_tail(start: float) -> ParamScheduler:
     if start <= 0:
         return LinearParamScheduler(1.0, 0.0)
     if start >= 1:
-        return ConstantParamScheduler(1.0)
+        return LinearParamScheduler(1.0, 1.0)  # a ConstantParamScheduler refuses the end itself, 1.0
     return CompositeParamScheduler(
         [ConstantParamScheduler(1.0), LinearParamScheduler(1.0, 0.0)],
         lengths=[start, 1 - start],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from detectron2.engine import HookBase
@@ -14,6 +16,8 @@ from ddl_d2.checkpoint.resume import damage_of, read_lightly
 from ddl_d2.errors import CheckpointError, SaveError
 
 logger = logging.getLogger(__name__)
+
+Exported = Callable[[], AbstractContextManager[None]]
 
 
 class RecentCheckpoints(HookBase):
@@ -26,8 +30,12 @@ class RecentCheckpoints(HookBase):
         names: the checkpoints that are kept, oldest first.
     """
 
-    def __init__(self, checkpointer: Checkpointer, period: int, max_to_keep: int) -> None:
+    def __init__(
+        self, checkpointer: Checkpointer, period: int, max_to_keep: int, exported: Exported = nullcontext
+    ) -> None:
+        """Save with `checkpointer`; inside of `exported()` the model has the weights for `model_final.safetensors`."""
         self.checkpointer = checkpointer
+        self.exported = exported
         self.period = period
         self.max_to_keep = max_to_keep
         self.names: list[str] = []
@@ -42,7 +50,8 @@ class RecentCheckpoints(HookBase):
                 logger.error("%s. Training goes on; the next try is at iteration %d", error, done + self.period - 1)
         if done >= self.trainer.max_iter:
             self.checkpointer.save("model_final", iteration=self.trainer.iter)
-            self.checkpointer.save_weights("model_final", iteration=self.trainer.iter)
+            with self.exported():
+                self.checkpointer.save_weights("model_final", iteration=self.trainer.iter)
 
     def save(self) -> None:
         """Save the step just done, unless that has been done. Raises SaveError."""
@@ -92,9 +101,13 @@ class BestCheckpoint(HookBase):
         best: the highest value so far, None before the first.
     """
 
-    def __init__(self, checkpointer: Checkpointer, metric: str) -> None:
-        """Save with `checkpointer`, which leaves the tag of the last checkpoint alone; `metric` as in the storage."""
+    def __init__(self, checkpointer: Checkpointer, metric: str, exported: Exported = nullcontext) -> None:
+        """Save with `checkpointer`, which leaves the tag of the last checkpoint alone; `metric` as in the storage.
+
+        Inside of `exported()` the model has the weights that were evaluated.
+        """
         self.checkpointer = checkpointer
+        self.exported = exported
         self.metric = metric
         self.best: float | None = None
         self._seen = -1
@@ -137,8 +150,9 @@ class BestCheckpoint(HookBase):
             logger.info("%s is %.5f at iteration %d: not better than before", self.metric, value, iteration)
             return
         try:
-            self.checkpointer.save("model_best", iteration=iteration, best_metric=value)
-            self.checkpointer.save_weights("model_best", iteration=iteration)
+            with self.exported():
+                self.checkpointer.save("model_best", iteration=iteration, best_metric=value)
+                self.checkpointer.save_weights("model_best", iteration=iteration)
         except SaveError as error:
             logger.error("%s. Training goes on", error)
             return

@@ -1,0 +1,117 @@
+"""Make the file that ships of trained weights: half precision, with the config and what the weights are in it.
+
+    ddl-d2 release-weights output/eyes_lite0/model_final.safetensors --config release/eyes_lite0 \
+        --name eyes_lite0 --score-offset -0.7 --output weights/eyes_lite0.safetensors
+
+The config that is stored names no dataset, folder or pretrained file. `--score-offset` is added to the logit of every
+image, so that a score of .5 lies where it should: a whole number of false alarms, not a probability. The metadata:
+`config` (YAML), `name`, `description`, `score_offset`, and `sha256` of all tensors (names, shapes and values).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from torch import Tensor
+
+from ddl_d2.checkpoint.saving import save_tensors
+from ddl_d2.cli.common import cli_errors
+from ddl_d2.config.defaults import add_ddl_config
+from ddl_d2.config.load import read_config
+from ddl_d2.errors import ConfigError
+from ddl_d2.io.weights import load_tensors
+
+# What shifts the image's logit: the bias of the last layer of every system's image head.
+_BIAS = "image_head.linear.bias"
+# Config keys that say where a run's files lay.
+_LOCAL = (
+    "MODEL.WEIGHTS",
+    "MODEL.TIMM.PRETRAINED",
+    "INPUT.FACES.CACHE",
+    "DATASETS.TRAIN",
+    "DATASETS.TEST",
+    "DATASETS.SOURCES",
+    "DATASETS.DDL_ROOT",
+    "DATASETS.FOLDER_ROOT",
+    "OUTPUT_DIR",
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", metavar="FILE", help="trained weights, .safetensors or .pth")
+    parser.add_argument("--config", required=True, metavar="NAME", help="the recipe: a config's name or file")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument("--name", required=True, help="what the weights are called")
+    parser.add_argument("--description", default="", help="one sentence: trained on what, for what")
+    parser.add_argument("--score-offset", type=float, default=0.0, metavar="X", help="added to logits (%(default)s)")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes")
+    return parser
+
+
+@cli_errors()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the file; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    if args.output.suffix != ".safetensors" or not math.isfinite(args.score_offset):
+        raise ConfigError("--output must end in .safetensors, and --score-offset be a number")
+    weights = load_tensors(args.weights)
+    if args.score_offset and _BIAS not in weights:
+        raise ConfigError(f"{args.weights}: has no {_BIAS}, so --score-offset cannot be put into it")
+    if args.score_offset:
+        weights = weights | {_BIAS: weights[_BIAS] + args.score_offset}
+    halves = {name: _half(value) for name, value in weights.items()}
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(
+        str(args.output),
+        halves,
+        config=portable(read_config(args.config, args.opts)).dump(),
+        name=args.name,
+        description=args.description,
+        score_offset=args.score_offset,
+        sha256=digest(halves),
+    )
+    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, sha256 of its tensors {digest(halves)}")
+    return 0
+
+
+def _half(value: Tensor) -> Tensor:
+    return value.to(torch.float16) if value.is_floating_point() else value
+
+
+def portable(cfg: CfgNode) -> CfgNode:
+    """The config without what is true of one machine only."""
+    cfg, default = cfg.clone(), get_cfg()
+    cfg.defrost()
+    add_ddl_config(default)
+    for key in _LOCAL:
+        *path, last = key.split(".")
+        node, fresh = cfg, default
+        for part in path:
+            node, fresh = node[part], fresh[part]
+        node[last] = fresh[last]
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.COMPILE = False
+    return cfg
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """The sha256 of tensors: of their names in order, types, shapes and bytes."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.view(torch.uint8).numpy().tobytes() if value.dim() else value.numpy().tobytes())
+    return total.hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""The release's network: a feature pyramid that localizes, and pooled features that detect.
+
+Small enough for one CPU core; trained without forged photographs by INPUT.FACE_SWAP.
+
+Shapes: `B` images, `C` channels, `H, W` pixels of the padded batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from ddl_d2.errors import ConfigError
+from ddl_d2.modeling.heads import ImageHead
+from ddl_d2.modeling.losses import map_bce
+from ddl_d2.modeling.postprocessing import map_output
+from ddl_d2.modeling.preprocessing import known_maps, normalized_batch, true_map
+
+
+class PyramidDecoder(nn.Module):
+    """Maps of several strides to one map of logits at the finest: lateral 1×1, summed from the coarsest down.
+
+    Args:
+        input_shape: the encoder's outputs.
+        in_features: names of those that are read, the finest first.
+        channels: of the pyramid.
+    """
+
+    def __init__(self, *, input_shape: dict[str, ShapeSpec], in_features: list[str], channels: int) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.lateral = nn.ModuleList(nn.Conv2d(input_shape[name].channels, channels, 1) for name in in_features)
+        self.smooth = nn.ModuleList(_smooth(channels) for _ in in_features)
+        self.predictor = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """{name: B×C×h×w} -> logits B×h×w at the finest of them."""
+        summed: Tensor | None = None
+        for name, lateral, smooth in reversed(list(zip(self.in_features, self.lateral, self.smooth, strict=True))):
+            level = lateral(features[name])
+            if summed is not None:
+                level = level + F.interpolate(summed, size=level.shape[-2:], mode="bilinear", align_corners=False)
+            summed = smooth(level)
+        return self.predictor(summed)[:, 0]
+
+
+def _smooth(channels: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.GroupNorm(8, channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+@META_ARCH_REGISTRY.register()
+class ForgeryFPN(nn.Module):
+    """Detector and localizer in one.
+
+    In training `forward` returns weighted losses: `loss_det` (real or fake), `loss_map` (pixels; `real_map_weight`
+    says what real images count in it), and where their weights are above 0 `loss_coarse` (a map of stride 8 straight
+    from the encoder) and `loss_rank` (rows 2i and 2i + 1 are a real image and its forgery). In eval mode one dict an
+    image, at its original size: `fake_score` float, `forgery_map` float H×W in [0, 1] and `instances`.
+
+    Args:
+        backbone: the encoder.
+        decoder: makes the map.
+        image_head: makes the image's logit.
+        detection_weight, localization_weight, coarse_weight, rank_weight: of the four losses.
+        real_map_weight: of real images in `loss_map`; at 0 the map says where an image is forged *if* it is.
+        pixel_mean, pixel_std: of red, green and blue.
+        map_threshold, instance_mode, max_instances: how the map becomes `instances` (`map_instances`).
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        decoder: PyramidDecoder,
+        image_head: ImageHead,
+        detection_weight: float,
+        localization_weight: float,
+        coarse_weight: float,
+        rank_weight: float,
+        real_map_weight: float,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        map_threshold: float,
+        instance_mode: str,
+        max_instances: int,
+    ) -> None:
+        super().__init__()
+        shapes: dict[str, ShapeSpec] = backbone.output_shape()
+        # Convolutions are faster on this layout, on CPUs and GPUs alike; values are the same.
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self.decoder = decoder
+        self.image_head = image_head
+        self.coarse = nn.Conv2d(shapes["res3"].channels + shapes["res4"].channels, 1, 1) if coarse_weight else None
+        self.detection_weight, self.localization_weight = detection_weight, localization_weight
+        self.coarse_weight, self.rank_weight, self.real_map_weight = coarse_weight, rank_weight, real_map_weight
+        self.size_divisibility = max(backbone.size_divisibility, 32)
+        self.regions = {"threshold": map_threshold, "mode": instance_mode, "limit": max_instances}
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Read MODEL.FORGERY_FPN, SEM_SEG_HEAD, DETECTION and LOCALIZATION."""
+        detect, localize, fpn = cfg.MODEL.DETECTION, cfg.MODEL.LOCALIZATION, cfg.MODEL.FORGERY_FPN
+        if not (detect.ENABLED and localize.ENABLED):
+            raise ConfigError(
+                "ForgeryFPN always detects and localizes: leave MODEL.DETECTION.ENABLED and MODEL.LOCALIZATION.ENABLED "
+                "True, and set one LOSS_WEIGHT to 0 to train one half only"
+            )
+        backbone = build_backbone(cfg)
+        shapes = backbone.output_shape()
+        head = cfg.MODEL.SEM_SEG_HEAD
+        return {
+            "backbone": backbone,
+            "decoder": PyramidDecoder(input_shape=shapes, in_features=head.IN_FEATURES, channels=head.CONVS_DIM),
+            "image_head": ImageHead(in_features=detect.IN_FEATURES, input_shape=shapes, dropout=fpn.DROPOUT),
+            "detection_weight": detect.LOSS_WEIGHT,
+            "localization_weight": localize.LOSS_WEIGHT,
+            "coarse_weight": fpn.COARSE_WEIGHT,
+            "rank_weight": fpn.RANK_WEIGHT,
+            "real_map_weight": fpn.REAL_MAP_WEIGHT,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "map_threshold": cfg.TEST.MAP_THRESHOLD,
+            "instance_mode": cfg.INPUT.INSTANCES,
+            "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.pixel_mean.device
+
+    def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
+        """Logits of "fake", B, differentiable: from the backbone's maps and the unpadded (height, width) of each."""
+        return self.image_head(features, image_sizes)
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """Mapper rows -> losses, or predictions.
+
+        `image` uint8 3×H×W; in training `is_fake`, and `soft_mask` float H×W in [0, 1] or else `forgery_mask` bool.
+        """
+        images = normalized_batch(batched_inputs, self.pixel_mean, self.pixel_std, self.size_divisibility)
+        features = self.backbone(images.tensor)
+        if self.training:
+            return self._losses(batched_inputs, images, features)
+        return self._predict(batched_inputs, images, features)
+
+    def _losses(self, rows: list[dict], images: ImageList, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = self.image_head(features, images.image_sizes)
+        labels = torch.tensor([float(row["is_fake"]) for row in rows], device=self.device)
+        losses = {"loss_det": self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)}
+        if self.rank_weight:
+            losses["loss_rank"] = self.rank_weight * F.softplus(logits[0::2] - logits[1::2]).mean()
+        known = known_maps(rows, self.device).float()
+        truth, valid = self._truth(rows, images)
+        weights = known * (labels + self.real_map_weight * (1 - labels))
+        maps = self.decoder(features)
+        losses["loss_map"] = self.localization_weight * _weighted_bce(maps, truth, valid, weights)
+        if self.coarse is not None:
+            finer = features["res3"]
+            coarser = F.interpolate(features["res4"], size=finer.shape[-2:], mode="bilinear", align_corners=False)
+            coarse = self.coarse(torch.cat([finer, coarser], 1))[:, 0]
+            losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, valid, known)
+        return losses
+
+    def _truth(self, rows: list[dict], images: ImageList) -> tuple[Tensor, Tensor]:
+        """Soft masks float B×H×W, and which of their pixels are no padding."""
+        maps = torch.zeros(len(rows), *images.tensor.shape[-2:], device=self.device)
+        valid = torch.zeros_like(maps)
+        for b, (row, (height, width)) in enumerate(zip(rows, images.image_sizes, strict=True)):
+            maps[b, :height, :width] = true_map(row)
+            valid[b, :height, :width] = 1
+        return maps, valid
+
+    @torch.no_grad()
+    def _predict(self, rows: list[dict], images: ImageList, features: dict[str, Tensor]) -> list[dict]:
+        scores = self.image_head(features, images.image_sizes).sigmoid().tolist()
+        size = tuple(images.tensor.shape[-2:])
+        maps = F.interpolate(self.decoder(features)[:, None].float(), size=size, mode="bilinear", align_corners=False)
+        return [
+            map_output(row, logits.sigmoid(), unpadded, score, **self.regions)
+            for row, logits, unpadded, score in zip(rows, maps[:, 0], images.image_sizes, scores, strict=True)
+        ]
+
+
+def _weighted_bce(logits: Tensor, truth: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
+    """BCE of maps B×h×w against truth B×H×W pooled to their size; images weighted by B."""
+    size = (logits.shape[-2], logits.shape[-1])
+    pooled = F.adaptive_avg_pool2d(truth[:, None], size)[:, 0]
+    counted = F.adaptive_avg_pool2d(valid[:, None], size)[:, 0] > 0
+    by_image = map_bce(logits.float(), pooled, counted)
+    return (by_image * weights).sum() / weights.sum().clamp(min=1)

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from detectron2.modeling import build_model
+from safetensors.torch import load_file
+
+from ddl_d2.checkpoint.saving import metadata_of, save_tensors
+from ddl_d2.cli.release_weights import digest, main
+from ddl_d2.config.load import config_from_text
+from tests.conftest import TINY
+
+RECIPE = "release/eyes_lite0"
+
+
+@pytest.fixture
+def weights(tiny_cfg, tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "model_final.safetensors"
+    save_tensors(str(path), build_model(tiny_cfg(config=f"{RECIPE}.yaml")).state_dict())
+    return path
+
+
+def _release(weights, output, *more):
+    return main(
+        [str(weights), "--config", RECIPE, "--name", "eyes", "--output", str(output), *more]
+        + ["--opts", *TINY, "OUTPUT_DIR", "/somewhere", "INPUT.FACES.CACHE", "/somewhere/else"]
+    )
+
+
+def test_half_the_bytes_and_a_config_of_no_machine(weights, tmp_path):
+    output = tmp_path / "weights" / "eyes.safetensors"
+    assert _release(weights, output) == 0
+    assert output.stat().st_size < 0.6 * weights.stat().st_size
+    metadata = metadata_of(str(output))
+    assert "/somewhere" not in metadata["config"]
+    assert "free_portraits" not in metadata["config"]
+    assert config_from_text(metadata["config"]).MODEL.META_ARCHITECTURE == "ForgeryFPN"
+    assert metadata["sha256"] == digest(load_file(output))
+
+
+def test_the_offset_moves_every_logit(weights, tmp_path):
+    outputs = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    _release(weights, outputs[0])
+    _release(weights, outputs[1], "--score-offset", "1.5")
+    before, after = (load_file(path)["image_head.linear.bias"].float() for path in outputs)
+    assert after.item() - before.item() == pytest.approx(1.5, abs=2e-3)
+
+
+def test_a_changed_value_changes_the_digest():
+    weights = {"a": torch.zeros(3), "b": torch.tensor(1)}
+    other = {"a": torch.tensor([0.0, 0.0, 1e-3]), "b": torch.tensor(1)}
+    assert digest(weights) == digest(dict(reversed(weights.items()))) != digest(other)
+
+
+def test_weights_without_an_image_head_cannot_be_offset(tmp_path, capsys):
+    save_tensors(str(tmp_path / "x.safetensors"), {"x": torch.zeros(1)})
+    with pytest.raises(SystemExit):
+        _release(tmp_path / "x.safetensors", tmp_path / "y.safetensors", "--score-offset", "1")
+    assert "image_head.linear.bias" in capsys.readouterr().err
