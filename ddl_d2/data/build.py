@@ -54,7 +54,7 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
     """
     rows, weights = training_rows(cfg)
     labels = dataset_labels(rows)
-    pairs = cfg.INPUT.FACE_SWAP.ENABLED or (cfg.INPUT.SELF_BLEND.ENABLED and cfg.INPUT.SELF_BLEND.PAIRS)
+    pairs = _makes_pairs(cfg)
     if pairs:
         rows, real = _real_only(rows, labels, cfg.DATASETS.TRAIN)
         labels, weights = labels[real], weights[real]
@@ -96,6 +96,11 @@ def build_train_mapper(cfg: CfgNode) -> Mapper:
     return ForgeryDatasetMapper(cfg, True, crop=crop, forge=build_forge(cfg))
 
 
+def _makes_pairs(cfg: CfgNode) -> bool:
+    """Return whether training makes a pair, real and forged, of each real image."""
+    return cfg.INPUT.FACE_SWAP.ENABLED or (cfg.INPUT.SELF_BLEND.ENABLED and cfg.INPUT.SELF_BLEND.PAIRS)
+
+
 def build_face_crop(cfg: CfgNode, is_train: bool) -> FaceCropper | None:
     """Build what cuts an image to its faces as INPUT.FACE_CROP asks: in training to one of them, in testing to all.
 
@@ -106,11 +111,11 @@ def build_face_crop(cfg: CfgNode, is_train: bool) -> FaceCropper | None:
         ConfigError: a value out of its limits, keys that do not go together, or an unknown finder.
         FaceFinderUnavailableError: a library or model is missing.
     """
-    wanted, pairs = cfg.INPUT.FACE_CROP, cfg.INPUT.SELF_BLEND.ENABLED and cfg.INPUT.SELF_BLEND.PAIRS
+    wanted, pairs = cfg.INPUT.FACE_CROP, _makes_pairs(cfg)
     if wanted.TRAIN_FACE not in ("largest", "random"):
         raise ConfigError(f'INPUT.FACE_CROP.TRAIN_FACE {wanted.TRAIN_FACE!r} is neither "largest" nor "random"')
     if is_train and wanted.NOSE_BOX and (pairs or not wanted.ENABLED):
-        raise ConfigError("INPUT.FACE_CROP.NOSE_BOX needs INPUT.FACE_CROP.ENABLED, and not INPUT.SELF_BLEND's pairs")
+        raise ConfigError("INPUT.FACE_CROP.NOSE_BOX needs INPUT.FACE_CROP.ENABLED, and no pairs of SELF_BLEND or FACE_SWAP")
     if not wanted.ENABLED or (is_train and pairs):
         return None
     finder = build_face_finder(cfg)
@@ -134,9 +139,13 @@ def build_face_finder(cfg: CfgNode) -> CachedFaceFinder:
         FaceFinderUnavailableError: a library or model is missing.
     """
     faces = cfg.INPUT.FACES
+    options = {"landmarks": faces.LANDMARKS} if faces.FINDER == "yunet" else {}
     try:
         finder = make_finder(
-            faces.FINDER, yunet_model=faces.YUNET_MODEL or None, landmark_model=faces.LANDMARK_MODEL or None
+            faces.FINDER,
+            yunet_model=faces.YUNET_MODEL or None,
+            landmark_model=faces.LANDMARK_MODEL or None,
+            **options,
         )
     except ValueError as error:
         raise ConfigError(f"INPUT.FACES.FINDER: {error}") from error
