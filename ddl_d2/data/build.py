@@ -115,7 +115,9 @@ def build_face_crop(cfg: CfgNode, is_train: bool) -> FaceCropper | None:
     if wanted.TRAIN_FACE not in ("largest", "random"):
         raise ConfigError(f'INPUT.FACE_CROP.TRAIN_FACE {wanted.TRAIN_FACE!r} is neither "largest" nor "random"')
     if is_train and wanted.NOSE_BOX and (pairs or not wanted.ENABLED):
-        raise ConfigError("INPUT.FACE_CROP.NOSE_BOX needs INPUT.FACE_CROP.ENABLED, and no pairs of SELF_BLEND or FACE_SWAP")
+        raise ConfigError(
+            "INPUT.FACE_CROP.NOSE_BOX needs INPUT.FACE_CROP.ENABLED, and no pairs of SELF_BLEND or FACE_SWAP"
+        )
     if not wanted.ENABLED or (is_train and pairs):
         return None
     finder = build_face_finder(cfg)

@@ -3,7 +3,7 @@ import torch
 from detectron2.modeling import build_model
 from safetensors.torch import load_file
 
-from ddl_d2.checkpoint.saving import metadata_of, save_tensors
+from ddl_d2.checkpoint.saving import read_metadata, save_tensors
 from ddl_d2.cli.release_weights import digest, main
 from ddl_d2.config.load import config_from_text
 from tests.conftest import TINY
@@ -30,7 +30,7 @@ def test_half_the_bytes_and_a_config_of_no_machine(weights, tmp_path):
     output = tmp_path / "weights" / "eyes.safetensors"
     assert _release(weights, output) == 0
     assert output.stat().st_size < 0.6 * weights.stat().st_size
-    metadata = metadata_of(str(output))
+    metadata = read_metadata(str(output))
     assert "/somewhere" not in metadata["config"]
     assert "free_portraits" not in metadata["config"]
     assert config_from_text(metadata["config"]).MODEL.META_ARCHITECTURE == "ForgeryFPN"

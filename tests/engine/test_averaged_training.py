@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ddl_d2.checkpoint.saving import metadata_of, save_tensors
+from ddl_d2.checkpoint.saving import read_metadata, save_tensors
 from ddl_d2.data.datasets import load_config
 from ddl_d2.engine.trainer import ForgeryTrainer
 from tests.conftest import ROOT, TINY
@@ -62,7 +62,7 @@ def test_an_export_that_a_crash_left_behind_is_made_of_the_average(trained, tiny
     trainer = ForgeryTrainer(_config(tiny_set, tmp_path, 4))
     trainer.resume_or_load(resume=True)
     found = load_file(tmp_path / "model_final.safetensors")
-    assert metadata_of(str(tmp_path / "model_final.safetensors"))["iteration"] == "3"
+    assert read_metadata(str(tmp_path / "model_final.safetensors"))["iteration"] == "3"
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
