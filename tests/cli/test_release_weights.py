@@ -20,10 +20,8 @@ def weights(tiny_cfg, tmp_path):
 
 
 def _release(weights, output, *more):
-    return main(
-        [str(weights), "--config", RECIPE, "--name", "eyes", "--output", str(output), *more]
-        + ["--opts", *TINY, "OUTPUT_DIR", "/somewhere", "INPUT.FACES.CACHE", "/somewhere/else"]
-    )
+    words = [str(weights), "--config", RECIPE, "--name", "eyes", "--output", str(output), *more]
+    return main([*words, "--opts", *TINY, "OUTPUT_DIR", "/somewhere", "INPUT.FACES.CACHE", "/somewhere/else"])
 
 
 def test_half_the_bytes_and_a_config_of_no_machine(weights, tmp_path):
