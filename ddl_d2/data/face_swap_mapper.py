@@ -21,10 +21,10 @@ from ddl_d2.data.forging_augmentations import random_generator
 from ddl_d2.data.targets import forgery_mask_to_instances
 from ddl_d2.errors import ConfigError, ImageReadError
 from ddl_d2.faces.crop import face_window
-from ddl_d2.faces.finders import NUM_LANDMARKS, FaceFinder
+from ddl_d2.faces.face import NUM_LANDMARKS, FaceFinder
 from ddl_d2.forging.eigenfaces import Eigenfaces
 from ddl_d2.forging.face_swap import swap_pair
-from ddl_d2.io.image import read_row_image
+from ddl_d2.io.rows import read_row_image
 
 # Kept around the box of the landmarks: more than any pair shows of it.
 _MARGINS = (0.6, 0.8, 0.6, 0.4)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from ddl_d2.config.swap_options import SwapOptions
-from ddl_d2.faces.finders import MIRRORED
+from ddl_d2.faces.face import MIRRORED
 from ddl_d2.forging.blend import blend
 from ddl_d2.forging.camera import camera_steps, channel_steps
 from ddl_d2.forging.draw import Draw

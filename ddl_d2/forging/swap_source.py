@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ddl_d2.config.swap_options import SwapOptions
-from ddl_d2.faces.finders import MIRRORED
+from ddl_d2.faces.face import MIRRORED
 from ddl_d2.forging.camera import softening
 from ddl_d2.forging.draw import Draw, Range
 
