@@ -14,7 +14,7 @@ from detectron2.projects.point_rend import ColorAugSSDTransform, color_augmentat
 from detectron2.structures import BitMasks, Instances
 from PIL import Image
 
-from ddl_d2.data.build import seeded
+from ddl_d2.data.loader import seeded
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.targets import read_forgery_mask
 from ddl_d2.data.transforms.crop import CroppedResize, RandomCropKeepingForgery

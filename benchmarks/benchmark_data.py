@@ -44,8 +44,8 @@ from tabulate import tabulate
 
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.data import mapper as our_code
-from ddl_d2.data.build import TrainLoader, seeded
 from ddl_d2.data.datasets import load_config, load_dataset
+from ddl_d2.data.loader import TrainLoader, seeded
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import TrainingSampler
 from ddl_d2.data.targets import forgery_mask_to_instances

@@ -62,8 +62,8 @@ class FaceFinderUnavailableError(DdlError, RuntimeError):
     """The face finder's library or model is not installed; the message says what to install."""
 
 
-class ForgerySetError(DdlError, ValueError):
-    """A forged set cannot be made as asked; the message says why and what to do."""
+class ForgeryError(DdlError, ValueError):
+    """Images cannot be forged as asked; the message says why and what to do."""
 
 
 class InputError(DdlError, ValueError):

@@ -2,7 +2,7 @@
 
 mkdocs calls `on_page_markdown` while it builds (`hooks:` of mkdocs.yml), so the page cannot lag behind the code. The
 file is read, not run: neither torch nor Detectron2 is needed. Keys that belong to a dataclass are the fields of that
-class (`ddl_d2/config/forgery_options.py`).
+class, such as `ForgeryOptions` of `ddl_d2/config/forgery_options.py`.
 """
 
 from __future__ import annotations
@@ -71,13 +71,20 @@ def _options(prefix: str, call: ast.Call) -> list[Key]:
     """The keys of `CfgNode(keys_of(Options))`: the fields of that dataclass; none of a plain `CfgNode()`."""
     if not call.args:
         return []
-    options = getattr(_module("ddl_d2.config.forgery_options"), ast.unparse(call.args[0].args[0]))  # type: ignore[attr-defined]
+    options = _imported(ast.unparse(call.args[0].args[0]))  # type: ignore[attr-defined]
     source = inspect.getsource(options)
     lines = {node.target.id: node.lineno for node in ast.walk(ast.parse(source)) if _is_field(node)}  # type: ignore[attr-defined]
     return [
         Key(f"{prefix}.{field.name.upper()}", _yaml(field.default), _comment_above(source, lines[field.name]))
         for field in dataclasses.fields(options)
     ]
+
+
+def _imported(name: str) -> Any:
+    """A class that the list of keys imports."""
+    imports = (node for node in ast.walk(ast.parse(DEFAULTS.read_text())) if isinstance(node, ast.ImportFrom))
+    module = next(node.module for node in imports if name in (alias.name for alias in node.names))
+    return getattr(_module(str(module)), name)
 
 
 def _is_field(node: ast.AST) -> bool:

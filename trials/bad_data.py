@@ -37,7 +37,8 @@ from _trial import Tally
 from detectron2.data import DatasetCatalog
 
 from ddl_d2.checkpoint.loading import build_trained_model
-from ddl_d2.data.build import TrainLoader, build_train_loader
+from ddl_d2.data.build import build_train_loader
+from ddl_d2.data.loader import TrainLoader
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import ClassBalancedSampler
 from ddl_d2.engine.trainer import ForgeryTrainer, distributed

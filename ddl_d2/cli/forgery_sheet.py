@@ -22,7 +22,7 @@ import numpy as np
 
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.config.forgery_options import ForgeryOptions
-from ddl_d2.errors import ForgerySetError
+from ddl_d2.errors import ForgeryError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.face import Face, FaceFinder
 from ddl_d2.faces.finders import FINDERS, make_finder
@@ -99,7 +99,7 @@ def regions_sheet(path: Path, finder: FaceFinder, seed: int, cell: int) -> np.nd
         plan = draw_region(face, region, rng, options)
         stages = region_stages(image, face, plan)
         if stages is None:
-            raise ForgerySetError(f"{path}: {region} lies outside the image")
+            raise ForgeryError(f"{path}: {region} lies outside the image")
         x0, y0, x1, y1 = stages.box
         soft, hard = np.zeros((2, *image.shape[:2]), np.float32)
         soft[y0:y1, x0:x1], hard[y0:y1, x0:x1] = stages.soft, stages.hard
@@ -172,7 +172,7 @@ def _open(path: Path, finder: FaceFinder) -> tuple[np.ndarray, list[Face]]:
     image = read_image(path)
     faces = finder(image)
     if not faces:
-        raise ForgerySetError(f"{path}: no face found")
+        raise ForgeryError(f"{path}: no face found")
     return image, faces
 
 

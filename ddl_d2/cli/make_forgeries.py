@@ -19,7 +19,7 @@ from pathlib import Path
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.dlib_finder import DlibFaceFinder
-from ddl_d2.forging.forged_dataset import SetSettings, make_set
+from ddl_d2.forging.forged_dataset import ForgedDatasetSettings, make_forged_dataset
 from ddl_d2.forging.forged_pairs import STYLES
 from ddl_d2.forging.photos import builtin_photos, folder_photos
 
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     """Make the set; returns the exit code."""
     args = build_parser().parse_args(argv)
     photos = builtin_photos() if args.builtin else folder_photos(args.real_dir)
-    settings = SetSettings(
+    settings = ForgedDatasetSettings(
         source="builtin" if args.builtin else "folder",
         count=args.count,
         seed=args.seed,
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         style=args.style,
     )
     finder = CachedFaceFinder(DlibFaceFinder(args.landmark_model), args.landmarks)
-    manifest = make_set(
+    manifest = make_forged_dataset(
         args.output,
         photos,
         settings,

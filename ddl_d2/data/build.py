@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 from ddl_d2.data.datasets.sources import weights_by_dataset
 from ddl_d2.data.face_swap_mapper import build_face_swap_mapper
 from ddl_d2.data.forging_augmentations import build_forge
-from ddl_d2.data.loader import Mapper, TrainLoader, one_opencv_thread, seeded
+from ddl_d2.data.loader import Mapper, TrainLoader, one_opencv_thread
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import ClassBalancedSampler, StatefulSampler, TrainingSampler
 from ddl_d2.data.self_blending_mapper import build_self_blending_mapper
@@ -24,19 +24,6 @@ from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceCropper
 from ddl_d2.faces.finders import make_finder
 from ddl_d2.utils.processes import guarded
-
-__all__ = [
-    "TrainLoader",
-    "build_face_crop",
-    "build_face_finder",
-    "build_sampler",
-    "build_test_loader",
-    "build_train_loader",
-    "build_train_mapper",
-    "dataset_labels",
-    "seeded",
-    "training_rows",
-]
 
 logger = logging.getLogger(__name__)
 

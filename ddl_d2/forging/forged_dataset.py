@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ddl_d2.errors import ForgerySetError
+from ddl_d2.errors import ForgeryError
 from ddl_d2.faces.face import FaceFinder
 from ddl_d2.forging.forged_folder import MADE_BY, SPLITS, check_folder, prepare_folder, write_rows
 from ddl_d2.forging.forged_pairs import STYLES, make_pair
@@ -38,7 +38,7 @@ _NOTE_SHARED = (
 
 
 @dataclass(frozen=True)
-class SetSettings:
+class ForgedDatasetSettings:
     """What a forged dataset is to be.
 
     Attributes:
@@ -50,7 +50,7 @@ class SetSettings:
         style: what an image is: "canvas", "faces" or "combination", see `make_pair`.
 
     Raises:
-        ForgerySetError: a value out of its limits.
+        ForgeryError: a value out of its limits.
     """
 
     source: str
@@ -62,15 +62,15 @@ class SetSettings:
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
-            raise ForgerySetError(f"the style must be one of {', '.join(STYLES)}, not {self.style!r}")
+            raise ForgeryError(f"the style must be one of {', '.join(STYLES)}, not {self.style!r}")
         if self.count < 2:
-            raise ForgerySetError(f"count must be at least 2 (one real, one forged), not {self.count}")
+            raise ForgeryError(f"count must be at least 2 (one real, one forged), not {self.count}")
         if not 0 <= self.valid_share < 1:
-            raise ForgerySetError(f"the valid share must be in [0, 1), not {self.valid_share}")
+            raise ForgeryError(f"the valid share must be in [0, 1), not {self.valid_share}")
         if not 64 <= self.size <= 4096:
-            raise ForgerySetError(f"the size must be from 64 to 4096 pixels, not {self.size}")
+            raise ForgeryError(f"the size must be from 64 to 4096 pixels, not {self.size}")
         if self.seed < 0:
-            raise ForgerySetError(f"the seed must not be negative, not {self.seed}")
+            raise ForgeryError(f"the seed must not be negative, not {self.seed}")
 
     def pairs(self) -> dict[str, int]:
         """Count the (real, fake) pairs of each split."""
@@ -86,14 +86,14 @@ class _Job:
     root: Path
     split: str
     index: int
-    settings: SetSettings
+    settings: ForgedDatasetSettings
     photos: tuple[PhotoFile, ...]
 
 
-def make_set(
+def make_forged_dataset(
     root: Path,
     photos: Sequence[PhotoFile],
-    settings: SetSettings,
+    settings: ForgedDatasetSettings,
     *,
     finder: FaceFinder,
     workers: int = 1,
@@ -116,7 +116,7 @@ def make_set(
         The manifest.
 
     Raises:
-        ForgerySetError: `root` may not be written, or no photograph has a face.
+        ForgeryError: `root` may not be written, or no photograph has a face.
     """
     cv2.setNumThreads(1)  # processes share the machine, and must be forked without threads
     check_folder(root, asdict(settings), existing)
@@ -141,17 +141,17 @@ def make_set(
 
 
 def _photographs(
-    photos: Sequence[PhotoFile], settings: SetSettings, finder: FaceFinder
+    photos: Sequence[PhotoFile], settings: ForgedDatasetSettings, finder: FaceFinder
 ) -> tuple[dict[str, list[PhotoFile]], bool, dict[str, str]]:
     """The photographs of each split, whether the splits are disjoint, and name -> reason for those left out."""
     order = np.random.default_rng([settings.seed, len(SPLITS)]).permutation(len(photos))
     wanted = [photos[i] for i in order[: 2 * sum(settings.pairs().values())]]
     usable, skipped = find_faces(wanted, finder)
     if not usable:
-        raise ForgerySetError(f"none of the {len(wanted)} photographs has a face to forge")
+        raise ForgeryError(f"none of the {len(wanted)} photographs has a face to forge")
     fewest = 2 if settings.style == "combination" else 1
     if len(usable) < fewest:
-        raise ForgerySetError(
+        raise ForgeryError(
             f"a combination needs two photographs with a face, and only {usable[0].name} of {len(wanted)} has one"
         )
     groups, disjoint = split_photos(usable, settings.valid_share, fewest=fewest)
@@ -194,7 +194,7 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[dict[str, Any]]:
 
 
 def _manifest(
-    settings: SetSettings, groups: dict[str, list[PhotoFile]], skipped: dict[str, str], disjoint: bool
+    settings: ForgedDatasetSettings, groups: dict[str, list[PhotoFile]], skipped: dict[str, str], disjoint: bool
 ) -> dict[str, Any]:
     return {
         "made_by": MADE_BY,

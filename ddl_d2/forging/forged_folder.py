@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ddl_d2.errors import ForgerySetError
+from ddl_d2.errors import ForgeryError
 from ddl_d2.io.atomic import write_json, write_whole
 
 SPLITS = ("train", "valid")
@@ -28,20 +28,20 @@ def check_folder(root: Path, settings: dict[str, Any], existing: str) -> None:
         existing: one of `EXISTING`: what to do with a dataset that is there.
 
     Raises:
-        ForgerySetError: something else is there, or it was made with other settings, or is to be left alone.
+        ForgeryError: something else is there, or it was made with other settings, or is to be left alone.
         ValueError: an unknown `existing`.
     """
     if existing not in EXISTING:
         raise ValueError(f"existing must be refuse, resume or overwrite, not {existing!r}")
     if root.exists() and not root.is_dir():
-        raise ForgerySetError(f"{root} is a file, not a folder")
+        raise ForgeryError(f"{root} is a file, not a folder")
     if not root.exists() or not any(root.iterdir()):
         return
     if existing == "refuse":
-        raise ForgerySetError(f"{root} is not empty; use --resume to complete it or --overwrite to make it anew")
+        raise ForgeryError(f"{root} is not empty; use --resume to complete it or --overwrite to make it anew")
     old = _read_manifest(root)
     if existing == "resume" and old["settings"] != settings:
-        raise ForgerySetError(
+        raise ForgeryError(
             f"{root} was made with other settings ({old['settings']}); use --overwrite or another folder"
         )
 
@@ -53,7 +53,7 @@ def prepare_folder(root: Path, manifest: dict[str, Any], existing: str) -> Rows:
         The pairs that are there already.
 
     Raises:
-        ForgerySetError: a dataset that is to be resumed was made from other photographs.
+        ForgeryError: a dataset that is to be resumed was made from other photographs.
     """
     if existing == "resume" and root.exists() and any(root.iterdir()):
         _check_same_photographs(root, manifest)
@@ -76,7 +76,7 @@ def write_rows(root: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def _check_same_photographs(root: Path, manifest: dict[str, Any]) -> None:
     if _read_manifest(root).get("photographs") != manifest["photographs"]:
-        raise ForgerySetError(f"{root} was made from other photographs; use --overwrite or another folder")
+        raise ForgeryError(f"{root} was made from other photographs; use --overwrite or another folder")
 
 
 def _read_manifest(root: Path) -> dict[str, Any]:
@@ -85,8 +85,8 @@ def _read_manifest(root: Path) -> dict[str, Any]:
         if manifest["made_by"] == MADE_BY and "settings" in manifest:
             return dict(manifest)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ForgerySetError(f"{root} is not empty and has no manifest.json of a forged set: left alone") from error
-    raise ForgerySetError(f"{root} is not empty and holds something else than a forged set: left alone")
+        raise ForgeryError(f"{root} is not empty and has no manifest.json of a forged dataset: left alone") from error
+    raise ForgeryError(f"{root} is not empty and holds something else than a forged dataset: left alone")
 
 
 def _finished(root: Path) -> Rows:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from ddl_d2.config.forgery_options import ForgeryOptions
-from ddl_d2.errors import ForgerySetError
+from ddl_d2.errors import ForgeryError
 from ddl_d2.faces.crop import crop_around
 from ddl_d2.faces.face import Face
 from ddl_d2.forging.canvas import ComposeOptions, Photo, compose, draw_cells
@@ -64,7 +64,7 @@ def make_pair(
         What is to be said of the image under the forgery, plain values for JSON; and the forgery.
 
     Raises:
-        ForgerySetError: no image with a face wide enough to forge came up.
+        ForgeryError: no image with a face wide enough to forge came up.
     """
     for attempt in range(_ATTEMPTS):
         number = (index + attempt) % len(photos)
@@ -76,7 +76,7 @@ def make_pair(
             return _forge_canvas(photos, rng, size)
         except NoSuitableFaceError:
             continue  # every face fell out of its cell or is too narrow: draw again
-    raise ForgerySetError(f"no face fit to forge in {_ATTEMPTS} images of {size} pixels; use a larger size")
+    raise ForgeryError(f"no face fit to forge in {_ATTEMPTS} images of {size} pixels; use a larger size")
 
 
 def _forge_canvas(photos: Sequence[PhotoFile], rng: np.random.Generator, size: int) -> tuple[dict[str, Any], Forgery]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddl_d2.errors import ForgerySetError, ImageReadError
+from ddl_d2.errors import ForgeryError, ImageReadError
 from ddl_d2.faces.face import Face, FaceFinder
 from ddl_d2.io.file_names import IMAGE_EXTENSIONS, is_image
 from ddl_d2.io.image import read_image
@@ -38,7 +38,7 @@ def builtin_photos() -> list[PhotoFile]:
     """Locate two portraits in the public domain that scikit-image and matplotlib carry (NASA; US Navy).
 
     Raises:
-        ForgerySetError: an installed package came without its image.
+        ForgeryError: an installed package came without its image.
     """
     photos = []
     for name, package, inside in _BUILTIN:
@@ -46,7 +46,7 @@ def builtin_photos() -> list[PhotoFile]:
         places = list(spec.submodule_search_locations or ()) if spec else []
         path = Path(places[0]) / inside if places else Path(inside)
         if not path.is_file():
-            raise ForgerySetError(f"{package} is not installed with its image {inside}; give --real-dir instead")
+            raise ForgeryError(f"{package} is not installed with its image {inside}; give --real-dir instead")
         photos.append(PhotoFile(name, path))
     return photos
 
@@ -55,13 +55,13 @@ def folder_photos(folder: Path) -> list[PhotoFile]:
     """List the images below `folder`, sorted by path; their names are paths relative to it.
 
     Raises:
-        ForgerySetError: no such folder, or no image in it.
+        ForgeryError: no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise ForgerySetError(f"{folder} is not a folder")
+        raise ForgeryError(f"{folder} is not a folder")
     paths = sorted(path for path in folder.rglob("*") if is_image(path.name) and path.is_file())
     if not paths:
-        raise ForgerySetError(f"no image ({', '.join(sorted(IMAGE_EXTENSIONS))}) in {folder}")
+        raise ForgeryError(f"no image ({', '.join(sorted(IMAGE_EXTENSIONS))}) in {folder}")
     return [PhotoFile(path.relative_to(folder).as_posix(), path) for path in paths]
 
 

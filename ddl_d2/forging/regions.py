@@ -56,24 +56,6 @@ def region_polygons(landmarks: np.ndarray, region: str, *, area_factor: float = 
     return polygons
 
 
-def region_mask(landmarks: np.ndarray, region: str, shape: tuple[int, int], *, area_factor: float = 1.0) -> np.ndarray:
-    """Mask one region.
-
-    Args:
-        landmarks: float 68×2 of (x, y), pixels.
-        region: a key of `REGIONS`.
-        shape: (H, W).
-        area_factor: as of `region_polygons`.
-
-    Returns:
-        bool H×W; what lies outside the image is cut off.
-
-    Raises:
-        ValueError: as `region_polygons`.
-    """
-    return polygon_mask(region_polygons(landmarks, region, area_factor=area_factor), shape)
-
-
 def polygon_mask(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     """Draw convex polygons (float N×2 of (x, y), pixel centers at whole numbers): bool, of `shape`, True inside."""
     canvas = np.zeros(shape, np.uint8)

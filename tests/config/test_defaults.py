@@ -12,8 +12,16 @@ from ddl_d2.config import defaults, forgery_options
 from ddl_d2.config.dataclass_keys import keys_of, options_of
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.config.forgery_options import REGION_NAMES, ForgeryOptions, PostOptions
+from ddl_d2.config.swap_options import SwapOptions
 from ddl_d2.forging.regions import REGIONS
 from ddl_d2.utils.limits import MAX_PIXELS
+
+# Node -> the dataclass that its keys are generated from.
+GENERATED = {
+    "INPUT.SELF_BLEND": ForgeryOptions,
+    "INPUT.SELF_BLEND.POST": PostOptions,
+    "INPUT.FACE_SWAP": SwapOptions,
+}
 
 
 @pytest.fixture
@@ -36,9 +44,9 @@ def test_every_key_has_a_comment_above_it():
     assert [key for key, has_comment in keys.items() if not has_comment] == []
 
 
-@pytest.mark.parametrize("options", [ForgeryOptions, PostOptions])
+@pytest.mark.parametrize("options", GENERATED.values())
 def test_every_option_has_a_comment_above_it(options):
-    names = commented(inspect.getsource(options), r"    ([a-z_]+): .* = ")
+    names = commented(inspect.getsource(options), r"    ([a-z0-9_]+): .* = ")
     assert list(names) == [field.name for field in dataclasses.fields(options)]
     assert all(names.values()), names
 
@@ -53,16 +61,18 @@ def test_no_key_is_added_elsewhere(cfg):
         return keys
 
     written = set(commented(inspect.getsource(defaults), r"    cfg\.([A-Z0-9_.]+) = "))
-    generated = {f"INPUT.SELF_BLEND.{key}" for key in keys_of(ForgeryOptions)}
-    generated |= {f"INPUT.SELF_BLEND.POST.{key}" for key in keys_of(PostOptions)}
+    generated = {f"{node}.{key}" for node, options in GENERATED.items() for key in keys_of(options)}
     assert flat(cfg) - flat(get_cfg()) <= written | generated
     assert not written & generated
 
 
 def test_keys_of_a_dataclass_and_back(cfg):
     assert cfg.INPUT.SELF_BLEND.DRAG_COUNT == [1, 2]
-    assert options_of(ForgeryOptions, cfg.INPUT.SELF_BLEND) == ForgeryOptions()
-    assert options_of(PostOptions, cfg.INPUT.SELF_BLEND.POST) == PostOptions()
+    for name, options in GENERATED.items():
+        node = cfg
+        for part in name.split("."):
+            node = node[part]
+        assert options_of(options, node) == options()
     assert options_of(PostOptions, cfg.INPUT.SELF_BLEND.POST, hue=(0.0, 1.0)) == PostOptions(hue=(0.0, 1.0))
 
 

@@ -10,8 +10,9 @@ from detectron2.data import DatasetCatalog
 
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data import build
-from ddl_d2.data.build import TrainLoader, build_face_crop, build_test_loader, build_train_loader, seeded
+from ddl_d2.data.build import build_face_crop, build_test_loader, build_train_loader
 from ddl_d2.data.datasets import register_datasets
+from ddl_d2.data.loader import TrainLoader, seeded
 from ddl_d2.data.samplers import TrainingSampler
 from ddl_d2.errors import ConfigError
 from ddl_d2.faces.cache import CachedFaceFinder

@@ -6,8 +6,8 @@ import pytest
 
 from ddl_d2.forging.canvas import Photo
 from ddl_d2.forging.combine import ALIGNMENTS, HALVES, CombineOptions, _halved, alignment_matrix, random_combination
-from ddl_d2.forging.regions import region_mask
 from ddl_d2.forging.self_blend import NoSuitableFaceError
+from tests.forging.region_masks import region_mask
 
 HARD = CombineOptions(area=(1.0, 1.0), match_prob=0.0, soft_prob=0.0, mirror_prob=0.0, half_prob=0.0, count=(1, 1))
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddl_d2.errors import ForgerySetError
+from ddl_d2.errors import ForgeryError
 from ddl_d2.forging.canvas import ComposeOptions, Photo, compose, draw_cells
-from ddl_d2.forging.forged_dataset import SetSettings, make_set
+from ddl_d2.forging.forged_dataset import ForgedDatasetSettings, make_forged_dataset
 from ddl_d2.forging.photos import PhotoFile, find_faces, folder_photos, split_photos
 from ddl_d2.io.image import read_image, read_mask, write_png
 
@@ -24,8 +24,10 @@ def contents(root: Path) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
-def settings(**changes) -> SetSettings:
-    return SetSettings(**{"source": "test", "count": 8, "seed": 3, "size": 96, "valid_share": 0.25, **changes})
+def settings(**changes) -> ForgedDatasetSettings:
+    return ForgedDatasetSettings(
+        **{"source": "test", "count": 8, "seed": 3, "size": 96, "valid_share": 0.25, **changes}
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -51,7 +53,7 @@ def test_a_photograph_without_faces_is_refused(astronaut):
 
 def test_layout_pairs_and_manifest(tmp_path, photos, finder):
     root = tmp_path / "set"
-    manifest = make_set(root, photos, settings(), finder=finder, progress=False)
+    manifest = make_forged_dataset(root, photos, settings(), finder=finder, progress=False)
     assert manifest["complete"]
     assert manifest["images"] == {"train": {"real": 3, "fake": 3}, "valid": {"real": 1, "fake": 1}}
     assert not set(manifest["photographs"]["train"]) & set(manifest["photographs"]["valid"])
@@ -70,14 +72,14 @@ def test_layout_pairs_and_manifest(tmp_path, photos, finder):
 
 def test_workers_and_interruptions_change_no_byte(tmp_path, photos, finder):
     one, two = tmp_path / "one", tmp_path / "two"
-    make_set(one, photos, settings(), finder=finder, progress=False)
-    make_set(two, photos, settings(), finder=finder, workers=2, progress=False)
+    make_forged_dataset(one, photos, settings(), finder=finder, progress=False)
+    make_forged_dataset(two, photos, settings(), finder=finder, workers=2, progress=False)
     assert contents(one) == contents(two)
     (two / "train/fake/000001.jpg").unlink()
     lines = (two / "manifest.jsonl").read_text()
     (two / "manifest.jsonl").write_text(lines[: len(lines) - 40])  # cut off while writing
     kept = (two / "train/fake/000000.jpg").stat().st_mtime_ns
-    make_set(two, photos, settings(), finder=finder, existing="resume", progress=False)
+    make_forged_dataset(two, photos, settings(), finder=finder, existing="resume", progress=False)
     assert contents(one) == contents(two)
     assert (two / "train/fake/000000.jpg").stat().st_mtime_ns == kept
 
@@ -85,8 +87,8 @@ def test_workers_and_interruptions_change_no_byte(tmp_path, photos, finder):
 def test_a_set_of_combinations(tmp_path, photos, finder):
     """Whole photographs at most so large, with something of another photograph of the same split in each fake."""
     one, two = tmp_path / "one", tmp_path / "two"
-    manifest = make_set(one, photos, settings(style="combination"), finder=finder, progress=False)
-    make_set(two, photos, settings(style="combination"), finder=finder, workers=2, progress=False)
+    manifest = make_forged_dataset(one, photos, settings(style="combination"), finder=finder, progress=False)
+    make_forged_dataset(two, photos, settings(style="combination"), finder=finder, workers=2, progress=False)
     assert contents(one) == contents(two)
     groups = manifest["photographs"]
     assert sorted(map(len, groups.values())) == [2, 3]  # two at least in each
@@ -99,13 +101,13 @@ def test_a_set_of_combinations(tmp_path, photos, finder):
         assert real.shape == fake.shape == (96, 96, 3)
         difference = np.abs(real.astype(int) - fake).mean(2)
         assert difference[mask].mean() > 3 * difference[~mask].mean()
-    with pytest.raises(ForgerySetError, match="two photographs with a face"):
-        make_set(tmp_path / "x", photos[:1], settings(style="combination"), finder=finder, progress=False)
+    with pytest.raises(ForgeryError, match="two photographs with a face"):
+        make_forged_dataset(tmp_path / "x", photos[:1], settings(style="combination"), finder=finder, progress=False)
 
 
 def test_another_seed_gives_other_images(tmp_path, photos, finder):
-    make_set(tmp_path / "one", photos, settings(), finder=finder, progress=False)
-    make_set(tmp_path / "two", photos, settings(seed=4), finder=finder, progress=False)
+    make_forged_dataset(tmp_path / "one", photos, settings(), finder=finder, progress=False)
+    make_forged_dataset(tmp_path / "two", photos, settings(seed=4), finder=finder, progress=False)
     assert (tmp_path / "one/train/real/000000.jpg").read_bytes() != (
         tmp_path / "two/train/real/000000.jpg"
     ).read_bytes()
@@ -113,16 +115,16 @@ def test_another_seed_gives_other_images(tmp_path, photos, finder):
 
 def test_what_is_there_is_left_alone(tmp_path, photos, finder):
     root = tmp_path / "set"
-    make_set(root, photos, settings(), finder=finder, progress=False)
+    make_forged_dataset(root, photos, settings(), finder=finder, progress=False)
     before = contents(root)
-    with pytest.raises(ForgerySetError, match="--resume"):
-        make_set(root, photos, settings(), finder=finder, progress=False)
-    with pytest.raises(ForgerySetError, match="other settings"):
-        make_set(root, photos, settings(seed=9), finder=finder, existing="resume", progress=False)
-    with pytest.raises(ForgerySetError, match="other photographs"):
-        make_set(root, photos[:4], settings(), finder=finder, existing="resume", progress=False)
+    with pytest.raises(ForgeryError, match="--resume"):
+        make_forged_dataset(root, photos, settings(), finder=finder, progress=False)
+    with pytest.raises(ForgeryError, match="other settings"):
+        make_forged_dataset(root, photos, settings(seed=9), finder=finder, existing="resume", progress=False)
+    with pytest.raises(ForgeryError, match="other photographs"):
+        make_forged_dataset(root, photos[:4], settings(), finder=finder, existing="resume", progress=False)
     assert contents(root) == before
-    make_set(root, photos, settings(seed=9, count=4), finder=finder, existing="overwrite", progress=False)
+    make_forged_dataset(root, photos, settings(seed=9, count=4), finder=finder, existing="overwrite", progress=False)
     assert len(list(root.glob("*/fake/*.jpg"))) == 2
 
 
@@ -130,13 +132,13 @@ def test_what_is_there_is_left_alone(tmp_path, photos, finder):
 def test_a_folder_of_something_else_is_left_alone(tmp_path, photos, finder, existing):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "mine.txt").write_text("mine")
-    with pytest.raises(ForgerySetError):
-        make_set(tmp_path, photos, settings(), finder=finder, existing=existing, progress=False)
+    with pytest.raises(ForgeryError):
+        make_forged_dataset(tmp_path, photos, settings(), finder=finder, existing=existing, progress=False)
     assert (tmp_path / "train" / "mine.txt").read_text() == "mine"
 
 
 def test_few_photographs_are_shared_and_it_says_so(tmp_path, photos, finder):
-    manifest = make_set(tmp_path / "set", photos[:2], settings(), finder=finder, progress=False)
+    manifest = make_forged_dataset(tmp_path / "set", photos[:2], settings(), finder=finder, progress=False)
     assert manifest["photographs"]["train"] == manifest["photographs"]["valid"]
     assert "SAME photographs" in manifest["note"]
 
@@ -149,8 +151,8 @@ def test_bad_photographs_are_skipped_and_listed(tmp_path, photos, finder):
     assert skipped["broken.jpg"].startswith("unreadable")
     assert skipped["empty.png"].startswith("no face")
     lonely = [PhotoFile("empty.png", tmp_path / "photos" / "empty.png")]
-    with pytest.raises(ForgerySetError, match="none of the 1 photographs"):
-        make_set(tmp_path / "set", lonely, settings(), finder=finder, progress=False)
+    with pytest.raises(ForgeryError, match="none of the 1 photographs"):
+        make_forged_dataset(tmp_path / "set", lonely, settings(), finder=finder, progress=False)
     assert not (tmp_path / "set").exists()
 
 
@@ -167,5 +169,5 @@ def test_split_of_photographs(number, share, train, valid):
 
 @pytest.mark.parametrize("changes", [{"count": 1}, {"valid_share": 1.0}, {"size": 8}, {"seed": -1}])
 def test_settings_are_checked(changes):
-    with pytest.raises(ForgerySetError):
+    with pytest.raises(ForgeryError):
         settings(**changes)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from ddl_d2.faces.face import MIRRORED
-from ddl_d2.forging.regions import REGIONS, region_mask, region_polygons
+from ddl_d2.forging.regions import REGIONS, region_polygons
+from tests.forging.region_masks import region_mask
 
 
 def area(polygon):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from ddl_d2.errors import ImageReadError
-from ddl_d2.io.image import read_image, read_image_size, read_map, read_mask
+from ddl_d2.io.image import jpeg_bytes, read_image, read_image_size, read_map, read_mask
 from tests.io.hostile_files import ANIMATED, SEEDS, encoded, png_chunk, tiff
 
 
@@ -243,3 +243,8 @@ def test_bytes_of_every_seed_are_sound(tmp_path, rng):
         with Image.open(io.BytesIO(make(rng))) as image:
             width, height = image.size
         assert read_image(tmp_path / "a").shape == (height, width, 3), name
+
+
+def test_a_jpeg_of_too_many_pixels_is_refused():
+    with pytest.raises(ValueError, match="65,500"):
+        jpeg_bytes(np.zeros((1, 70_000, 3), np.uint8), 75)

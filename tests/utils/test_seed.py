@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from ddl_d2.data.build import seeded
+from ddl_d2.data.loader import seeded
 from ddl_d2.utils.seed import seed_step
 
 
