@@ -140,15 +140,6 @@ def make_row():
 
 
 @pytest.fixture(scope="session")
-def reference(shared):
-    """The module that fills weights by name, as the reference outputs were made."""
-    spec = importlib.util.spec_from_file_location("fill_weights", shared / "reference" / "fill_weights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory) -> Path:
     """`make_tiny_set`, once."""
     return make_tiny_set(tmp_path_factory.mktemp("tiny_set"))

@@ -1,4 +1,4 @@
-"""Names of published Mask2Former checkpoints under this project's."""
+"""Key names of published Mask2Former checkpoints under this project's."""
 
 from __future__ import annotations
 

@@ -56,7 +56,10 @@ def from_published_mesorch(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _upsample_name(key: str) -> str:
-    """`upsamplec3.1.weight` is the second step of the third convolutional stage; single steps are not numbered."""
+    """Rename a key such as `upsamplec3.1.weight`, the second step of the local encoder's third stage.
+
+    A stage's only step has no number.
+    """
     match = re.fullmatch(r"upsample([cs])(\d)\.(?:(\d)\.)?(\w+)", key)
     if match is None:
         return f"upsample.{key}"

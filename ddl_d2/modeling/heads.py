@@ -1,6 +1,6 @@
-"""Heads on a backbone: the query decoder that localizes, and the image head that detects.
+"""Scores of images: the image head on a backbone's features, and the rules that make a score of a map.
 
-Shapes: `B` images, `Q` queries, `C` channels, `K` classes, `H, W` pixels of the mask features (stride 4).
+Shapes: `B` images, `C` channels, `h, w` cells of a feature map, `H, W` pixels of a forgery map.
 """
 
 from __future__ import annotations
@@ -16,12 +16,19 @@ from ddl_d2.errors import ConfigError
 
 
 class ImageHead(nn.Module):
-    """Is the image forged? One logit from the average of a feature map over the unpadded area.
+    """The logit of "fake", linear in the average of feature maps over the unpadded area.
 
     Padding is left out, or images of different shape in one batch would shift each other's score.
     """
 
-    def __init__(self, *, in_features: list[str], input_shape: dict[str, ShapeSpec], dropout: float = 0.0):
+    def __init__(self, *, in_features: list[str], input_shape: dict[str, ShapeSpec], dropout: float = 0.0) -> None:
+        """Make the linear layer.
+
+        Args:
+            in_features: names of the feature maps that are averaged.
+            input_shape: channels and strides of the backbone's features.
+            dropout: share of the averaged features that training sets to 0.
+        """
         super().__init__()
         self.dropout = dropout
         self.in_features = in_features
@@ -31,7 +38,7 @@ class ImageHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
-        """{name: B×C×h×w}, unpadded (height, width) of each image -> logits B, fp32."""
+        """Return the logits, fp32 B, of {name: B×C×h×w} and the unpadded (height, width) of each image."""
         pooled = [
             valid_average(features[name].float(), image_sizes, stride)
             for name, stride in zip(self.in_features, self.strides, strict=True)
@@ -44,7 +51,16 @@ class ImageHead(nn.Module):
 
 
 def valid_average(feature: Tensor, image_sizes: list[tuple[int, int]], stride: int) -> Tensor:
-    """Mean of B×C×h×w over the cells that hold any of the image (height, width) -> B×C."""
+    """Average a feature map over the cells that hold any of the image.
+
+    Args:
+        feature: B×C×h×w.
+        image_sizes: unpadded (height, width) of each image, in pixels.
+        stride: pixels along a cell's side.
+
+    Returns:
+        B×C.
+    """
     _, _, height, width = feature.shape
     if all(math.ceil(h / stride) == height and math.ceil(w / stride) == width for h, w in image_sizes):
         return feature.mean(dim=(2, 3))
@@ -56,7 +72,15 @@ def valid_average(feature: Tensor, image_sizes: list[tuple[int, int]], stride: i
 
 
 def score_from_map(forgery_map: Tensor, rule: str) -> float:
-    """An image's score from its map: its "mean", its "max", or "top_pixels", the mean of its highest 1 %."""
+    """Make an image's score of its map.
+
+    Args:
+        forgery_map: float H×W in [0, 1].
+        rule: "mean", "max", or "top_pixels", the mean of the highest 1 %.
+
+    Raises:
+        ConfigError: another rule.
+    """
     if rule == "mean":
         return float(forgery_map.mean())
     if rule == "max":

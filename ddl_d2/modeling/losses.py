@@ -14,18 +14,18 @@ from torch import Tensor
 
 
 def sigmoid_bce(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean binary cross-entropy over points: M×P logits, M×P targets in [0, 1] -> M."""
+    """Compute the mean binary cross-entropy over points: M×P logits, M×P targets in [0, 1] -> M."""
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
 
 
 def dice(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 - (2 Σpg + 1) / (Σp + Σg + 1) with p = sigmoid(logits): M×P, M×P -> M."""
+    """Compute 1 - (2 Σpg + 1) / (Σp + Σg + 1) with p = sigmoid(logits): M×P, M×P -> M."""
     p = logits.sigmoid()
     return 1 - (2 * (p * targets).sum(dim=1) + 1) / (p.sum(dim=1) + targets.sum(dim=1) + 1)
 
 
 def pairwise_sigmoid_bce(logits: Tensor, targets: Tensor) -> Tensor:
-    """`sigmoid_bce` of every pair: Q×P, T×P -> Q×T.
+    """Compute `sigmoid_bce` of every pair: Q×P, T×P -> Q×T.
 
     BCE(x, t) = softplus(x) - x·t, so one softplus a prediction and one matrix product do for all targets.
     """
@@ -33,37 +33,43 @@ def pairwise_sigmoid_bce(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def pairwise_dice(logits: Tensor, targets: Tensor) -> Tensor:
-    """`dice` of every pair: Q×P, T×P -> Q×T."""
+    """Compute `dice` of every pair: Q×P, T×P -> Q×T."""
     p = logits.sigmoid()
     return 1 - (2 * (p @ targets.t()) + 1) / (p.sum(dim=1, keepdim=True) + targets.sum(dim=1) + 1)
 
 
 def uncertainty(logits: Tensor) -> Tensor:
-    """How undecided a point is: -|logit|, highest at 0."""
+    """Return how undecided points are, -|logit|: highest at 0."""
     return -torch.abs(logits)
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean over the places that count: B×…, bool B×… -> B; each image needs one."""
+    """Average over the places that count: B×…, bool B×… -> B; each image needs one."""
     weights = valid.to(values.dtype)
     axes = tuple(range(1, values.dim()))
     return (values * weights).sum(dim=axes) / weights.sum(dim=axes)
 
 
 def mean_of_known(by_image: Tensor, known: Tensor) -> Tensor:
-    """Mean of B losses over the images that are known (bool B); 0, and still connected, if there is none."""
+    """Average B losses over the images that are known (bool B); 0, and still connected, if there is none."""
     return (by_image * known).sum() / known.sum().clamp(min=1)
 
 
 def map_bce(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the valid pixels: B×H×W logits, B×H×W targets in [0, 1], bool B×H×W -> B."""
+    """Compute the mean binary cross-entropy over valid pixels: B×H×W logits, targets in [0, 1], bool B×H×W -> B."""
     return masked_mean(F.binary_cross_entropy_with_logits(logits, targets, reduction="none"), valid)
 
 
 def pool_valid(targets: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Average of the valid pixels of each `stride` × `stride` cell, and which cells have any.
+    """Average the valid pixels of each cell of `stride` × `stride`.
 
-    B×H×W in [0, 1], bool B×H×W; H and W multiples of `stride` -> B×(H/stride)×(W/stride), bool of the same shape.
+    Args:
+        targets: float B×H×W in [0, 1]; H and W are multiples of `stride`.
+        valid: bool B×H×W.
+        stride: pixels along a cell's side.
+
+    Returns:
+        the averages, B×(H/stride)×(W/stride), and which cells have valid pixels, bool of the same shape.
     """
     weights = valid.to(targets.dtype)[:, None]
     share = F.avg_pool2d(weights, stride)[:, 0]
@@ -72,13 +78,13 @@ def pool_valid(targets: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Ten
 
 
 def feature_similarity(features: Tensor, tau: float) -> Tensor:
-    """Logits of "these two places look alike": τ · cosine of every pair, B×N×C -> B×N×N."""
+    """Return logits of "these two places look alike", τ · cosine of every pair: B×N×C -> B×N×N."""
     unit = F.normalize(features, dim=2)
     return tau * unit @ unit.transpose(1, 2)
 
 
 def printed_similarity(logits: Tensor) -> Tensor:
-    """The same as eq. 16 of the self-blending paper prints it: products p_i · p_j of map values, B×N logits -> B×N×N.
+    """Return the similarity that eq. 16 of the self-blending paper prints: products p_i · p_j, B×N logits -> B×N×N.
 
     They lie in (0, 1), so their sigmoid lies in (0.5, 0.731) and reaches neither 0 nor 1.
     """
@@ -87,7 +93,7 @@ def printed_similarity(logits: Tensor) -> Tensor:
 
 
 def local_diversity(similarity: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Local diversity (eqs. 15-17 of the self-blending paper): mean |1 - |g_i - g_j| - σ(s_ij)| over pairs of places.
+    """Compute local diversity (self-blending paper, eqs. 15-17): mean |1 - |g_i - g_j| - σ(s_ij)| over pairs of places.
 
     Args:
         similarity: B×N×N logits s.

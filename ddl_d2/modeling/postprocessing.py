@@ -1,4 +1,4 @@
-"""Between single images and the padded batch, for every system: into the network, and out of it.
+"""From the network's maps to predictions at the size of the original image, for every system.
 
 Shapes: `B` images, `H, W` pixels. A size is (height, width); an image has three: `original` (on disk), `unpadded`
 (as the network got it) and `padded` (in its batch).
@@ -27,7 +27,7 @@ def original_size(row: dict[str, Any]) -> Size:
 
 
 def to_original(padded_map: Tensor, unpadded: Size, original: Size) -> Tensor:
-    """A map at the network's input size -> without its padding, at the image's own size."""
+    """Remove the padding of a map at the network's input size, and resize the rest to the original size."""
     if unpadded == original:
         return padded_map[: unpadded[0], : unpadded[1]].contiguous()
     return sem_seg_postprocess(padded_map[None], unpadded, *original)[0]
@@ -54,9 +54,15 @@ def map_output(
 def forged_instances(
     found: Iterable[tuple[Tensor, Tensor]], *, most: int, size: Size, device: torch.device
 ) -> Instances:
-    """Regions, (bool mask H×W, score) each, `most` at most, as Detectron2 instances of class 0; there may be none.
+    """Collect regions as Detectron2 instances of class 0.
 
-    Each is copied as it comes: besides the result there is never more than one mask, of 20 MB if the image has 20 MP.
+    Each mask is copied as it comes: besides the result there is never more than one, of 20 MB if the image has 20 MP.
+
+    Args:
+        found: (bool mask H×W, score) of each region; may be empty.
+        most: as many regions at most.
+        size: (H, W).
+        device: of the result.
     """
     masks = torch.empty((most, *size), dtype=torch.bool, device=device)
     scores: list[Tensor] = []
@@ -71,9 +77,11 @@ def forged_instances(
 
 
 def map_instances(forgery_map: Tensor, *, threshold: float, mode: str, limit: int) -> Instances:
-    """The regions where a map H×W in [0, 1] exceeds `threshold`, as instances scored by the map's mean inside.
+    """Find the regions where a map exceeds a threshold, as instances scored by the map's mean inside.
 
     Args:
+        forgery_map: float H×W in [0, 1].
+        threshold: a pixel is forged where the map is strictly greater.
         mode: "union" (one instance, if any pixel is forged) or "connected_components" (one per 8-connected region).
         limit: the most instances; the largest regions are kept, largest first.
     """
@@ -87,12 +95,12 @@ def map_instances(forgery_map: Tensor, *, threshold: float, mode: str, limit: in
 
 
 def _components(forged: Tensor, limit: int) -> tuple[Tensor, list[int]]:
-    """Labels of the 8-connected regions, int32 H×W, and those of the largest `limit`, the largest first."""
+    """Label the 8-connected regions, int32 H×W; returns also the labels of the largest `limit`, the largest first."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(forged.cpu().numpy().view(np.uint8), connectivity=8)
     order = np.argsort(-stats[1:count, cv2.CC_STAT_AREA], kind="stable")[:limit] + 1
     return torch.from_numpy(labels).to(forged.device), order.tolist()
 
 
 def _mean_inside(values: Tensor, region: Tensor) -> Tensor:
-    """Mean of H×W values over a region that is not empty, without the 16 bytes a pixel that indexing by it takes."""
+    """Average H×W values over a region that is not empty, without the 16 bytes a pixel that indexing takes."""
     return (values * region).sum() / region.sum()

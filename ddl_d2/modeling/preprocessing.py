@@ -1,4 +1,4 @@
-"""From mapper rows to the batch that a network takes.
+"""From a mapper's rows to the batch that a network takes, and to what it shall learn.
 
 Shapes: `B` images, `H, W` pixels.
 """
@@ -16,7 +16,17 @@ from ddl_d2.modeling.postprocessing import Size
 
 
 def normalized_batch(batched_inputs: list[dict[str, Any]], mean: Tensor, std: Tensor, divisibility: int) -> ImageList:
-    """Rows with `image` uint8 3×H×W -> one batch B×3×H×W, normalized and then padded with zeros, channels last."""
+    """Make one batch of rows whose images differ in size: normalized, then padded with zeros.
+
+    Args:
+        batched_inputs: rows with `image` uint8 3×H×W.
+        mean: 3×1×1, subtracted.
+        std: 3×1×1, divides the difference.
+        divisibility: height and width of the batch are multiples of it.
+
+    Returns:
+        `tensor` float B×3×H×W, channels last, and `image_sizes`, the unpadded (height, width) of each image.
+    """
     images = [(x["image"].to(mean.device).float() - mean) / std for x in batched_inputs]
     batch = ImageList.from_tensors(images, divisibility)
     batch.tensor = batch.tensor.contiguous(memory_format=torch.channels_last)
@@ -24,32 +34,42 @@ def normalized_batch(batched_inputs: list[dict[str, Any]], mean: Tensor, std: Te
 
 
 def stretched_batch(batched_inputs: list[dict[str, Any]], size: Size, mean: Tensor, std: Tensor) -> Tensor:
-    """Rows with `image` uint8 3×H×W -> one batch B×3×h×w of `size`, normalized, channels last; shape is not kept."""
+    """Make one batch of rows by stretching every image to `size` (height, width), whatever its shape.
+
+    Args:
+        batched_inputs: rows with `image` uint8 3×H×W.
+        size: (h, w).
+        mean: 3×1×1, subtracted.
+        std: 3×1×1, divides the difference.
+
+    Returns:
+        float B×3×h×w, channels last.
+    """
     images = [_stretched(x["image"].to(mean.device).float(), size) for x in batched_inputs]
     batch = (torch.stack(images) - mean) / std
     return batch.contiguous(memory_format=torch.channels_last)
 
 
 def stretched_maps(batched_inputs: list[dict[str, Any]], size: Size, device: torch.device) -> Tensor:
-    """The `true_map` of each row as `stretched_batch` moves it: float B×h×w, the forged share of each place."""
+    """Stretch the `true_map` of each row as `stretched_batch` does: float B×h×w, the forged share of each place."""
     return torch.stack([_stretched(true_map(x).to(device)[None], size)[0] for x in batched_inputs])
 
 
 def _stretched(planes: Tensor, size: Size) -> Tensor:
-    """Float C×H×W -> C×h×w, bilinear with antialiasing; values stay within those there were."""
+    """Resize float C×H×W to C×h×w, bilinearly with antialiasing: values stay within the range they have."""
     if tuple(planes.shape[-2:]) == size:
         return planes
     return F.interpolate(planes[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
 
 
 def true_map(row: dict[str, Any]) -> Tensor:
-    """Float H×W in [0, 1]: how forged each pixel of a row is, by its `soft_mask` or else its `forgery_mask`."""
+    """Return how forged each pixel of a row is, float H×W in [0, 1]: its `soft_mask` or else its `forgery_mask`."""
     soft = row.get("soft_mask")
     return (row["forgery_mask"] if soft is None else soft).float()
 
 
 def known_maps(batched_inputs: list[dict[str, Any]], device: torch.device) -> Tensor:
-    """Bool B: which rows' forged pixels are known (`localization_valid`); those of the others mean nothing."""
+    """Return bool B: whether the forged pixels of a row are known (`localization_valid`); others mean nothing."""
     return torch.tensor([bool(x.get("localization_valid", True)) for x in batched_inputs], device=device)
 
 
@@ -59,7 +79,7 @@ def fake_labels(batched_inputs: list[dict[str, Any]], device: torch.device) -> T
 
 
 def groups_of_one_size(batched_inputs: list[dict[str, Any]], divisibility: int) -> list[list[int]]:
-    """Positions of the rows, grouped by the size they have when padded alone: no row adds padding to its group's."""
+    """Group the positions of rows by the size they have when padded alone, so that no row adds padding to others."""
     groups: dict[Size, list[int]] = {}
     for position, row in enumerate(batched_inputs):
         height, width = row["image"].shape[-2:]

@@ -131,7 +131,7 @@ class ForgerySystem(nn.Module, ABC):
         """
         for part in (self.backbone, *convolutional):
             if part is not None:
-                part.to(memory_format=torch.channels_last)
+                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
         use_fast_linear(self)
 
     @property

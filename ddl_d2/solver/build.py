@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
 from detectron2.solver.build import maybe_add_gradient_clipping
@@ -31,8 +32,8 @@ _NORMS = (
 )
 
 
-def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW, Adam or SGD with the paper's groups: backbone at a lower rate, no decay on norms and embeddings.
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """Build AdamW, Adam or SGD with Mask2Former's groups: backbone at a lower rate, no decay on norms and embeddings.
 
     With `SOLVER.CLIP_GRADIENTS.CLIP_TYPE full_model`, all gradients are clipped together to one norm before each step.
     """
@@ -67,7 +68,19 @@ def parameter_groups(
     weight_decay_embed: float,
     backbone_multiplier: float,
 ) -> list[dict]:
-    """One group for every (learning rate, weight decay) that occurs; each parameter is in exactly one."""
+    """Group the parameters by learning rate and weight decay; each is in exactly one group.
+
+    Args:
+        model: its parameters under `backbone.` learn at `lr` times `backbone_multiplier`.
+        lr: learning rate of all others.
+        weight_decay: of what is not named below; relative-position tables and absolute position embeddings have none.
+        weight_decay_norm: of normalization layers.
+        weight_decay_embed: of embeddings.
+        backbone_multiplier: see `model`.
+
+    Returns:
+        the optimizer's groups: `params`, `lr`, `weight_decay`.
+    """
     members = defaultdict(list)
     for module, name, parameter in _own_parameters(model):
         decay = weight_decay
@@ -91,7 +104,7 @@ def _own_parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Param
 
 
 def clip_full_model(optimizer: torch.optim.Optimizer, *, max_norm: float, norm_type: float) -> None:
-    """Clip the norm over all parameters before each step (after AMP's unscaling, which comes before the step)."""
+    """Clip the norm over all gradients before each step, after AMP's unscaling."""
 
     def clip(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -100,11 +113,12 @@ def clip_full_model(optimizer: torch.optim.Optimizer, *, max_norm: float, norm_t
     optimizer.register_step_pre_hook(clip)
 
 
-def build_lr_scheduler(cfg, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-    """Ours, after a warm-up, or one of Detectron2's own. t runs from 0 to 1 over the training.
+def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """Build the schedule that SOLVER.LR_SCHEDULER_NAME names, one of these or of Detectron2's own.
 
-    `WarmupPolyLR`: base · (1 - t)^power. `WarmupLinearTailLR`: base, and from t = TAIL_START on linearly to 0 (the
-    schedule of self-blended images, Shiohara and Yamasaki 2022, with 0.75).
+    With t from 0 to 1 over the training, after a warm-up: `WarmupPolyLR` is base · (1 - t)^power; `WarmupLinearTailLR`
+    is base, and from t = TAIL_START on falls linearly to 0 (with 0.75 the schedule of self-blended images, Shiohara and
+    Yamasaki, CVPR 2022).
     """
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "WarmupPolyLR":
@@ -120,7 +134,7 @@ def build_lr_scheduler(cfg, optimizer: torch.optim.Optimizer) -> torch.optim.lr_
 
 
 def linear_tail(start: float) -> ParamScheduler:
-    """1 up to `start` (within 0..1), then on a line to 0 at the end."""
+    """Make a schedule of 1 up to `start` (within 0..1), and then on a line to 0 at the end."""
     if start <= 0:
         return LinearParamScheduler(1.0, 0.0)
     if start >= 1:

@@ -1,6 +1,6 @@
 """Sharpness-aware minimization (Foret et al. 2021): step along the gradient that the loss has a little uphill.
 
-One step at weights w, in three parts that `TrainingStep` puts together: the gradient g at w; the gradient at
+A step at weights w has three parts, which `TrainingStep` puts together: the gradient g at w; the gradient at
 w + ρ · g / ‖g‖, on the same batch and with the same random numbers; and, back at w, the optimizer's step with that
 second gradient. The norm is over all parameters together. In distributed training both gradients are averaged over the
 ranks (by DistributedDataParallel), so that all of them climb the same way.
@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def uphill(parameters: list[nn.Parameter], rho: float) -> Iterator[None]:
-    """Inside, `parameters` are moved by ρ · g / ‖g‖ along their gradients; afterwards they are, bit for bit, as before.
+    """Move `parameters` by ρ · g / ‖g‖ along their gradients; afterwards they are, bit for bit, as before.
 
     The gradients are used up (set to None). Where all of them are zero nothing moves.
     """
@@ -48,7 +48,7 @@ def _climb(parameters: list[nn.Parameter], rho: float) -> None:
 
 @contextmanager
 def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm (any kind) in training mode normalizes by its batch as ever, but does not remember the batch.
+    """Keep BatchNorm (of any kind) in training mode from remembering a batch; it normalizes by the batch as ever.
 
     The statistics then describe the weights w only, and each batch counts once.
     """
@@ -67,7 +67,7 @@ def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def random_numbers_to_repeat(device: torch.device) -> Iterator[None]:
-    """What is drawn inside (dropped paths, sampled points) is drawn again by what follows."""
+    """Have what is drawn inside (dropped paths, sampled points) drawn again by what follows."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         yield

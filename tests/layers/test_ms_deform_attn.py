@@ -8,15 +8,14 @@ import sys
 import pytest
 import torch
 
-from ddl_d2.layers.ms_deform_attn import extension_status, ms_deform_attn
+from ddl_d2.layers.ms_deform_attn import ms_deform_attn
 from ddl_d2.layers.ms_deform_attn_layer import MSDeformAttn
 from ddl_d2.layers.ms_deform_attn_reference import ms_deform_attn_reference, ms_deform_attn_reference_backward
+from tests.layers.op_inputs import STATUS, inputs, levels, needs_extension, relative_error, run
 from tests.ranks import on_ranks
 
-STATUS = extension_status()
 CAPABILITIES = ["portable", "avx2", "avx512"]
 RANDOM_SHAPES = 300
-needs_extension = pytest.mark.skipif(not STATUS.available, reason=f"no compiled op: {STATUS.reason}")
 needs_cuda = pytest.mark.skipif(
     not (torch.cuda.is_available() and STATUS.cuda_built), reason="needs a GPU and CUDA kernels"
 )
@@ -35,47 +34,6 @@ def capability():
     yield use
     if STATUS.available:
         torch.ops.ddl_d2._cpu_capability("best")
-
-
-def levels(shapes):
-    spatial_shapes = torch.tensor(shapes, dtype=torch.int64).view(-1, 2)
-    sizes = spatial_shapes.prod(1)
-    return spatial_shapes, sizes.cumsum(0) - sizes
-
-
-def inputs(shapes, images=2, queries=5, heads=2, channels=4, points=3, dtype=torch.float64, seed=0, spread=0.7):
-    """Values, locations mostly inside (`spread` 0.7: about one in three outside), weights that sum to 1."""
-    generator = torch.Generator().manual_seed(seed)
-    spatial_shapes, starts = levels(shapes)
-    pixels, shape = int(spatial_shapes.prod(1).sum()), (images, queries, heads, len(shapes), points)
-    value = torch.randn(images, pixels, heads, channels, generator=generator, dtype=torch.float64)
-    locations = 0.5 + spread * (torch.rand(*shape, 2, generator=generator, dtype=torch.float64) * 2 - 1)
-    weights = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1
-    weights = weights / weights.sum((-1, -2), keepdim=True)
-    return value.to(dtype), spatial_shapes, starts, locations.to(dtype), weights.to(dtype)
-
-
-def run(function, arguments, seed=1):
-    """Output, and gradients of value, locations and weights for a random output gradient."""
-    arguments = [a.detach().requires_grad_() if a.is_floating_point() else a for a in arguments]
-    out = function(*arguments)
-    if not out.requires_grad:  # the reference of nothing
-        assert out.numel() == 0
-        return [out, *(torch.zeros_like(a) for a in arguments if a.is_floating_point())]
-    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    grads = torch.autograd.grad(out, [a for a in arguments if a.is_floating_point()], grad.to(out))
-    return [out.detach(), *grads]
-
-
-def relative_error(got, expected):
-    """Largest difference, relative to the largest expected number. Everything must be finite."""
-    assert got.shape == expected.shape
-    assert got.dtype == expected.dtype
-    if got.numel() == 0:
-        return 0.0
-    assert torch.isfinite(got).all()
-    difference = (got - expected).abs().max().item()
-    return difference / max(expected.abs().max().item(), 1e-300) if difference else 0.0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -339,170 +297,6 @@ def test_autocast(mixed):
     torch.testing.assert_close(got.float(), expected, atol=0.05, rtol=0.05)
     got.float().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in layer.parameters())
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Registration
-
-
-def test_gradcheck():
-    arguments = inputs([(4, 3), (1, 1)], images=1, queries=2, heads=2, channels=3, points=2)
-    arguments = [a.requires_grad_() if a.is_floating_point() else a for a in arguments]
-    assert torch.autograd.gradcheck(ms_deform_attn, arguments)
-
-
-def test_opcheck():
-    arguments = inputs([(4, 3), (2, 2)], dtype=torch.float32)
-    torch.library.opcheck(torch.ops.ddl_d2.ms_deform_attn.default, arguments)
-    trainable = [a.clone().requires_grad_() if a.is_floating_point() else a for a in arguments]
-    torch.library.opcheck(torch.ops.ddl_d2.ms_deform_attn.default, trainable)
-    out = ms_deform_attn(*arguments)
-    torch.library.opcheck(torch.ops.ddl_d2.ms_deform_attn_backward.default, (torch.ones_like(out), *arguments))
-
-
-def test_second_derivative_is_refused():
-    value, *others = inputs([(4, 3)])
-    out = ms_deform_attn(value.requires_grad_(), *others)
-    grad = torch.autograd.grad(out.square().sum(), value, create_graph=True)[0]
-    with pytest.raises(NotImplementedError, match="no second derivative"):
-        grad.sum().backward()
-
-
-def test_compile_and_export():
-    torch.manual_seed(0)
-    shapes, starts = levels([(6, 5), (3, 3)])
-    layer = MSDeformAttn(16, num_levels=2, num_heads=4, num_points=2).double()
-    query = torch.randn(2, 39, 16, dtype=torch.float64)
-    arguments = (query, torch.rand(2, 39, 2, 2, dtype=torch.float64), query, shapes, starts)
-    expected = layer(*arguments)
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
-    out = compiled(*arguments)
-    torch.testing.assert_close(out, expected)
-    out.sum().backward()
-    assert layer.sampling_offsets.weight.grad.abs().sum() > 0
-    exported = torch.export.export(layer, arguments)
-    assert "ddl_d2.ms_deform_attn" in exported.graph_module.code
-    torch.testing.assert_close(exported.module()(*arguments), expected)
-
-
-@needs_extension
-@pytest.mark.skipif(sys.platform != "linux", reason="other compilers may know no -fopenmp")
-def test_runs_on_several_threads():
-    assert torch.ops.ddl_d2._cpu_parallel()
-
-
-@needs_extension
-def test_deterministic_for_any_number_of_threads():
-    arguments = inputs([(40, 33), (20, 17)], queries=40 * 33 + 20 * 17, heads=3, channels=32, dtype=torch.float32)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 2, 3):
-            torch.set_num_threads(count)
-            results.append(run(ms_deform_attn, arguments))
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        for a, b in zip(result, results[0], strict=True):
-            assert torch.equal(a, b)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Errors
-
-
-def _replaced(index, change):
-    arguments = list(inputs([(4, 3), (2, 2)], dtype=torch.float32))
-    arguments[index] = change(arguments[index])
-    return arguments
-
-
-@needs_extension
-@pytest.mark.parametrize(
-    ("index", "change", "message"),
-    [
-        (0, lambda t: t[:, :-1], "16 pixels together, value has 15|does not fit"),
-        (0, lambda t: t[..., None], "value must have 4 axes"),
-        (0, lambda t: t[:1], "the same N and H"),
-        (0, lambda t: t[:, :, :1], "the same N and H"),
-        (0, lambda t: t.double(), "must both have the dtype of value"),
-        (0, lambda t: t.long(), "float32, float64, float16 or bfloat16"),
-        (1, lambda t: t.int(), "must be int64"),
-        (1, lambda t: t[:1], r"spatial_shapes must be \[L, 2\]"),
-        (1, lambda t: t - 4, "does not fit into the 16 pixels"),
-        (1, lambda t: t * 2**31, "does not fit into the 16 pixels"),
-        (2, lambda t: t + 1, r"level_start_index\[0\] is 1"),
-        (2, lambda t: t[:1], r"level_start_index must be \[L\]"),
-        (3, lambda t: t[..., :1], "the last of size 2"),
-        (3, lambda t: t.double(), "must both have the dtype of value"),
-        (4, lambda t: t[..., :1], "attention_weights must have the first 5 axes"),
-        (4, lambda t: t.half(), "must both have the dtype of value"),
-    ],
-)
-def test_errors_name_what_is_wrong(index, change, message):
-    with pytest.raises(RuntimeError, match=message):
-        ms_deform_attn(*_replaced(index, change))
-
-
-@needs_extension
-def test_backward_checks_its_gradient():
-    arguments = inputs([(4, 3)], dtype=torch.float32)
-    with pytest.raises(RuntimeError, match="grad_output must be"):
-        torch.ops.ddl_d2.ms_deform_attn_backward(torch.ones(1), *arguments)
-
-
-def test_reference_checks_levels():
-    with pytest.raises(RuntimeError, match="16 pixels together, value has 15"):
-        ms_deform_attn_reference(*_replaced(0, lambda t: t[:, :-1]))
-    with pytest.raises(RuntimeError, match="do not fit level_start_index"):
-        ms_deform_attn_reference(*_replaced(2, lambda t: t + 1))
-
-
-@needs_extension
-def test_unknown_instruction_set():
-    with pytest.raises(RuntimeError, match="portable, avx2, avx512 or best"):
-        torch.ops.ddl_d2._cpu_capability("mmx")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Layer
-
-
-def test_layer_starts_on_a_ring():
-    layer = MSDeformAttn(16, num_levels=2, num_heads=4, num_points=3)
-    ring = layer.sampling_offsets.bias.view(4, 2, 3, 2)
-    # Four heads look right, down, left and up (y grows downwards), point p at p + 1 pixels, on every level.
-    for head, direction in enumerate([(1, 0), (0, 1), (-1, 0), (0, -1)]):
-        for point in range(3):
-            expected = torch.tensor(direction) * (point + 1.0)
-            for level in range(2):
-                torch.testing.assert_close(ring[head, level, point], expected)
-    for parameter in (layer.sampling_offsets.weight, layer.attention_weights.weight, layer.attention_weights.bias):
-        assert not parameter.any()
-    names = {name.split(".")[0] for name in layer.state_dict()}
-    assert names == {"sampling_offsets", "attention_weights", "value_proj", "output_proj"}
-
-
-def test_layer_equals_its_formula():
-    """One query, one head, one level, one point of weight 1: the projected pixel under reference point + offset."""
-    layer = MSDeformAttn(4, num_levels=1, num_heads=1, num_points=1)
-    shapes, starts = levels([(3, 5)])
-    pixels = torch.randn(1, 15, 4)
-    # The reference is the center of pixel (x 1, y 2), and the initial offset of head 0, point 0 is one pixel right.
-    reference_points = torch.tensor([(1 + 0.5) / 5, (2 + 0.5) / 3]).view(1, 1, 1, 2)
-    out = layer(torch.randn(1, 1, 4), reference_points, pixels, shapes, starts)
-    expected = layer.output_proj(layer.value_proj(pixels[:, 2 * 5 + 2]))
-    torch.testing.assert_close(out[:, 0], expected, atol=1e-5, rtol=1e-5)
-    # The same pixel as padding counts as 0, bias of the projection included.
-    padding_mask = torch.zeros(1, 15, dtype=torch.bool)
-    padding_mask[0, 12] = True
-    out = layer(torch.randn(1, 1, 4), reference_points, pixels, shapes, starts, padding_mask)
-    torch.testing.assert_close(out[:, 0], layer.output_proj(torch.zeros(1, 4)), atol=1e-5, rtol=1e-5)
-
-
-def test_layer_refuses_odd_heads():
-    with pytest.raises(ValueError, match="multiple of num_heads"):
-        MSDeformAttn(30, num_heads=8)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -40,19 +40,7 @@ MIX_TRANSFORMERS = {
 
 
 class MixTransformer(Backbone):
-    """MiT's multi-scale features, each after its stage's LayerNorm.
-
-    Args:
-        name: one of `MIX_TRANSFORMERS`.
-        pretrained: "" (random weights, as the release initializes them) or a local `.safetensors` / `.pth` file in the
-            key names of transformers' SegFormer models (of any release) or of the original release.
-        out_features: which of `res2` ... `res5` (strides 4 ... 32) to return; stages behind the last are not built.
-        drop_path_rate: stochastic depth, growing from 0 at the first block to this at the last.
-        config_keys: the group of config keys that errors name.
-
-    Raises:
-        ConfigError: transformers is missing, an unknown name, or weights that do not fit.
-    """
+    """MiT's multi-scale features, each after its stage's LayerNorm."""
 
     size_divisibility = 32
 
@@ -64,7 +52,20 @@ class MixTransformer(Backbone):
         out_features: list[str],
         drop_path_rate: float = 0.1,
         config_keys: str = "MODEL.MESORCH.GLOBAL",
-    ):
+    ) -> None:
+        """Build the encoder.
+
+        Args:
+            name: one of `MIX_TRANSFORMERS`.
+            pretrained: "" (random weights, as the release initializes them) or a local `.safetensors` / `.pth` file in
+                the key names of transformers' SegFormer models (of any release) or of the original release.
+            out_features: which of `res2` ... `res5` (strides 4 ... 32) to return; stages behind the last are not built.
+            drop_path_rate: stochastic depth, growing from 0 at the first block to this at the last.
+            config_keys: the group of config keys that errors name.
+
+        Raises:
+            ConfigError: transformers is missing, an unknown name, or weights that do not fit.
+        """
         super().__init__()
         if name not in MIX_TRANSFORMERS:
             raise ConfigError(f"{config_keys}.NAME is '{name}': of the MiT there are {', '.join(MIX_TRANSFORMERS)}")
@@ -82,14 +83,15 @@ class MixTransformer(Backbone):
         self._out_feature_strides = {feature: 4 * 2 ** FEATURES.index(feature) for feature in out_features}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """B×3×H×W, H and W multiples of 32 -> {feature: B×C×H/stride×W/stride}."""
+        """Encode B×3×H×W, H and W multiples of 32; returns {feature: B×C×H/stride×W/stride}."""
         features = {}
-        for feature, stage in zip(FEATURES, self.body.stages, strict=False):
+        for feature, stage in zip(FEATURES, self.body.get_submodule("stages").children(), strict=False):
             images = stage(images)
             features[feature] = images
         return {feature: features[feature] for feature in self._out_features}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
+        """Return channels and stride of each feature."""
         return {
             feature: ShapeSpec(channels=self._out_feature_channels[feature], stride=self._out_feature_strides[feature])
             for feature in self._out_features
@@ -97,7 +99,11 @@ class MixTransformer(Backbone):
 
 
 def load_mix_transformer(body: nn.Module, name: str, source: str, config_keys: str) -> None:
-    """Fill `body` (transformers' SegformerModel) from a local file; ConfigError names what it lacks."""
+    """Fill transformers' SegformerModel from a local file.
+
+    Raises:
+        ConfigError: the file does not fit; names what it lacks.
+    """
     weights = transformers_names(load_tensors(Path(source)))
     own = body.state_dict()
     missing = [key for key in own if key not in weights]
@@ -137,7 +143,7 @@ def _segformer(size: _Size, stages: int, drop_path_rate: float, config_keys: str
 
 
 def _as_released(body: nn.Module) -> None:
-    """Initialization and epsilons of the original release, where transformers has its own."""
+    """Set initialization and epsilons to those of the original release, where transformers has its own."""
     for name, module in body.named_modules():
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups

@@ -41,8 +41,10 @@ _RENAMES = [
 
 
 def transformers_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A MiT's state dict, in the names of the original release or of any release of transformers, in today's of the
-    latter. The original keeps keys and values of attention in one layer, keys first. Strangers keep their names.
+    """Rename a MiT's state dict to the names that transformers has today.
+
+    It may be of the original release, which keeps keys and values of attention in one layer, keys first, or of any
+    release of transformers. Strangers keep their names.
     """
     renamed = {}
     for key, value in weights.items():

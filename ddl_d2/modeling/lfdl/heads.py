@@ -1,10 +1,10 @@
 """The heads of LFDL on the maps of its two streams.
 
-"Locate and Verify" (Shuai et al., ACM MM 2023); the pixel head is of an entry to the IJCAI 2025 challenge on detection
-and localization that is built on it (its released code is the "released" below).
+Source: "Locate and Verify" (Shuai et al., ACM MM 2023). The pixel head is that of an entry to the IJCAI 2025 challenge
+on detection and localization which extends it; "released" below is that entry's code.
 
-Every head has two outputs, real (authentic) and fake (forged), under a softmax. Where only the probability of the
-second matters they are given as their difference, the logit of "forged": the sigmoid of it is that softmax.
+Every head has two outputs, real (authentic) and fake (forged), under a softmax. Where only the second matters, a head
+returns their difference, the logit of "forged": its sigmoid is that softmax.
 
 Shapes: `B` images, `C` channels, `h, w` cells of the grid (the places of stage 5), `k` places of a finer stage along
 a cell's side.
@@ -28,16 +28,19 @@ class PatchFusion(nn.Module):
     at its cell: tanh of their mean product over channels (reading "paper"), or the sum over channels of tanh of their
     products ("released"). The k² numbers of a cell become channels, beside those of stage 5 itself: for Xception
     64 + 16 + 4 + 1 + 1 + 728 = 814.
-
-    Args:
-        input_shapes: of the rgb stream's stages, finest first; strides of whole multiples down from the last.
-        dim: channels of the projections, 512 in the paper.
-
-    Raises:
-        ConfigError: an unknown reading.
     """
 
-    def __init__(self, *, input_shapes: list[ShapeSpec], dim: int = 512, reading: str = "paper"):
+    def __init__(self, *, input_shapes: list[ShapeSpec], dim: int = 512, reading: str = "paper") -> None:
+        """Make the projections.
+
+        Args:
+            input_shapes: of the rgb stream's stages, finest first; each stride is a whole multiple of the one before.
+            dim: channels of the projections, 512 in the paper.
+            reading: "paper" or "released".
+
+        Raises:
+            ConfigError: an unknown reading.
+        """
         super().__init__()
         if reading not in READINGS:
             raise ConfigError(f"MODEL.LFDL.MPFF is '{reading}': it must be {' or '.join(READINGS)}")
@@ -48,17 +51,17 @@ class PatchFusion(nn.Module):
         self.projections = nn.ModuleList(_conv_norm_relu(shape.channels, dim, 1) for shape in input_shapes)
 
     def project(self, features: list[Tensor]) -> list[Tensor]:
-        """Every stage, with `dim` channels."""
+        """Project every stage to `dim` channels."""
         return [projection(x) for projection, x in zip(self.projections, features, strict=True)]
 
     def forward(self, projected: list[Tensor], last: Tensor) -> Tensor:
-        """What `project` gives, and stage 5 itself, B×C×h×w -> B×`out_channels`×h×w."""
+        """Fuse what `project` gives with stage 5 itself, B×C×h×w; returns B×`out_channels`×h×w."""
         *finer, vectors = projected
         similarities = [self._similarities(x, vectors, side) for x, side in zip(finer, self.sides, strict=True)]
         return torch.cat([*similarities, last], dim=1)
 
     def _similarities(self, x: Tensor, vectors: Tensor, side: int) -> Tensor:
-        """A stage's places compared with their cells: -> B×k²×h×w, a cell's places row by row."""
+        """Compare a stage's places with their cells; returns B×k²×h×w, a cell's places row by row."""
         height, width = vectors.shape[-2:]
         of_cells = vectors.permute(0, 2, 3, 1)[:, :, None, :, None]
         products = to_cells(x, (height, width), side) * of_cells
@@ -67,26 +70,29 @@ class PatchFusion(nn.Module):
 
 
 class PatchHead(nn.Module):
-    """Does a cell hold anything forged? B×C×h×w of `PatchFusion` -> logits B×h×w."""
+    """Head that says of each cell whether it holds anything forged."""
 
-    def __init__(self, *, in_channels: int):
+    def __init__(self, *, in_channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True), nn.Conv2d(in_channels, 2, 1, bias=False)
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, fp32 B×h×w, of `PatchFusion`'s output, B×C×h×w."""
         return _difference(self.layers(x))
 
 
 class PixelHead(nn.Module):
-    """A map at the grid's resolution, to be enlarged: stage 5, B×C×h×w -> logits B×h×w.
+    """Head that gives a map at the grid's resolution, to be enlarged to the image's."""
 
-    Args:
-        dims: channels of its two hidden layers, [256, 64] in the released code.
-    """
+    def __init__(self, *, in_channels: int, dims: list[int]) -> None:
+        """Make the layers.
 
-    def __init__(self, *, in_channels: int, dims: list[int]):
+        Args:
+            in_channels: C.
+            dims: channels of the two hidden layers, [256, 64] in the released code.
+        """
         super().__init__()
         first, second = dims
         self.layers = nn.Sequential(
@@ -96,24 +102,27 @@ class PixelHead(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, fp32 B×h×w, of stage 5, B×C×h×w."""
         return _difference(self.layers(x))
 
 
 class FusionClassifier(nn.Module):
-    """Class of the image from the noise stream: its last stage and its earlier ones, joined by a Hadamard product.
+    """Classifier on the noise stream: its last stage and its earlier ones, joined by a Hadamard product.
 
     The earlier maps are max-pooled to the grid of the last; at every place both are brought to `dims[0]` channels and
     multiplied (low-rank bilinear pooling, Kim et al. 2017: tanh, dropout, a linear layer to `dims[1]`); then
     normalization, ReLU, average over places, dropout and a linear layer.
-
-    Args:
-        in_channels: C of the earlier maps.
-        last_channels: C of the last map.
-        dims: [2048, 4096] in the released code.
-        dropout: both probabilities.
     """
 
-    def __init__(self, *, in_channels: list[int], last_channels: int, dims: list[int], dropout: float = 0.5):
+    def __init__(self, *, in_channels: list[int], last_channels: int, dims: list[int], dropout: float = 0.5) -> None:
+        """Make the layers.
+
+        Args:
+            in_channels: C of each earlier map.
+            last_channels: C of the last map.
+            dims: channels where the maps are multiplied, and after; [2048, 4096] in the released code.
+            dropout: the probability of both dropouts.
+        """
         super().__init__()
         hidden, out = dims
         self.earlier = nn.Linear(sum(in_channels), hidden)
@@ -124,7 +133,7 @@ class FusionClassifier(nn.Module):
         self.classify = nn.Linear(out, 2)
 
     def forward(self, earlier: list[Tensor], last: Tensor) -> Tensor:
-        """Maps B×C×·×· and the last one B×C×h×w -> logits B×2 (real, fake)."""
+        """Return the logits (real, fake), B×2, of the earlier maps, B×C×·×·, and the last one, B×C×h×w."""
         pooled = torch.cat([grid_max_pool(x, (last.shape[-2], last.shape[-1])) for x in earlier], dim=1)
         joined = self.earlier(_channels_last(pooled)) * self.last(_channels_last(last))
         joined = self.joined(self.dropout(joined.tanh()))
@@ -145,5 +154,5 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _difference(logits: Tensor) -> Tensor:
-    """Logits (authentic, forged) B×2×h×w -> the logit of "forged", fp32 B×h×w."""
+    """Make one logit of "forged", fp32 B×h×w, of the logits (authentic, forged), B×2×h×w."""
     return logits[:, 1].float() - logits[:, 0].float()

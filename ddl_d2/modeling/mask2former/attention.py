@@ -5,6 +5,8 @@ Shapes: `B` images, `Q` queries, `S` places of one level, `C` channels.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from ddl_d2.layers.linear import linear
 class Attention(nn.Module):
     """Multi-head attention with projected queries, keys and values; parameters named as in `nn.MultiheadAttention`."""
 
-    def __init__(self, dim: int, num_heads: int):
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
@@ -26,7 +28,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """B×Q×C, B×S×C, B×S×C, additive mask B×1×Q×S -> B×Q×C."""
+        """Attend: queries B×Q×C, keys and values B×S×C, additive mask B×1×Q×S -> B×Q×C."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
             linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -36,7 +38,7 @@ class Attention(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Scaled dot-product attention; on CPUs always in fp32, where its backward is three times faster than in bf16."""
+    """Attend by scaled dot products; on CPUs in fp32, where the backward pass is three times faster than in bf16."""
     if q.device.type == "cpu":
         with torch.autocast("cpu", enabled=False):
             return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
@@ -44,26 +46,28 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class CrossAttentionLayer(nn.Module):
-    """Queries look at one level of the memory; residual, then LayerNorm."""
+    """Attention of the queries to one level of the memory; residual, then LayerNorm."""
 
-    def __init__(self, dim: int, num_heads: int):
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.multihead_attn = Attention(dim, num_heads)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, query_position: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Update queries B×Q×C by keys and values B×S×C, where the additive mask B×1×Q×S allows it."""
         return self.norm(x + self.multihead_attn(x + query_position, key, value, mask))
 
 
 class SelfAttentionLayer(nn.Module):
-    """Queries look at each other; residual, then LayerNorm."""
+    """Attention of the queries to each other; residual, then LayerNorm."""
 
-    def __init__(self, dim: int, num_heads: int):
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.self_attn = Attention(dim, num_heads)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, query_position: Tensor) -> Tensor:
+        """Update queries B×Q×C by each other."""
         key = x + query_position
         return self.norm(x + self.self_attn(key, key, x))
 
@@ -71,7 +75,7 @@ class SelfAttentionLayer(nn.Module):
 class FeedForwardLayer(nn.Module):
     """Two linear layers with a ReLU between; residual, then LayerNorm."""
 
-    def __init__(self, dim: int, dim_feedforward: int):
+    def __init__(self, dim: int, dim_feedforward: int) -> None:
         super().__init__()
         self.linear1 = nn.Linear(dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, dim)
@@ -80,17 +84,20 @@ class FeedForwardLayer(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Update each of B×Q×C by itself."""
         return self.norm(x + self.linear2(F.relu(self.linear1(x))))
 
 
 class MLP(nn.Module):
     """Linear layers with ReLU between them."""
 
-    def __init__(self, dims: list[int]):
+    def __init__(self, dims: list[int]) -> None:
+        """Make the layers; `dims` are the channels before the first and after each."""
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims, dims[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map …×C to …×(the last of `dims`)."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)

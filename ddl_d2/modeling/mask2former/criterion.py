@@ -22,12 +22,6 @@ class SetCriterion(nn.Module):
     """Class cross-entropy, point BCE and point dice of the matched queries, summed over the prediction sets.
 
     Only matched queries get masks: the others' masks carry no gradient, so painting them would be waste.
-
-    Args:
-        num_classes: `K`; no_object_weight: weight of class K in the cross-entropy.
-        class_weight, mask_weight, dice_weight: of the three terms.
-        num_points, oversample_ratio, importance_sample_ratio: point sampling of the mask terms (PointRend).
-        deep_supervision: all sets, or the last alone.
     """
 
     empty_weight: Tensor
@@ -45,7 +39,21 @@ class SetCriterion(nn.Module):
         oversample_ratio: float,
         importance_sample_ratio: float,
         deep_supervision: bool,
-    ):
+    ) -> None:
+        """Set the weights and how points are sampled.
+
+        Args:
+            num_classes: K.
+            matcher: says which query answers for which target.
+            class_weight: of the cross-entropy.
+            mask_weight: of the points' binary cross-entropy.
+            dice_weight: of the points' dice.
+            no_object_weight: of class K, "no object", in the cross-entropy.
+            num_points: P, of each mask.
+            oversample_ratio: so many times P points are drawn, from which the least certain are chosen (PointRend).
+            importance_sample_ratio: share of P that is chosen so; the rest is drawn anew.
+            deep_supervision: teach all prediction sets, or the last alone.
+        """
         super().__init__()
         self.num_classes = num_classes
         self.matcher = matcher
@@ -62,7 +70,18 @@ class SetCriterion(nn.Module):
         self.register_buffer("empty_weight", empty_weight, persistent=False)
 
     def forward(self, predictions: QueryPredictions, targets: list[Targets]) -> dict[str, Tensor]:
-        """-> weighted `loss_ce`, `loss_mask`, `loss_dice` of the last set, and `..._{i}` of set i before it."""
+        """Match queries with targets and compute the losses.
+
+        Args:
+            predictions: the N sets.
+            targets: of each image.
+
+        Returns:
+            weighted `loss_ce`, `loss_mask`, `loss_dice` of the last set, and `..._{i}` of set i before it.
+
+        Raises:
+            NonFiniteError: a matching cost is not finite; names the images.
+        """
         first = 0 if self.deep_supervision else len(predictions.logits) - 1
         logits = torch.stack(predictions.logits[first:]).float()
         embeddings = torch.stack(predictions.mask_embeddings[first:])
@@ -80,7 +99,7 @@ class SetCriterion(nn.Module):
         return losses
 
     def _class_loss(self, logits: Tensor, targets: list[Targets], matches: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """N×B×Q×(K+1) -> N: cross-entropy weighted by class, over the supervised images' queries."""
+        """Compute the cross-entropy, weighted by class, of the supervised images' queries: N×B×Q×(K+1) -> N."""
         num_sets, batch, num_queries, _ = logits.shape
         wanted = torch.full((num_sets, batch, num_queries), self.num_classes, device=logits.device)
         for b, (target, (query, index)) in enumerate(zip(targets, matches, strict=True)):
@@ -93,7 +112,7 @@ class SetCriterion(nn.Module):
     def _mask_losses(
         self, embeddings: Tensor, features: Tensor, targets: list[Targets], matches: list[tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
-        """-> BCE and dice, each N, both divided by the number of target masks in the global batch (at least 1)."""
+        """Compute BCE and dice, each N, both divided by the number of target masks in the global batch (at least 1)."""
         num_sets, count = embeddings.shape[0], sum(query.shape[1] for query, _ in matches)
         num_masks = _global_mean(count, features.device)
         if count == 0:
@@ -114,7 +133,7 @@ class SetCriterion(nn.Module):
 
 
 def _paint(embeddings: Tensor, features: Tensor, matches: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Mask logits (N·M)×1×H×W of the matched embeddings, set by set, one matrix product an image."""
+    """Compute mask logits (N·M)×1×H×W of the matched embeddings, set by set, by one matrix product an image."""
     painted = []
     for b, (query, _) in enumerate(matches):
         if query.shape[1]:
@@ -125,7 +144,7 @@ def _paint(embeddings: Tensor, features: Tensor, matches: list[tuple[Tensor, Ten
 
 
 def _sample_targets(targets: list[Targets], matches: list[tuple[Tensor, Tensor]], points: Tensor) -> Tensor:
-    """Target values N×M×P at points N×M×P×2, without a copy of a target mask per set."""
+    """Sample targets at points N×M×P×2, without a copy of a target mask for each set: N×M×P."""
     wanted, first = [], 0
     for target, (_, index) in zip(targets, matches, strict=True):
         own = points[:, first : first + index.shape[1]]
@@ -143,7 +162,7 @@ def _sample_targets(targets: list[Targets], matches: list[tuple[Tensor, Tensor]]
 
 
 def _global_mean(count: int, device: torch.device) -> Tensor:
-    """Mean over ranks of the number of target masks, at least 1."""
+    """Average the number of target masks over the ranks; at least 1."""
     total = torch.tensor(float(count), device=device)
     if comm.get_world_size() > 1:
         torch.distributed.all_reduce(total)

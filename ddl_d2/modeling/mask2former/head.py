@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
@@ -19,17 +19,29 @@ from ddl_d2.modeling.mask2former.query_decoder import QueryDecoder, QueryPredict
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class QueryDecoderHead(nn.Module):
-    """Pixel decoder and query decoder; `num_classes` is THE number of classes."""
+    """Pixel decoder and query decoder; MODEL.SEM_SEG_HEAD.NUM_CLASSES is the one place that says how many classes."""
 
     @configurable
-    def __init__(self, *, num_classes: int, pixel_decoder: nn.Module, predictor: nn.Module):
+    def __init__(self, *, num_classes: int, pixel_decoder: nn.Module, predictor: nn.Module) -> None:
+        """Put the parts together.
+
+        Args:
+            num_classes: K.
+            pixel_decoder: see `MSDeformAttnPixelDecoder`.
+            predictor: see `QueryDecoder`.
+        """
         super().__init__()
         self.num_classes = num_classes
         self.pixel_decoder = pixel_decoder
         self.predictor = predictor
 
     @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Return the constructor's arguments from MODEL.SEM_SEG_HEAD and MODEL.MASK_FORMER.
+
+        Raises:
+            ConfigError: a number of classes that is not possible, or features that the backbone lacks.
+        """
         head, former = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
         if head.NUM_CLASSES not in (1, 2):
             raise ConfigError(
@@ -61,11 +73,11 @@ class QueryDecoderHead(nn.Module):
         return {"num_classes": head.NUM_CLASSES, "pixel_decoder": pixel_decoder, "predictor": predictor}
 
     def predict(self, features: dict[str, Tensor]) -> QueryPredictions:
-        """All prediction sets, masks unpainted: what training needs."""
+        """Compute all prediction sets, masks unpainted: what training needs."""
         mask_features, levels = self.pixel_decoder(features)
         return self.predictor(levels, mask_features)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The last set, painted: `pred_logits` B×Q×(K+1), `pred_masks` B×Q×H×W (logits)."""
+        """Compute the last set, painted: `pred_logits` B×Q×(K+1), `pred_masks` B×Q×H×W (logits)."""
         predictions = self.predict(features)
         return {"pred_logits": predictions.logits[-1], "pred_masks": predictions.masks()}

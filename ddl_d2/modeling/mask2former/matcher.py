@@ -1,4 +1,4 @@
-"""Which query answers for which target (Carion et al., DETR; costs of Mask2Former, section 3.3).
+"""Matching of queries with targets (Carion et al., DETR, arXiv 2005.12872; costs of Mask2Former, section 3.3).
 
 Shapes: `N` prediction sets (decoder layers), `Q` queries, `C` channels, `K` classes, `T` targets of one image,
 `P` points.
@@ -22,8 +22,11 @@ from ddl_d2.modeling.losses import pairwise_dice, pairwise_sigmoid_bce
 class Targets:
     """What is forged in one image of the batch, at the padded size.
 
-    `classes` T int64; `masks` T×h×w bool; T may be 0 (a real image). `supervised` False: the mask is unknown, and the
-    image is left out of the loss.
+    Attributes:
+        classes: int64 T; T may be 0 (a real image).
+        masks: bool T×h×w.
+        image_id: names the image in errors.
+        supervised: False: the mask is unknown, and the image is left out of the loss.
     """
 
     classes: Tensor
@@ -39,7 +42,15 @@ class HungarianMatcher:
     target (the usual case here) the assignment is the cheapest query; more are solved by the Hungarian algorithm.
     """
 
-    def __init__(self, *, class_weight: float, mask_weight: float, dice_weight: float, num_points: int):
+    def __init__(self, *, class_weight: float, mask_weight: float, dice_weight: float, num_points: int) -> None:
+        """Set the weights of the costs.
+
+        Args:
+            class_weight: of the class probability.
+            mask_weight: of the points' binary cross-entropy.
+            dice_weight: of the points' dice.
+            num_points: P.
+        """
         self.class_weight = class_weight
         self.mask_weight = mask_weight
         self.dice_weight = dice_weight
@@ -49,7 +60,18 @@ class HungarianMatcher:
     def costs(
         self, logits: Tensor, embeddings: Tensor, mask_features: Tensor, classes: Tensor, masks: Tensor
     ) -> Tensor:
-        """N×Q×(K+1), N×Q×C, C×H×W, T class indices, T×h×w bool masks -> costs N×Q×T, fp32."""
+        """Compute the cost of every pair of query and target in one image.
+
+        Args:
+            logits: N×Q×(K+1).
+            embeddings: N×Q×C.
+            mask_features: C×H×W.
+            classes: int64 T.
+            masks: bool T×h×w.
+
+        Returns:
+            fp32 N×Q×T.
+        """
         if len(classes) == 0:
             return logits.new_zeros((*logits.shape[:2], 0), dtype=torch.float32)
         points = torch.rand(1, self.num_points, 2, device=mask_features.device)
@@ -65,9 +87,19 @@ class HungarianMatcher:
     def __call__(
         self, logits: Tensor, embeddings: Tensor, mask_features: Tensor, targets: list[Targets]
     ) -> list[tuple[Tensor, Tensor]]:
-        """N×B×Q×(K+1), N×B×Q×C, B×C×H×W -> (query, target) indices of each image, each N×min(Q, T).
+        """Match the queries of every image with its targets.
 
-        Raises NonFiniteError naming the images where a cost is not finite.
+        Args:
+            logits: N×B×Q×(K+1).
+            embeddings: N×B×Q×C.
+            mask_features: B×C×H×W.
+            targets: of each image.
+
+        Returns:
+            (query, target) indices of each image, each N×min(Q, T).
+
+        Raises:
+            NonFiniteError: a cost is not finite; names the images.
         """
         with torch.autocast(device_type=logits.device.type, enabled=False):
             costs = [
@@ -82,7 +114,7 @@ class HungarianMatcher:
         return [self.assign(cost) for cost in costs]
 
     def assign(self, cost: Tensor) -> tuple[Tensor, Tensor]:
-        """Finite costs N×Q×T -> (query, target) indices, each N×min(Q, T)."""
+        """Solve the assignment for finite costs N×Q×T; returns (query, target) indices, each N×min(Q, T)."""
         num_sets, _, num_targets = cost.shape
         if num_targets == 0:
             none = torch.zeros(num_sets, 0, dtype=torch.int64, device=cost.device)
@@ -96,5 +128,5 @@ class HungarianMatcher:
 
 
 def sample_masks(masks: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values of M×h×w masks (bool or float) at M×P×2 points (x, y in [0, 1]) -> M×P, fp32."""
+    """Sample masks M×h×w (bool or float) bilinearly at points M×P×2 (x, y in [0, 1]): fp32 M×P."""
     return point_sample(masks[:, None].float(), points, align_corners=False)[:, 0]

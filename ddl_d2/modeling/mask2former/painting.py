@@ -24,15 +24,25 @@ _INSTANCE_CONFIDENCE = 0.5
 
 
 def forgery_map(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size) -> Tensor:
-    """Σ_q p_q(forged) σ(mask_q), clipped to 1, at the original size: Q×h×w logits, Q -> H×W.
+    """Sum the queries' masks, Σ_q p_q(forged) σ(mask_q), and clip the sum to 1.
 
     The sum is taken at the network's input size (a multiple of the masks') and then resized, before any threshold.
+
+    Args:
+        masks: logits Q×h×w.
+        forged: p(forged) of each query, Q.
+        padded: size of the network's input.
+        unpadded: size of the image in it.
+        original: size of the result.
+
+    Returns:
+        float H×W in [0, 1].
     """
     return to_original(painted_sum(masks, forged, padded), unpadded, original).clamp_(0, 1)
 
 
 def painted_sum(masks: Tensor, weights: Tensor, padded: Size) -> Tensor:
-    """Σ_q w_q σ(mask_q resized to `padded`): Q×h×w, Q -> H×W.
+    """Compute Σ_q w_q σ(mask_q resized to `padded`): Q×h×w logits, Q weights -> H×W.
 
     All queries are painted on one band of rows after the other, so that memory does not grow with Q × H × W. They come
     last in memory: resizing is then twice as fast on CPUs, and the sum is one product.
@@ -55,7 +65,18 @@ def painted_sum(masks: Tensor, weights: Tensor, padded: Size) -> Tensor:
 def query_instances(
     masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size, limit: int
 ) -> Instances:
-    """The confident queries as Detectron2 instances: score = p(forged) × mean mask probability inside the mask."""
+    """Show the confident queries as Detectron2 instances.
+
+    An instance's score is p(forged) × the mean mask probability inside its mask.
+
+    Args:
+        masks: as in `forgery_map`.
+        forged: as in `forgery_map`.
+        padded: as in `forgery_map`.
+        unpadded: as in `forgery_map`.
+        original: as in `forgery_map`.
+        limit: the most instances; the most confident are kept.
+    """
     confidence, order = forged.sort(descending=True)
     kept = order[confidence >= _INSTANCE_CONFIDENCE][:limit].tolist()
     queries = ((masks[query], forged[query]) for query in kept)
@@ -66,7 +87,7 @@ def query_instances(
 def _painted_instances(
     queries: Iterable[tuple[Tensor, Tensor]], padded: Size, unpadded: Size, original: Size
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Mask logits h×w and p(forged) of each query -> its mask H×W and score, unless the mask is empty."""
+    """Yield mask (bool H×W) and score of each query (mask logits h×w, p(forged)) whose mask is not empty."""
     for logits, confidence in queries:
         painted = F.interpolate(logits[None, None], size=padded, mode="bilinear", align_corners=False)[0, 0]
         probability = to_original(painted.sigmoid_(), unpadded, original)

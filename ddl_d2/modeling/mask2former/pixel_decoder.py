@@ -21,7 +21,7 @@ from ddl_d2.layers.position_encoding import sine_position_encoding
 class DeformableEncoderLayer(nn.Module):
     """Deformable self-attention and a two-layer perceptron, each with a residual and a LayerNorm after it."""
 
-    def __init__(self, *, dim: int, dim_feedforward: int, num_levels: int, num_heads: int, num_points: int):
+    def __init__(self, *, dim: int, dim_feedforward: int, num_levels: int, num_heads: int, num_points: int) -> None:
         super().__init__()
         self.self_attn = MSDeformAttn(dim, num_levels=num_levels, num_heads=num_heads, num_points=num_points)
         self.norm1 = nn.LayerNorm(dim)
@@ -34,30 +34,30 @@ class DeformableEncoderLayer(nn.Module):
     def forward(
         self, x: Tensor, position: Tensor, reference_points: Tensor, spatial_shapes: Tensor, level_start_index: Tensor
     ) -> Tensor:
-        """`x`, `position` B×S×C; `reference_points` B×S×L×2 in [0, 1] -> B×S×C."""
+        """Update `x`, B×S×C, from `position`, B×S×C, and `reference_points`, B×S×L×2 in [0, 1]."""
         attended = self.self_attn(x + position, reference_points, x, spatial_shapes, level_start_index, None)
         x = self.norm1(x + attended)
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
 
 class DeformableEncoder(nn.Module):
-    """A stack of `DeformableEncoderLayer`s."""
+    """A stack of `DeformableEncoderLayer`s, whose arguments it takes."""
 
-    def __init__(self, *, num_layers: int, **layer):
+    def __init__(self, *, num_layers: int, **layer: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(DeformableEncoderLayer(**layer) for _ in range(num_layers))
 
 
 class DeformableTransformer(nn.Module):
-    """Flattens the levels, adds position and level embeddings, and runs the encoder over all of them jointly."""
+    """The encoder over all levels jointly, flattened, with position and level embeddings."""
 
-    def __init__(self, *, dim: int, num_levels: int, **encoder):
+    def __init__(self, *, dim: int, num_levels: int, **encoder: int) -> None:
         super().__init__()
         self.encoder = DeformableEncoder(dim=dim, num_levels=num_levels, **encoder)
         self.level_embed = nn.Parameter(torch.empty(num_levels, dim).normal_())
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """L maps B×C×h×w, coarse to fine -> L maps of the same shapes."""
+        """Attend over L maps B×C×h×w, coarse to fine; returns maps of the same shapes."""
         device, batch, dim = maps[0].device, maps[0].shape[0], maps[0].shape[1]
         sizes = [(m.shape[2], m.shape[3]) for m in maps]
         flat = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
@@ -81,7 +81,7 @@ class DeformableTransformer(nn.Module):
 
 
 def _cell_centers(height: int, width: int, device: torch.device) -> Tensor:
-    """Centers (x, y) of a map's cells in [0, 1], row by row: (H·W)×2."""
+    """Return the centers (x, y) of a map's cells in [0, 1], row by row: (H·W)×2."""
     y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
     x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
@@ -89,16 +89,7 @@ def _cell_centers(height: int, width: int, device: torch.device) -> Tensor:
 
 
 class MSDeformAttnPixelDecoder(nn.Module):
-    """Backbone features -> mask features at the finest stride, and the attended maps for the query decoder.
-
-    Args:
-        input_shape: the backbone's outputs by name.
-        in_features: all names that are read; `deformable_in_features` those that attend, the others are fused top-down
-            by FPN steps (lateral 1×1, add, 3×3).
-        conv_dim: channels inside; mask_dim: channels of the mask features.
-        norm: normalization of the FPN's convolutions, in Detectron2's words.
-        num_layers, num_heads, num_points, dim_feedforward: the deformable encoder.
-    """
+    """Decoder of a backbone's features into mask features at the finest stride, and maps for the query decoder."""
 
     def __init__(
         self,
@@ -113,7 +104,25 @@ class MSDeformAttnPixelDecoder(nn.Module):
         num_heads: int,
         num_points: int,
         dim_feedforward: int,
-    ):
+    ) -> None:
+        """Make the layers.
+
+        Args:
+            input_shape: the backbone's outputs by name.
+            in_features: all names that are read.
+            deformable_in_features: those that attend; the others are fused top-down by FPN steps (lateral 1×1, add,
+                3×3).
+            conv_dim: C.
+            mask_dim: channels of the mask features.
+            norm: normalization of the FPN's convolutions, in Detectron2's words.
+            num_layers: of the deformable encoder.
+            num_heads: of the deformable encoder.
+            num_points: of the deformable encoder.
+            dim_feedforward: of the deformable encoder.
+
+        Raises:
+            ConfigError: none of the features attends.
+        """
         super().__init__()
         by_stride = sorted(in_features, key=lambda name: input_shape[name].stride)
         coarse_to_fine = [name for name in reversed(by_stride) if name in deformable_in_features]
@@ -124,13 +133,11 @@ class MSDeformAttnPixelDecoder(nn.Module):
             )
         self.deformable_features, self.fpn_features = coarse_to_fine, fpn
 
-        self.input_proj = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(input_shape[name].channels, conv_dim, 1), nn.GroupNorm(32, conv_dim))
-            for name in coarse_to_fine
-        )
-        for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight, gain=1)
-            nn.init.zeros_(projection[0].bias)
+        projections = [nn.Conv2d(input_shape[name].channels, conv_dim, 1) for name in coarse_to_fine]
+        for projection in projections:
+            nn.init.xavier_uniform_(projection.weight, gain=1)
+            nn.init.zeros_(projection.get_parameter("bias"))
+        self.input_proj = nn.ModuleList(nn.Sequential(conv, nn.GroupNorm(32, conv_dim)) for conv in projections)
         self.transformer = DeformableTransformer(
             dim=conv_dim,
             num_levels=len(coarse_to_fine),
@@ -155,7 +162,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         self.add_module(f"layer_{index}", output)
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """{name: B×c×h×w} -> (mask features B×mask_dim×H×W, L maps B×C×h×w coarse to fine).
+        """Decode {name: B×c×h×w} into mask features B×mask_dim×H×W and L maps B×C×h×w, coarse to fine.
 
         Under float16 autocast this part runs in fp32, as published: its range is too small for the encoder's sums.
         bfloat16 has fp32's range and is let through; locations and attention weights stay fp32 inside the op.

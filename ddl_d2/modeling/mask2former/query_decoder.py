@@ -21,32 +21,31 @@ from ddl_d2.modeling.mask2former.attention import MLP, CrossAttentionLayer, Feed
 
 @dataclass
 class QueryPredictions:
-    """What the decoder says, before any mask is painted.
+    """The decoder's output, before any mask is painted.
 
-    A query's mask logits are the product of its embedding with the mask features (`masks`), so that only the masks
-    somebody needs are ever computed.
+    A query's mask logits are the product of its embedding with the mask features (`masks`), so that only those masks
+    are computed that are needed.
+
+    Attributes:
+        logits: class logits B×Q×(K+1) of each prediction set; the last column is "no object".
+        mask_embeddings: B×Q×C of each prediction set.
+        mask_features: B×C×H×W.
     """
 
     logits: list[Tensor]
-    """N × [B×Q×(K+1)] class logits; the last column is "no object"."""
     mask_embeddings: list[Tensor]
-    """N × [B×Q×C]."""
     mask_features: Tensor
-    """B×C×H×W."""
 
     def masks(self, layer: int = -1) -> Tensor:
-        """Mask logits B×Q×H×W of one prediction set."""
+        """Compute the mask logits, B×Q×H×W, of one prediction set."""
         pixels = self.mask_features.flatten(2).transpose(1, 2)
         return batched_product(self.mask_embeddings[layer], pixels).unflatten(2, self.mask_features.shape[2:])
 
 
 class QueryDecoder(nn.Module):
-    """`Q` learned queries attend to the levels in turn (coarse, middle, fine, again), each only where its own last mask
-    says "forged".
+    """Decoder with masked attention: learned queries attend to the levels in turn (coarse, middle, fine, again).
 
-    Args:
-        in_channels: channels of the levels; hidden_dim: `C`; mask_dim: channels of the mask features.
-        num_levels, num_queries, num_heads, dim_feedforward, num_layers: as named. num_classes: `K`.
+    Each attends only where its own last mask says "forged".
     """
 
     def __init__(
@@ -61,7 +60,20 @@ class QueryDecoder(nn.Module):
         num_heads: int,
         dim_feedforward: int,
         num_layers: int,
-    ):
+    ) -> None:
+        """Make the layers.
+
+        Args:
+            in_channels: channels of the levels.
+            hidden_dim: channels of the queries.
+            mask_dim: C, channels of the mask features.
+            num_classes: K.
+            num_levels: L.
+            num_queries: Q.
+            num_heads: of each attention; divides `hidden_dim`.
+            dim_feedforward: hidden channels of the feed-forward layers.
+            num_layers: N - 1.
+        """
         super().__init__()
         self.num_levels = num_levels
         self.transformer_cross_attention_layers = nn.ModuleList(
@@ -85,7 +97,7 @@ class QueryDecoder(nn.Module):
         self.mask_embed = MLP([hidden_dim, hidden_dim, hidden_dim, mask_dim])
 
     def forward(self, levels: list[Tensor], mask_features: Tensor) -> QueryPredictions:
-        """L maps B×c×h×w (coarse to fine), mask features B×C×H×W -> the N prediction sets."""
+        """Decode L maps B×c×h×w (coarse to fine) and mask features B×C×H×W into N prediction sets."""
         batch = mask_features.shape[0]
         keys, values, guides = [], [], []
         for i, level in enumerate(levels):
@@ -109,9 +121,9 @@ class QueryDecoder(nn.Module):
             strict=True,
         )
         for i, (cross_attention, self_attention, feed_forward) in enumerate(layers):
-            level = i % self.num_levels
-            mask = _attention_mask(predictions.mask_embeddings[-1], guides[level])
-            x = cross_attention(x, query_position, keys[level], values[level], mask)
+            turn = i % self.num_levels
+            mask = _attention_mask(predictions.mask_embeddings[-1], guides[turn])
+            x = cross_attention(x, query_position, keys[turn], values[turn], mask)
             x = feed_forward(self_attention(x, query_position))
             self._predict(x, predictions)
         return predictions
@@ -124,7 +136,7 @@ class QueryDecoder(nn.Module):
 
 @torch.no_grad()
 def _attention_mask(embeddings: Tensor, guide: Tensor) -> Tensor:
-    """Additive mask B×1×Q×S: -inf where the query's last mask is below one half, 0 elsewhere.
+    """Make the additive mask B×1×Q×S: -inf where the query's last mask is below one half, 0 elsewhere.
 
     A query whose mask is empty on this level attends everywhere (without that, its softmax is undefined).
     """

@@ -20,38 +20,50 @@ _RGB, _RGB_AND_FREQUENCIES = 3, 6
 
 
 class FrequencyEncoders(nn.Module):
-    """A local and a global encoder of six channels, colors first, of any shape timm and MiT have.
+    """A local and a global encoder of six channels, colors first."""
 
-    Args:
-        local_encoder, global_encoder: of three channels, `res2` and on; their stems are widened.
-    """
-
-    def __init__(self, *, local_encoder: Backbone, global_encoder: Backbone):
+    def __init__(self, *, local_encoder: Backbone, global_encoder: Backbone) -> None:
+        """Widen the stems of two encoders of three channels, whose features are `res2` and on."""
         super().__init__()
         for encoder in (local_encoder, global_encoder):
             widen_stem(encoder, _RGB_AND_FREQUENCIES)
-        # Convolutions are faster on this layout, on CPUs and GPUs alike; values are the same.
-        self.local_encoder = local_encoder.to(memory_format=torch.channels_last)
-        self.global_encoder = global_encoder.to(memory_format=torch.channels_last)
+        self.local_encoder = local_encoder
+        self.global_encoder = global_encoder
 
     def forward(self, images: Tensor, high: Tensor, low: Tensor) -> dict[str, Tensor]:
-        """Three of B×3×H×W, H and W multiples of 32 -> {"local_res2": B×C×H/4×W/4, ..., "global_res2": ..., ...}."""
+        """Encode images beside their high (local encoder) and their low frequencies (global encoder).
+
+        Args:
+            images: normalized, B×3×H×W, H and W multiples of 32.
+            high: B×3×H×W.
+            low: B×3×H×W.
+
+        Returns:
+            {"local_res2": B×C×H/4×W/4, ..., "global_res2": ..., ...}.
+        """
         local = self.local_encoder(_beside(images, high))
         whole = self.global_encoder(_beside(images, low))
         return _named("local", local) | _named("global", whole)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
+        """Return channels and stride of each feature."""
         return _named("local", self.local_encoder.output_shape()) | _named("global", self.global_encoder.output_shape())
 
 
 def build_encoder(
     *, name: str, pretrained: str, drop_path_rate: float, deepest: str, config_keys: str
 ) -> TimmBackbone | MixTransformer:
-    """A MiT ("mit_b0" ... "mit_b5") or any hierarchical timm model, from `res2` to `deepest`.
+    """Build a MiT or any hierarchical timm model.
 
     Args:
+        name: "mit_b0" ... "mit_b5", or a name of timm's.
         pretrained: see `MixTransformer` and `TimmBackbone`.
+        drop_path_rate: stochastic depth.
+        deepest: the last of its features `res2` ... `res5`.
         config_keys: the group of config keys that errors name.
+
+    Raises:
+        ConfigError: an unknown name or feature, or weights that do not fit.
     """
     if deepest not in FEATURES:
         raise ConfigError(f"{config_keys}.MAPS names '{deepest}': maps are {', '.join(FEATURES)}")
@@ -69,6 +81,9 @@ def widen_stem(encoder: nn.Module, channels: int) -> None:
     """Make the first convolution of a 3-channel `encoder` take `channels`, and lose its bias (as published).
 
     Its three channels keep their (pretrained) weights, the others get Kaiming's initialization.
+
+    Raises:
+        ConfigError: the convolution has not three channels.
     """
     stem = next(module for module in encoder.modules() if isinstance(module, nn.Conv2d))
     if stem.in_channels != _RGB:

@@ -113,7 +113,7 @@ class ForgeryMask2Former(ForgerySystem):
         return self.image_head(features, image_sizes)
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Read `image`, and `is_fake` and `instances` as far as there are heads for them."""
+        """Compute the losses from `image`, `is_fake` (image head) and `instances` (query decoder)."""
         images, features = self._encoded(batched_inputs)
         losses = {}
         if self.image_head is not None:

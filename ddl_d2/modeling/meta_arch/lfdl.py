@@ -1,8 +1,8 @@
 """System S2's first half: a two-stream Xception that detects, and localizes on a grid of 19 × 19 cells.
 
-"Locate and Verify" (Shuai et al., ACM MM 2023), as an entry to the IJCAI 2025 challenge on detection and localization
-extended it by a head for pixels. Where paper and released code differ, `MODEL.LFDL` has both; the paper's is the
-default.
+Source: "Locate and Verify" (Shuai et al., ACM MM 2023), as an entry to the IJCAI 2025 challenge on detection and
+localization extended it by a head for pixels. Where paper and released code differ, `MODEL.LFDL` has both; the paper's
+is the default.
 
 Shapes: `B` images, `S` the side in pixels to which every image is stretched, `C` channels, `h, w` cells of the grid
 (places of stage 5, stride 16), `H, W` pixels of an image.
@@ -141,7 +141,7 @@ class LFDL(ForgerySystem):
         }
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Read `image`, `is_fake`, `soft_mask` or else `forgery_mask`, and optionally `nose_box`."""
+        """Compute the losses from `image`, `is_fake`, `soft_mask` or else `forgery_mask`, and `nose_box` if given."""
         features = self._encoded(batched_inputs)
         class_logits, pixel_logits = self._class_logits(features), self._pixel_logits(features)
         patch_logits, places = self._patch_logits(features)
@@ -155,7 +155,7 @@ class LFDL(ForgerySystem):
             }
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Take the score from the classifier and the map from the head that the config chooses."""
+        """Predict the score by the classifier and the map by the head that the config chooses."""
         features = self._encoded(batched_inputs)
         scores = self._class_logits(features).softmax(dim=1)[:, _FAKE].tolist()
         logits = self._pixel_logits(features) if self.map_head == "pixel" else self._patch_logits(features)[0]

@@ -1,7 +1,7 @@
-"""MITL, the second half of system S2: Mesorch, which looks for forged pixels between the fine and the coarse.
+"""MITL, the second half of system S2: Mesorch, which localizes by traces between the fine and the coarse.
 
-"Mesoscopic Insights: Orchestrating Multi-scale & Hybrid Architecture for Image Manipulation Localization" (AAAI 2025),
-and Mesorch-P, its pruned variant, in the reading of the released code. Names of published weights:
+Source: "Mesoscopic Insights: Orchestrating Multi-scale & Hybrid Architecture for Image Manipulation Localization"
+(AAAI 2025), and Mesorch-P, its pruned variant, as the released code has them. Names of published weights:
 `checkpoint/mesorch_names.py`.
 
 Shapes: `B` images, `C` channels, `S` the side of the network's input, `M` maps.
@@ -109,14 +109,14 @@ class Mesorch(ForgerySystem):
         }
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Read `image`, and `soft_mask` or else `forgery_mask`."""
+        """Compute the loss from `image`, and `soft_mask` or else `forgery_mask`."""
         logits = self.map_logits(self._images(batched_inputs))
         forged = (stretched_maps(batched_inputs, self.size, self.device) >= 0.5).float()
         by_image = sigmoid_bce(logits.flatten(1), forged.flatten(1))
         return {"loss_map": mean_of_known(by_image, known_maps(batched_inputs, self.device))}
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Take the map from the gated sum, and the score from the map."""
+        """Predict the map, and the score from it."""
         logits = self.map_logits(self._images(batched_inputs))
         return [
             self.map_prediction(row, forged.sigmoid(), self.size)

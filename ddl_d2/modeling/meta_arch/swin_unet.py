@@ -1,7 +1,7 @@
 """System S3's network: an encoder that detects, and Swin-Unet's decoder that localizes.
 
-Made for training without forged samples ("Multi-part local-displacement self-blending", Scientific Reports 2025): its
-forgeries, with soft masks, come from `forging`; this file knows nothing of where a mask comes from.
+Source: "Multi-part local-displacement self-blending" (Scientific Reports 2025; "the paper"), which trains it without
+forged samples: forgeries with soft masks come from `forging`. The network takes masks from anywhere.
 
 Shapes: `B` images, `C` channels of the deepest map F (stride 32), `N` its h · w places, `H, W` pixels of the padded
 batch.
@@ -134,7 +134,7 @@ class SwinUNet(ForgerySystem):
         return logits[:, _FAKE] - logits[:, _REAL]
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Read `image`, `is_fake`, and `soft_mask` or else `forgery_mask`."""
+        """Compute the losses from `image`, `is_fake`, and `soft_mask` or else `forgery_mask`."""
         images, features, map_logits = self._network(batched_inputs)
         truth = self._truth(batched_inputs, images)
         class_loss = F.cross_entropy(

@@ -17,14 +17,14 @@ STRIDES = (4, 8, 16, 32)
 
 
 class UNetStage(nn.Module):
-    """Twice the resolution: expand, join the encoder's map of that resolution, attend within windows.
+    """Stage that doubles the resolution: expand, join the encoder's map of that resolution, attend within windows.
 
     The linear layers take whatever channel counts the encoder has; with C, 2C, 4C, 8C they are the paper's.
     """
 
     def __init__(
         self, *, in_channels: int, skip_channels: int, out_channels: int, depth: int, num_heads: int, window_size: int
-    ):
+    ) -> None:
         super().__init__()
         self.expand = PatchExpand(in_channels=in_channels, out_channels=out_channels, factor=2)
         self.join = nn.Linear(skip_channels + out_channels, out_channels)
@@ -44,23 +44,12 @@ class UNetStage(nn.Module):
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """B×h×w×in, B×2h×2w×skip -> B×2h×2w×out."""
+        """Decode B×h×w×in, joined by the encoder's B×2h×2w×skip, to B×2h×2w×out."""
         return self.blocks(self.join(torch.cat([skip, self.expand(x)], dim=-1)))
 
 
 class SwinUNetDecoder(nn.Module):
-    """Maps of strides 4, 8, 16, 32 -> one logit for each pixel.
-
-    Args:
-        input_shape: channels and strides of the encoder's maps.
-        embed_dim: C.
-        depths: Swin blocks at strides 16, 8, 4.
-        num_heads: attention heads there; each divides 4C, 2C, C.
-        window_size: side of an attention window, in tokens.
-
-    Raises:
-        ConfigError: other strides, or heads that do not divide the channels.
-    """
+    """Decoder of an encoder's maps of strides 4, 8, 16, 32 into one logit for each pixel."""
 
     def __init__(
         self,
@@ -70,7 +59,19 @@ class SwinUNetDecoder(nn.Module):
         depths: list[int],
         num_heads: list[int],
         window_size: int,
-    ):
+    ) -> None:
+        """Make the stages.
+
+        Args:
+            input_shape: channels and strides of the encoder's maps.
+            embed_dim: C.
+            depths: Swin blocks at strides 16, 8, 4.
+            num_heads: attention heads there; each divides 4C, 2C, C.
+            window_size: side of an attention window, in tokens.
+
+        Raises:
+            ConfigError: other strides, or heads that do not divide the channels.
+        """
         super().__init__()
         by_stride = {shape.stride: name for name, shape in input_shape.items()}
         if not set(STRIDES) <= set(by_stride):
@@ -106,7 +107,7 @@ class SwinUNetDecoder(nn.Module):
         self.apply(_init_linear)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{name: B×C×H/stride×W/stride} -> logits B×H×W."""
+        """Decode {name: B×C×H/stride×W/stride} into logits B×H×W."""
         x = features[self.deepest].permute(0, 2, 3, 1)
         for stage, skip in zip(self.stages, self.skips, strict=True):
             x = stage(x, features[skip].permute(0, 2, 3, 1))
@@ -115,7 +116,7 @@ class SwinUNetDecoder(nn.Module):
 
 
 def _init_linear(module: nn.Module) -> None:
-    """As Swin initializes its own."""
+    """Initialize linear layers as Swin does its own."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

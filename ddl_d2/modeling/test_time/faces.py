@@ -1,7 +1,7 @@
-"""Any system on the face crops of an image instead of the whole: crops in, one prediction of the image out.
+"""Predicting an image from its face crops instead of the whole, by any system.
 
-Made for rows with `crops` (the testing rows of `ForgeryDatasetMapper` with a `crop` function; INPUT.FACE_CROP). The
-networks see ordinary rows and know nothing of it.
+It takes rows with `crops` (the testing rows of `ForgeryDatasetMapper` with a `crop` function; INPUT.FACE_CROP). The
+system gets ordinary rows, one for each crop.
 
 Shapes: `H, W` pixels of the whole image, `h, w` those of a window, `N` instances.
 """
@@ -30,33 +30,35 @@ class OnFaceCrops(OnWindows):
     pasted (the highest where they overlap, 0 outside), `instances` with the crops' masks pasted (no more than
     `max_instances`, those of the highest scores), and besides `faces`: {`window`, `fake_score`} of each crop.
 
-    Probabilities are pasted. The released code of LFDL thresholds each face's map first and so dilates it a little; if
-    masks are to be dilated or closed, that is the business of fusing them.
-
-    Args:
-        model: the system; its mode (training or not) is kept.
-        face_score: the image's score from its crops', see `face_score`.
-        max_instances: of an image.
-        batch_size: crops that the system gets at once; see `OnWindows`.
-
-    Raises:
-        ConfigError: an unknown `face_score`.
+    Probabilities are pasted. The released code of LFDL thresholds each face's map first and so dilates it a little;
+    here, masks are dilated or closed where they are fused (`fusion/morphology.py`).
     """
 
     def __init__(
         self, model: nn.Module, *, face_score: str = "confident", max_instances: int = 100, batch_size: int = 1
     ) -> None:
+        """Wrap a system.
+
+        Args:
+            model: the system; its mode (training or not) is kept.
+            face_score: the image's score from its crops', see `face_score`.
+            max_instances: of an image.
+            batch_size: crops that the system gets at once; see `OnWindows`.
+
+        Raises:
+            ConfigError: an unknown `face_score`.
+        """
         super().__init__(model, batch_size=batch_size)
         if face_score not in FACE_SCORES:
             raise ConfigError(f"TEST.FACE_SCORE {face_score!r} is not one of {', '.join(FACE_SCORES)}")
         self.face_score, self.max_instances = face_score, max_instances
 
     def windows(self, row: dict[str, Any]) -> list[dict[str, Any]] | None:
-        """The crops of a row, if it has any."""
+        """Make a row of each crop; None if the row has none."""
         return [window_row(crop["image"], crop["window"]) for crop in row["crops"]] if "crops" in row else None
 
     def merge(self, row: dict[str, Any], outputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        """The prediction of an image from those of its crops."""
+        """Make the prediction of an image from those of its crops."""
         windows, size = _windows(row), _size(row)
         scores: list[float] = []
         instances: list[Instances] = []
@@ -74,18 +76,20 @@ class OnFaceCrops(OnWindows):
         return merged if whole is None else merged | {"forgery_map": whole}
 
     def merge_maps(self, row: dict[str, Any], maps: Iterable[Tensor]) -> Tensor:
-        """Maps of the crops, pasted."""
+        """Paste the maps of the crops."""
         whole: Tensor | None = None
         for window, part in zip(_windows(row), maps, strict=True):
             whole = paste_map(part, window, whole, _size(row))
-        assert whole is not None  # there is at least one crop
+        if whole is None:
+            raise ValueError("a row's `crops` is empty: it must hold at least one")
         return whole
 
 
 def face_score(scores: Sequence[float], rule: str) -> float:
-    """P(fake) of an image from those of its faces (at least one).
+    """Make P(fake) of an image from those of its faces.
 
     Args:
+        scores: of each face; at least one.
         rule: "mean", "max", or "confident": the mean of the faces called fake (>= 0.5) if there are any, or else of
             all; as LFDL (system S2) does it.
     """
@@ -97,7 +101,17 @@ def face_score(scores: Sequence[float], rule: str) -> float:
 
 
 def paste_map(part: Tensor, window: Window, whole: Tensor | None, size: Size) -> Tensor:
-    """A map h×w (values >= 0) of a window put into `whole` (H×W, changed; None: zeros): the higher value stays."""
+    """Paste a window's map; where maps overlap, the higher value stays.
+
+    Args:
+        part: h×w, values >= 0.
+        window: where it belongs.
+        whole: H×W, changed in place; None: zeros.
+        size: (H, W).
+
+    Returns:
+        the whole map.
+    """
     if whole is None:
         whole = part.new_zeros(size)
     view = inside(whole, window)
@@ -106,10 +120,16 @@ def paste_map(part: Tensor, window: Window, whole: Tensor | None, size: Size) ->
 
 
 def paste_instances(parts: Sequence[Instances], windows: Sequence[Window], size: Size, *, limit: int) -> Instances:
-    """The instances of windows (`pred_masks` N×h×w, `scores`, `pred_classes`) as instances of the image, H×W.
+    """Paste the instances of windows as instances of the image.
 
-    Of more than `limit`, those of the highest scores are kept; the order is that of the windows. Empty, without any
-    field, if the parts have none (a system that only detects).
+    Args:
+        parts: of each window, with `pred_masks` N×h×w, `scores` and `pred_classes`.
+        windows: where each belongs.
+        size: (H, W).
+        limit: the most instances; those of the highest scores are kept, in the order of the windows.
+
+    Returns:
+        the instances; without any field if the parts have none (a system that only detects).
     """
     merged = Instances(size)
     if not parts[0].has("pred_masks"):

@@ -1,8 +1,7 @@
-"""Any system on overlapping tiles of a large image: every pixel at the size it has, in the memory that a tile takes.
+"""Predicting a large image from overlapping tiles at full resolution, by any system, in the memory that a tile takes.
 
-Forensic traces are a few pixels wide and fade when a large image is shrunk to what fits in memory. Here it need not
-be shrunk (INPUT.MIN_SIZE_TEST 0): the system sees it tile by tile, and of the whole there are never more than its bytes
-and its map.
+Forensic traces are a few pixels wide and fade when a large image is shrunk to what fits in memory. In tiles it need
+not be shrunk (INPUT.MIN_SIZE_TEST 0): of the whole image only its bytes and its map are held.
 
 Shapes: `H, W` pixels of the image as the row holds it, `h, w` those of its tiles.
 """
@@ -31,20 +30,6 @@ class OnTiles(OnWindows):
     In eval mode such a row (`image` uint8 3×H×W) gives what every system gives, at the original size of the image:
     `forgery_map`, the tiles' maps blended; `fake_score` from those of its tiles; `instances`, the regions of the
     blended map. A side no longer than a tile is not cut.
-
-    Args:
-        model: the system; its mode (training or not) is kept.
-        size: of a tile's sides, in pixels of the image as the system gets it (after the mapper's resizing).
-        overlap: of neighboring tiles, at least, as a share of `size`, in [0, 0.5].
-        score: the image's score. Of its tiles': "max" (an image is fake if any part of it is; the more tiles, the
-            higher score real images, too), "mean", or "top_tiles" (the mean of the highest tenth). Or "map": of the
-            blended map, by `image_score`.
-        image_score: see `heads.score_from_map`.
-        batch_size: tiles that the system gets at once.
-        map_threshold, instance_mode, max_instances: how the map becomes `instances` (`map_instances`).
-
-    Raises:
-        ConfigError: as `check_tiles`.
     """
 
     def __init__(
@@ -60,6 +45,24 @@ class OnTiles(OnWindows):
         instance_mode: str = "union",
         max_instances: int = 100,
     ) -> None:
+        """Wrap a system.
+
+        Args:
+            model: the system; its mode (training or not) is kept.
+            size: of a tile's sides, in pixels of the image as the system gets it (after the mapper's resizing).
+            overlap: of neighboring tiles, at least, as a share of `size`, in [0, 0.5].
+            score: how the image's score follows: from its tiles' by "max" (an image is fake if any part of it is; the
+                more tiles, the higher real images score, too), "mean" or "top_tiles" (the mean of the highest tenth);
+                or from the blended "map", by `image_score`.
+            image_score: see `heads.score_from_map`.
+            batch_size: tiles that the system gets at once.
+            map_threshold: of `map_instances`.
+            instance_mode: of `map_instances`.
+            max_instances: of `map_instances`.
+
+        Raises:
+            ConfigError: as `check_tiles`.
+        """
         super().__init__(model, batch_size=batch_size)
         check_tiles(size=size, overlap=overlap, score=score, batch_size=batch_size)
         self.size, self.overlap = size, round(overlap * size)
@@ -67,14 +70,14 @@ class OnTiles(OnWindows):
         self.regions: dict[str, Any] = {"threshold": map_threshold, "mode": instance_mode, "limit": max_instances}
 
     def windows(self, row: dict[str, Any]) -> list[dict[str, Any]] | None:
-        """The tiles of an image with a side longer than one; `row["image"]` is not copied."""
+        """Make a row of each tile, without copying pixels; None if no side of the image is longer than a tile."""
         image: Tensor = row["image"]
         if max(image.shape[-2:]) <= self.size:
             return None
         return [window_row(inside(image, tile.window), tile.window) for tile in self._grid(_input_size(row))]
 
     def merge(self, row: dict[str, Any], outputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        """The prediction of an image from those of its tiles."""
+        """Make the prediction of an image from those of its tiles."""
         size = _input_size(row)
         scores: list[float] = []
         blended: Tensor | None = None
@@ -89,12 +92,13 @@ class OnTiles(OnWindows):
         return merged | {"fake_score": self._score(scores, merged.get("forgery_map"))}
 
     def merge_maps(self, row: dict[str, Any], maps: Iterable[Tensor]) -> Tensor:
-        """Maps of the tiles, blended, at the image's original size."""
+        """Blend the maps of the tiles, at the image's original size."""
         size = _input_size(row)
         blended: Tensor | None = None
         for tile, part in zip(self._grid(size), maps, strict=True):
             blended = tile.added(part, blended, size)
-        assert blended is not None  # an image that is cut has tiles
+        if blended is None:
+            raise ValueError("no maps were given: an image that is cut has tiles")
         return to_original(blended, size, original_size(row))
 
     def _score(self, scores: list[float], forgery_map: Tensor | None) -> float:
@@ -105,28 +109,39 @@ class OnTiles(OnWindows):
         return score_from_map(forgery_map, self.image_score)
 
     def _grid(self, size: Size) -> Iterator[Tile]:
-        """The tiles of an image, row by row."""
+        """Yield the tiles of an image, row by row."""
         down, across = (cuts(side, self.size, self.overlap) for side in size)
         for (y0, y1, row_weights), (x0, x1, column_weights) in itertools.product(down, across):
             yield Tile((x0, y0, x1, y1), row_weights, column_weights)
 
 
 class Tile(NamedTuple):
-    """A window and how much its rows (h) and columns (w) count where maps are blended: see `cuts`."""
+    """A window, and how much its pixels count where maps are blended.
+
+    Attributes:
+        window: where it lies.
+        row_weights: of its h rows, see `cuts`.
+        column_weights: of its w columns.
+    """
 
     window: Window
     row_weights: Tensor
     column_weights: Tensor
 
     def added(self, part: Tensor, whole: Tensor | None, size: Size) -> Tensor:
-        """`whole` (None: zeros of `size`) and in this window, in place, what the tile's map h×w counts there."""
+        """Add the tile's map h×w, weighted, to `whole` in place (None: zeros of `size`); returns it."""
         whole = part.new_zeros(size) if whole is None else whole
         inside(whole, self.window).addcmul_(part, torch.outer(self.row_weights, self.column_weights).to(part))
         return whole
 
 
 def cuts(length: int, size: int, overlap: int) -> list[tuple[int, int, Tensor]]:
-    """A side of `length` pixels in as few tiles of `size` as overlap by at least `overlap`, spread evenly.
+    """Cut a side into as few tiles as overlap enough, spread evenly.
+
+    Args:
+        length: of the side, in pixels.
+        size: of a tile.
+        overlap: of neighboring tiles, at least.
 
     Returns:
         (first pixel, the one after the last, weights) of each; one tile, the whole side, if that is no longer. Weights,
@@ -147,7 +162,7 @@ def cuts(length: int, size: int, overlap: int) -> list[tuple[int, int, Tensor]]:
 
 
 def tile_score(scores: Sequence[float], rule: str) -> float:
-    """P(fake) of an image from those of its tiles (at least one) by "max", "mean" or "top_tiles"; see `OnTiles`."""
+    """Make P(fake) of an image from those of its tiles (at least one); for the rules see `OnTiles`."""
     count = {"max": 1, "mean": len(scores), "top_tiles": max(1, len(scores) // 10)}[rule]
     return math.fsum(sorted(scores, reverse=True)[:count]) / count
 

@@ -14,70 +14,93 @@ from ddl_d2.data.datasets import load_config
 from ddl_d2.errors import CheckpointError
 from ddl_d2.modeling.test_time.folding import fold_norms
 from tests.conftest import ROOT
+from tests.modeling.meta_arch.published import REFERENCE, published_checkpoint, reference_image
 
 _FULL_SIZE = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.PRETRAINED", "", "MODEL.WEIGHTS", ""]
 
 
-def _keys(path) -> dict[str, tuple[int, ...]]:
-    rows = (line.split(" ", 1) for line in path.read_text().splitlines() if line)
-    return {key: tuple(int(n) for n in shape.strip("()\n").split(",") if n.strip()) for key, shape in rows}
+@pytest.fixture(scope="module")
+def resnet50_weights():
+    return published_checkpoint("mask2former_resnet50")
 
 
-def _published(path, reference) -> dict[str, torch.Tensor]:
-    """A checkpoint with every published key and shape, filled by name."""
-    tensors = {key: torch.zeros(shape) for key, shape in _keys(path).items()}
-    tensors["criterion.empty_weight"] = torch.tensor([1.0, 0.1])
-    return reference.fill_by_name(tensors)
+@pytest.fixture(scope="module")
+def outputs(resnet50_weights, tmp_path_factory):
+    """From a file as the model zoo ships it."""
+    path = tmp_path_factory.mktemp("zoo") / "published.pkl"
+    arrays = {key: value.numpy() for key, value in resnet50_weights.items()}
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "zoo"}))
+    return _outputs(_loaded(path))
 
 
-@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
-def test_resnet50_checkpoint_gives_the_published_outputs(shared, reference, tmp_path, suffix):
-    """As it is loaded, and, in the second case, as it predicts."""
-    expected = np.load(shared / "reference" / "mask2former_r50.npz")
-    weights = _published(shared / "reference" / "mask2former_r50.keys.txt", reference)
-    path = tmp_path / f"published{suffix}"
-    if suffix == ".pkl":  # as the model zoo ships them
-        path.write_bytes(pickle.dumps({"model": {k: v.numpy() for k, v in weights.items()}, "__author__": "zoo"}))
-    else:
-        torch.save({"model": weights}, path)
+def test_resnet50_checkpoint_gives_the_published_outputs(outputs):
+    _agree(_excerpt(outputs), np.load(REFERENCE / "mask2former_resnet50.npz"))
 
-    cfg = load_config(ROOT / "configs/ddl_i/mask2former_resnet50.yaml", _FULL_SIZE)
-    model = build_model(cfg).eval()
+
+def test_it_still_does_once_its_norms_are_folded(resnet50_weights, tmp_path):
+    torch.save({"model": resnet50_weights}, tmp_path / "published.pth")
+    model = _loaded(tmp_path / "published.pth")
+    fold_norms(model)
+    _agree(_excerpt(_outputs(model)), np.load(REFERENCE / "mask2former_resnet50.npz"))
+
+
+def test_more_of_the_published_outputs(shared, outputs):
+    every = {"pred_logits": 1, "pred_masks": 5, "mask_features": 32, "res5": 64}
+    got = {name: outputs[name][::step] for name, step in every.items()}
+    _agree(got, np.load(shared / "reference" / "mask2former_r50.npz"))
+
+
+def _excerpt(outputs):
+    """What the repository keeps of them; see reference/README.md."""
+    return {
+        "pred_logits": outputs["pred_logits"],
+        "pred_masks": outputs["pred_masks"][::20, ::2, ::2],
+        "mask_features": outputs["mask_features"][::128, ::2, ::2],
+        "res5": outputs["res5"][::128],
+    }
+
+
+def _loaded(path) -> torch.nn.Module:
+    model = build_model(load_config(ROOT / "configs/ddl_i/mask2former_resnet50.yaml", _FULL_SIZE)).eval()
     report = load_weights(model, path, allow_partial=True)
     assert report.missing == ["image_head.linear.weight", "image_head.linear.bias"]
     assert report.misshapen == []
     assert report.unused == []
-    if suffix == ".pth":
-        fold_norms(model)
+    return model
 
-    image = (reference.reference_image() - model.pixel_mean) / model.pixel_std
-    with torch.no_grad():
-        features = model.backbone(image[None])
-        mask_features, _ = model.sem_seg_head.pixel_decoder(features)
-        output = model.sem_seg_head(features)
-    got = {
-        "res5": features["res5"][0, ::64],
-        "mask_features": mask_features[0, ::32],
+
+@torch.no_grad()
+def _outputs(model) -> dict[str, torch.Tensor]:
+    image = (reference_image() - model.pixel_mean) / model.pixel_std
+    features = model.backbone(image[None])
+    mask_features, _ = model.sem_seg_head.pixel_decoder(features)
+    output = model.sem_seg_head(features)
+    return {
+        "res5": features["res5"][0],
+        "mask_features": mask_features[0],
         "pred_logits": output["pred_logits"][0],
-        "pred_masks": output["pred_masks"][0, ::5],
+        "pred_masks": output["pred_masks"][0],
     }
+
+
+def _agree(got, expected):
+    assert set(got) == set(expected)
     for name, value in got.items():
-        scale = np.abs(expected[name]).max()
-        error = np.abs(value.numpy() - expected[name].reshape(value.shape)).max() / scale
+        assert value.shape == expected[name].shape, name
+        error = np.abs(value.numpy() - expected[name]).max() / np.abs(expected[name]).max()
         assert error < 1e-4, f"{name}: relative error {error:.2e}"
 
 
-def test_strict_loading_refuses_what_the_published_file_lacks(shared, reference, tmp_path):
-    weights = _published(shared / "reference" / "mask2former_r50.keys.txt", reference)
-    torch.save({"model": weights}, tmp_path / "published.pth")
+def test_strict_loading_refuses_what_the_published_file_lacks(resnet50_weights, tmp_path):
+    torch.save({"model": resnet50_weights}, tmp_path / "published.pth")
     cfg = load_config(ROOT / "configs/ddl_i/mask2former_resnet50.yaml", _FULL_SIZE)
     with pytest.raises(CheckpointError, match="image_head.linear.weight"):
         load_weights(build_model(cfg), tmp_path / "published.pth")
 
 
 @pytest.mark.parametrize("num_classes", [1, 2])
-def test_swin_keys_all_find_their_place(shared, reference, tmp_path, num_classes):
-    weights = _published(shared / "reference" / "mask2former_swin_tiny.keys.txt", reference)
+def test_swin_keys_all_find_their_place(tmp_path, num_classes):
+    weights = published_checkpoint("mask2former_swin_tiny")
     published_classes = weights["sem_seg_head.predictor.class_embed.bias"].shape[0] - 1
     torch.save({"model": weights}, tmp_path / "swin.pth")
     opts = [*_FULL_SIZE, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", str(num_classes)]
