@@ -27,37 +27,30 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import cv2
-import numpy as np
 import torch
-from _usual_mapper import Row, draw_plan, forgery_mask, stage_of, usual_mapper
+from _benchmark_images import dataset_images, made_images
+from _mapper_comparison import compare_all, seed_of
+from _mapper_stages import Stages, our_stages
+from _usual_mapper import Row, draw_plan, usual_mapper
 from detectron2.config import CfgNode
-from detectron2.data import transforms as T
-from PIL import Image
 from tabulate import tabulate
 
 from ddl_d2.cli.common import cli_errors
-from ddl_d2.data import mapper as our_code
-from ddl_d2.data.datasets import load_config, load_dataset
+from ddl_d2.data.datasets import load_config
 from ddl_d2.data.loader import TrainLoader, seeded
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import TrainingSampler
-from ddl_d2.data.targets import forgery_mask_to_instances
-from ddl_d2.data.transforms.photometric import PhotometricDistortion
 from ddl_d2.io.atomic import write_json
-from ddl_d2.io.image import read_image, write_png
 from ddl_d2.utils.malloc import keep_freed_memory
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "Base-Mask2Former.yaml"
 TASKS = ("train, fake", "train, real", "test")
 TARGET = 2.5
-ROUNDING = 2  # gray levels: PyTorch and Pillow round once for each axis
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -81,188 +74,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-# Images.
-
-
-def made_images(folder: Path, count: int, size: int, mask_bits: int) -> list[Row]:
-    """`count` real and `count` fake rows: JPEGs of quality 90 from scikit-image's photographs, elliptic masks."""
-    from skimage import data
-
-    photographs = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
-    rng = np.random.default_rng(0)
-    rows = []
-    for index in range(count):
-        pixels = _mosaic(photographs, size, rng)
-        mask = _ellipse(size, rng)
-        for label, name in enumerate(("real", "fake")):
-            path = folder / name / f"{index}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shown = np.where(mask[:, :, None], 255 - pixels, pixels) if label else pixels
-            Image.fromarray(shown).save(path, quality=90)
-            rows.append({"file_name": str(path), "image_id": f"{name}/{path.name}", "is_fake": label})
-        mask_path = folder / "masks" / f"{index}.png"
-        write_png(mask_path, mask if mask_bits == 1 else mask * np.uint8(255))
-        rows[-1] = {**rows[-1], "mask_file_name": str(mask_path)}
-    return rows
-
-
-def _mosaic(photographs: Sequence[np.ndarray], size: int, rng: np.random.Generator) -> np.ndarray:
-    """Size x size x 3 from four photographs side by side, each a little enlarged: detail as in a photograph."""
-    half = -(-size // 2)
-    tiles = []
-    for number in rng.permutation(len(photographs)):
-        photograph = Image.fromarray(photographs[number])
-        scale = half / min(photograph.size) * rng.uniform(1, 1.2)
-        width, height = (max(half, round(side * scale)) for side in photograph.size)
-        enlarged = np.asarray(photograph.resize((width, height), Image.Resampling.BICUBIC))
-        tiles.append(enlarged[:half, :half, :: int(rng.choice([-1, 1]))])
-    return np.ascontiguousarray(np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:])])[:size, :size])
-
-
-def _ellipse(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Bool size x size: a region of a tenth to a third of the image."""
-    mask = np.zeros((size, size), np.uint8)
-    center, axes = rng.uniform(0.4, 0.6, 2) * size, rng.uniform(0.18, 0.32, 2) * size
-    cv2.ellipse(mask, (tuple(center), tuple(2 * axes), rng.uniform(0, 180)), 1, -1)
-    return mask.astype(bool)
-
-
-def dataset_images(root: Path, split: str | None, count: int) -> list[Row]:
-    """The first `count` real and fake images of a dataset; fakes without a mask are left out."""
-    rows, _ = load_dataset(root, split, fake_without_mask="skip")
-    chosen: dict[int, list[Row]] = {0: [], 1: []}
-    for row in rows:
-        if len(chosen.get(row.get("is_fake", -1), range(count))) < count:
-            chosen[row["is_fake"]].append(row)
-    if not (chosen[0] and chosen[1]):
-        raise OSError(f"{root}: real and fake images (with masks) are needed to train on")
-    return chosen[0] + chosen[1]
-
-
-# Our mapper, step by step.
-
-
-class Stages:
-    """Seconds of processor time by the name of the stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.process_time()
-        yield
-        self.seconds[name] += time.process_time() - start
-
-
-def our_stages(mapper: ForgeryDatasetMapper, row: Row, seed: int, stage: Callable[[str], Any]) -> dict:
-    """The steps of `ForgeryDatasetMapper`, one by one, to be timed. Drawing a crop counts to the masks."""
-    result = dict(row)
-    with stage("decode"):
-        image = read_image(row["file_name"])
-    given = T.AugInput(image)
-    if mapper.is_train:
-        with stage("mask decode"):
-            given.sem_seg = forgery_mask(row, image).view(np.uint8)
-    with seeded(0, seed):
-        for augmentation in mapper.augmentations.augs:
-            color = isinstance(augmentation, PhotometricDistortion)
-            with stage("color" if color else "mask transforms, instances"):
-                transform = augmentation.get_transform(*_arguments(augmentation, given))
-            with stage(stage_of(transform)):
-                given.image = transform.apply_image(given.image)
-            if given.sem_seg is not None:
-                with stage("mask transforms, instances"):
-                    given.sem_seg = transform.apply_segmentation(given.sem_seg)
-    with stage("tensor"):
-        result["image"] = our_code._to_tensor(given.image)
-    if given.sem_seg is not None:
-        with stage("mask transforms, instances"):
-            mask = np.array(given.sem_seg, dtype=bool, order="C")
-            result["forgery_mask"] = torch.from_numpy(mask)
-            result["instances"] = forgery_mask_to_instances(mask)
-    return result
-
-
-def _arguments(augmentation: T.Augmentation, given: T.AugInput) -> list[Any]:
-    names = augmentation.input_args or ("image",)
-    return [getattr(given, name) for name in names]
-
-
-# Comparing before timing.
-
-
-def compare(mapper: ForgeryDatasetMapper, row: Row, seed: int) -> dict[str, float]:
-    """How far the two mappers lie apart on one image."""
-    plan = draw_plan(mapper, row, seed)
-    with seeded(0, seed):
-        mine = mapper(row)
-    theirs = usual_mapper(row, plan.usual, mapper.is_train, lambda _: mock.MagicMock())
-    found = {"shapes_differ": float(mine["image"].shape != theirs["image"].shape)}
-    if found["shapes_differ"]:
-        return found
-    plain = [_without_color(row, transforms) for transforms in plan]
-    found["max_before_color"], found["mean_before_color"] = _difference(*plain)
-    found["max_after_color"], found["mean_after_color"] = _difference(mine["image"].numpy(), theirs["image"].numpy())
-    if mapper.is_train:
-        by_area = _mask_by_area(row, plan.usual)
-        found["mask_pixels_differ"] = float((mine["forgery_mask"].numpy() != by_area).mean())
-        found["mask_pixels_differ_from_nearest"] = float(
-            (mine["forgery_mask"] != theirs["forgery_mask"]).float().mean()
-        )
-    return found
-
-
-def _without_color(row: Row, transforms: Sequence[T.Transform]) -> np.ndarray:
-    image = read_image(row["file_name"])
-    for transform in transforms:
-        if stage_of(transform) in ("resize", "crop, flip"):
-            image = transform.apply_image(image)
-    return image
-
-
-def _mask_by_area(row: Row, transforms: Sequence[T.Transform]) -> np.ndarray:
-    """The mask by Detectron2's transforms, but resized as an image of 0 and 255 and cut at one half."""
-    mask = forgery_mask(row, read_image(row["file_name"])).astype(np.uint8)
-    for transform in transforms:
-        if isinstance(transform, T.ResizeTransform):
-            mask = (transform.apply_image(mask * np.uint8(255)) >= 128).astype(np.uint8)
-        else:
-            mask = transform.apply_segmentation(mask)
-    return mask == 1
-
-
-def _difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    distance = np.abs(first.astype(np.int16) - second)
-    return float(distance.max()), float(distance.mean())
-
-
-def compare_all(mappers: Mapping[str, ForgeryDatasetMapper], rows: Mapping[str, list[Row]], rounds: int) -> dict:
-    """The largest of each figure of `compare` (of a mean, the mean) over all tasks, and the verdict."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for task, mapper in mappers.items():
-        for number in range(min(rounds, 3)):
-            for index, row in enumerate(rows[task]):
-                for name, value in compare(mapper, row, _seed(number, index)).items():
-                    found[name].append(value)
-    checks: dict[str, Any] = {
-        name: statistics.fmean(values) if name.startswith("mean") or "nearest" in name else max(values)
-        for name, values in found.items()
-    }
-    checks["compared"] = len(found["shapes_differ"])
-    checks["shapes_equal"] = not checks.pop("shapes_differ")
-    checks["images_equal"] = checks["shapes_equal"] and checks["max_before_color"] <= ROUNDING
-    checks["masks_equal"] = checks["shapes_equal"] and checks["mask_pixels_differ"] == 0
-    return checks
-
-
-# Timing.
-
-
-def _seed(number: int, index: int) -> int:
-    return 1000 * number + index
-
-
 def measure(mappers: Mapping[str, ForgeryDatasetMapper], rows: Mapping[str, list[Row]], rounds: int) -> dict:
     """{(task, candidate): milliseconds per image of each round}; round 0 warms up and does not count.
 
@@ -272,7 +83,7 @@ def measure(mappers: Mapping[str, ForgeryDatasetMapper], rows: Mapping[str, list
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     for number in range(rounds + 1):
         for task, mapper in mappers.items():
-            seeds = [_seed(number, index) for index in range(len(rows[task]))]
+            seeds = [seed_of(number, index) for index in range(len(rows[task]))]
             plans = [draw_plan(mapper, row, seed) for row, seed in zip(rows[task], seeds, strict=True)]
             start = time.process_time()
             for row, plan in zip(rows[task], plans, strict=True):
@@ -299,11 +110,11 @@ def measure_stages(mappers: Mapping[str, ForgeryDatasetMapper], rows: Mapping[st
     for number in range(rounds + 1):
         for task, mapper in mappers.items():
             watches = {"usual": Stages(), "ddl_d2": Stages()}
-            plans = [draw_plan(mapper, row, _seed(number, index)) for index, row in enumerate(rows[task])]
+            plans = [draw_plan(mapper, row, seed_of(number, index)) for index, row in enumerate(rows[task])]
             for row, plan in zip(rows[task], plans, strict=True):
                 usual_mapper(row, plan.usual, mapper.is_train, watches["usual"])
             for index, row in enumerate(rows[task]):
-                our_stages(mapper, row, _seed(number, index), watches["ddl_d2"])
+                our_stages(mapper, row, seed_of(number, index), watches["ddl_d2"])
             for name, watch in watches.items():
                 for stage, seconds in watch.seconds.items():
                     kept = found.setdefault(task, {}).setdefault(name, {}).setdefault(stage, [])

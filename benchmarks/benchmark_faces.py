@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Time each stage of predicting images on their face crops (INPUT.FACE_CROP).
+r"""Time each stage of predicting images on their face crops (INPUT.FACE_CROP).
 
     benchmarks/benchmark_faces.py --config-file configs/two_cores/swin_unet_efficientnet_lite0.yaml --images photos/
-    benchmarks/benchmark_faces.py --config-file ... --images photos/ --count 8 --rounds 5 --json faces.json \\
+    benchmarks/benchmark_faces.py --config-file ... --images photos/ --count 8 --rounds 5 --json faces.json \
         --opts INPUT.FACE_CROP.RULE landmarks INPUT.FACES.FINDER yunet INPUT.FACES.YUNET_MODEL yunet.onnx
 
 The stages: decoding; finding the faces, at the first sight of an image ("cold") and when they are remembered
@@ -196,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if min(args.count, args.threads, args.rounds) < 1:
         parser.error("--count, --threads and --rounds must be at least 1")
-    paths = expand_inputs(args.images)[: args.count]
+    paths = expand_inputs(args.images).images[: args.count]
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     keep_freed_memory()  # as tools/demo.py does

@@ -27,48 +27,20 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
-import json
 import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from _equality import check_equality, check_losses
+from _machine import machine
+from _processes import ALLOCATORS, BenchmarkError, Candidate, Process, take_turns
 from tabulate import tabulate
-from torch import Tensor
 
 from ddl_d2.io.atomic import write_json
 
-WORKER = Path(__file__).with_name("_worker.py")
-ALLOCATORS = {
-    "default": {},
-    "tuned": {
-        "MALLOC_TOP_PAD_": "268435456",
-        "MALLOC_MMAP_THRESHOLD_": "1073741824",
-        "MALLOC_TRIM_THRESHOLD_": "8589934592",
-    },
-}
-WARM_UP_ROUNDS = 2
 DTYPES = ("float32", "bfloat16")
-# Allowed differences, as shares of the range of the peer's values (see `differences`). In fp32 a query may differ more
-# whose attention mask has a pixel so close to the threshold that rounding decides; the other queries, and the map, see
-# a little of that. In bf16 it happens to all queries.
-FLOAT32_LIMITS = {"most": 1e-4, "maximum": 1e-2}
-FLOAT32_MAP_LIMITS = {"maximum": 1e-2}
-BFLOAT16_LIMITS = {"mean": 0.1}
-# Share of the loss.
-LOSS_TOLERANCE = 0.05
-# Per cent of all cores, in use by others.
-BUSY = 10.0
-
-
-class BenchmarkError(Exception):
-    """A process died, or the models are not equal."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -134,22 +106,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """`model` ddl_d2 or transformers; `allocator` kept, default or tuned."""
-
-    model: str
-    dtype: str
-    allocator: str
-
-    def __str__(self) -> str:
-        return f"{self.model} {self.dtype}" + ("" if self.allocator == "kept" else f", {self.allocator} malloc")
-
-    @property
-    def ours(self) -> bool:
-        return self.model == "ddl_d2"
-
-
 def list_candidates(arguments: argparse.Namespace) -> list[Candidate]:
     """Ours first: the first writes the weights for all."""
     found = [Candidate("ddl_d2", *pair) for pair in itertools.product(arguments.dtype, arguments.own_allocator)]
@@ -157,40 +113,6 @@ def list_candidates(arguments: argparse.Namespace) -> list[Candidate]:
         pairs = itertools.product(arguments.peer_dtype, arguments.allocator)
         found += [Candidate("transformers", *pair) for pair in pairs]
     return found
-
-
-class Process:
-    """One candidate's process, and what it is asked."""
-
-    def __init__(self, candidate: Candidate, threads: int | None):
-        self.candidate = candidate
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-        environment |= ALLOCATORS.get(candidate.allocator, {})
-        if threads:
-            environment["OMP_NUM_THREADS"] = str(threads)
-        self.process = subprocess.Popen(
-            [sys.executable, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-
-    def ask(self, do: str, **what) -> dict:
-        try:
-            print(json.dumps({"do": do, **what}), file=self.process.stdin, flush=True)
-            answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            code = self.process.wait()
-            raise BenchmarkError(f"the process of {self.candidate} died at '{do}' with exit code {code} (see above)")
-        return json.loads(answer)
-
-    def build(self, job: dict, compile: bool = False) -> dict:
-        candidate = self.candidate
-        return self.ask("build", **job, candidate=candidate.model, dtype=candidate.dtype,
-                        compile=compile and candidate.ours, keep_memory=candidate.allocator == "kept")  # fmt: skip
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def measure(arguments: argparse.Namespace, mode: str, backbone: str, size: tuple[int, int]) -> dict:
@@ -234,91 +156,6 @@ def write_weights(candidate: Candidate, job: dict) -> None:
         process.close()
 
 
-def take_turns(processes: list[Process], rounds: int, patience: float) -> list[dict]:
-    """Time all candidates, one round after the other; wait `patience` seconds in all for a quiet machine."""
-    rows = [{"candidate": str(p.candidate), "ours": p.candidate.ours, "dtype": p.candidate.dtype,
-             "allocator": p.candidate.allocator, "ms": [], "first_loss": None} for p in processes]  # fmt: skip
-    for number in range(WARM_UP_ROUNDS + rounds):
-        for process, row in zip(processes, rows, strict=True):
-            patience = wait_for_quiet(patience)
-            answer = process.ask("step")
-            if number == 0:
-                row["first_loss"] = answer["loss"]
-            if number >= WARM_UP_ROUNDS:
-                row["ms"].append(answer["ms"])
-    for row in rows:
-        row |= {"median": statistics.median(row["ms"]), "minimum": min(row["ms"])}
-    for row in rows:
-        if not row["ours"]:
-            row["ratio"] = {own["candidate"]: row["median"] / own["median"] for own in rows if own["ours"]}
-            row["ratio_of_minima"] = {own["candidate"]: row["minimum"] / own["minimum"] for own in rows if own["ours"]}
-    return rows
-
-
-def wait_for_quiet(patience: float) -> float:
-    """Wait while others compute, `patience` seconds at most; -> the seconds of patience left."""
-    while patience > 0:
-        import psutil
-
-        if psutil.cpu_percent(interval=0.2) < BUSY:
-            return patience
-        patience -= 0.2
-    return 0.0
-
-
-def check_equality(processes: list[Process], folder: Path) -> dict[str, dict]:
-    """{our candidate: {output: differences from the first peer}}; BenchmarkError if they are too large."""
-    peers = [p for p in processes if not p.candidate.ours]
-    if not peers:
-        return {}
-    # An fp32 peer if there is one: its values are the more exact.
-    peer = next((p for p in peers if p.candidate.dtype == "float32"), peers[0])
-    peer.ask("predict", path=str(folder / "peer.pth"))
-    theirs = torch.load(folder / "peer.pth", weights_only=True)
-    found = {}
-    for process in (p for p in processes if p.candidate.ours):
-        process.ask("predict", path=str(folder / "ours.pth"))
-        ours = torch.load(folder / "ours.pth", weights_only=True)
-        found[str(process.candidate)] = {name: differences(ours[name], theirs[name]) for name in theirs}
-        exact = {process.candidate.dtype, peer.candidate.dtype} == {"float32"}
-        for name, difference in found[str(process.candidate)].items():
-            limits = FLOAT32_MAP_LIMITS if name == "maps" else FLOAT32_LIMITS
-            limits = limits if exact else BFLOAT16_LIMITS
-            refuse_unequal(f"{name} of {process.candidate} and {peer.candidate}", difference, limits)
-    return found
-
-
-def differences(ours: Tensor, theirs: Tensor) -> dict[str, float]:
-    """How far two outputs B×Q×... (or maps B×H×W) are apart, as a share of the range of `theirs`.
-
-    `maximum` and `mean` of all values; `most`: below it are the largest differences of 95 % of the queries.
-    """
-    if ours.shape != theirs.shape:
-        raise BenchmarkError(f"outputs of different shape: {tuple(ours.shape)} and {tuple(theirs.shape)}")
-    spread = float(theirs.max() - theirs.min())
-    distance = (ours - theirs).abs() / spread
-    by_query = distance.flatten(2).amax(2).flatten()
-    most = by_query.quantile(0.95, interpolation="higher")
-    return {"maximum": float(distance.max()), "mean": float(distance.mean()), "most": float(most), "range": spread}
-
-
-def refuse_unequal(what: str, difference: dict[str, float], limits: dict[str, float]) -> None:
-    if not all(difference[name] <= limit for name, limit in limits.items()):  # NaN, too
-        shown = ", ".join(
-            f"{name} {value:.2g} (allowed {limits[name]})" for name, value in difference.items() if name in limits
-        )
-        raise BenchmarkError(f"not the same function: {what} differ, as shares of the range: {shown}")
-
-
-def check_losses(rows: list[dict]) -> None:
-    """BenchmarkError if a loss is not about that of the last candidate."""
-    reference = rows[-1]["first_loss"]
-    for row in rows:
-        if not abs(row["first_loss"] - reference) <= LOSS_TOLERANCE * abs(reference):
-            shown = ", ".join(f"{row['candidate']} {row['first_loss']:.3f}" for row in rows)
-            raise BenchmarkError(f"not the same loss at the first step: {shown}")
-
-
 def report(result: dict) -> str:
     title = "{mode}, {backbone}, {height}x{width}, batch {batch}, {queries} queries".format(**result)
     lines = [f"\n{title} (load average {result['load_average']:.1f})"]
@@ -357,34 +194,6 @@ def memory_table(rows: list[dict]) -> str:
         table.append([row["candidate"], f"{before:.0f}", f"{peak:.0f}", f"{peak - before:.0f}", f"{row['ms']:.0f}"])
     headers = ["candidate", "MiB before", "at the peak", "more", "ms of this first run"]
     return tabulate(table, headers=headers, disable_numparse=True)
-
-
-def machine(threads: int, gpu: str | None, op: str) -> dict:
-    return {
-        "processor": processor_name(),
-        "gpu": gpu,
-        "threads": threads,
-        "op": op,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": version("transformers") if importlib.util.find_spec("transformers") else None,
-        "git_commit": git_commit(),
-    }
-
-
-def processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def git_commit() -> str | None:
-    command = ["git", "-C", str(WORKER.parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None  # no git, or not a checkout
 
 
 def main(argv: list[str] | None = None) -> int:

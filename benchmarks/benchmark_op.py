@@ -92,7 +92,7 @@ def peer_function():
 
 
 def candidates(arguments):
-    """{name: (function, instruction set or None)}"""
+    """Return {name: (function, instruction set or None)}."""
     found = {"reference": (ms_deform_attn_reference, None)}
     if arguments.device == "cpu" and arguments.capability:
         found.update({f"ddl_d2 {name}": (ms_deform_attn, name) for name in arguments.capability})

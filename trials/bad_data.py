@@ -23,24 +23,18 @@ import itertools
 import json
 import logging
 import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from _bad_loading import loading
+from _spoiling import TRAIN, VALID, empty, fresh, spoil, train_config, truncate
 from _training import OPTIONS, SWIN_UNET, Process, small_config, train
 from _trial import Tally
-from detectron2.data import DatasetCatalog
 
 from ddl_d2.checkpoint.loading import build_trained_model
-from ddl_d2.data.build import build_train_loader
-from ddl_d2.data.loader import TrainLoader
-from ddl_d2.data.mapper import ForgeryDatasetMapper
-from ddl_d2.data.samplers import ClassBalancedSampler
 from ddl_d2.engine.trainer import ForgeryTrainer, distributed
 from ddl_d2.errors import StoreError
 from ddl_d2.evaluation import IncompleteEvaluationError
@@ -48,160 +42,6 @@ from ddl_d2.io.bad_files import TooManyBadFilesError
 from ddl_d2.predictions.store import PredictionStore
 from tests.conftest import ROOT, make_tiny_set
 from tests.ranks import on_ranks
-
-TRAIN, VALID = 10, 3
-SHARE = 0.1  # of 2 x TRAIN rows: two
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def text(path: Path) -> None:
-    path.write_text("<html>404</html>")
-
-
-def folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-def forbid(path: Path) -> None:
-    path.chmod(0)
-
-
-# name -> (what is done to the file, of which folder, part of the reason)
-KINDS: dict[str, tuple[Callable[[Path], None], str, str]] = {
-    "zero bytes": (empty, "{kind}", "is empty"),
-    "truncated": (truncate, "{kind}", "cannot be decoded"),
-    "text": (text, "{kind}", "not a readable"),
-    "folder": (folder, "{kind}", "not a regular file"),
-    "missing": (remove, "{kind}", "no such file"),
-    "not allowed": (forbid, "{kind}", "ermission"),
-    "mask of zero bytes": (empty, "masks", "is empty"),
-    "mask truncated": (truncate, "masks", "cannot be decoded"),
-}
-
-
-class PairMapper(ForgeryDatasetMapper):
-    """As a self-blending mapper has it: two model inputs of a row."""
-
-    rows_per_sample = 2
-
-    def __call__(self, row: Any) -> list[dict[str, Any]]:  # type: ignore[override]
-        mapped = super().__call__(row)
-        return [{**mapped, "half": 0}, {**mapped, "half": 1}]
-
-
-def spoil(root: Path, split: str, kind: str, count: int) -> dict[str, str]:
-    """Make `count` rows bad, in turn fake and real (masks: fake ones); -> their image ids, and a part of the reason."""
-    change, place, reason = KINDS[kind]
-    bad = {}
-    for number in range(count):
-        label = "fake" if place == "masks" or number % 2 == 0 else "real"
-        name = f"{number + 1}.png"
-        change(root / split / place.format(kind=label) / name)
-        bad[f"{label}/{name}"] = reason
-    return bad
-
-
-def fresh(template: Path, folder: Path) -> Path:
-    """A copy of the set, to be spoilt. A new place each time: an index of a place's files is kept."""
-    root = Path(tempfile.mkdtemp(dir=folder)) / "data"
-    shutil.copytree(template, root)
-    return root
-
-
-def train_config(root: Path, *changes: object) -> Any:
-    common = ["DATALOADER.MAX_BAD_SHARE", SHARE, "DATALOADER.SAMPLER_TRAIN", "ClassBalancedSampler"]
-    return small_config(root, root.parent / "output", "SOLVER.IMS_PER_BATCH", 4, *common, *changes)
-
-
-def loader_of(cfg: Any, pairs: bool) -> TrainLoader:
-    if not pairs:
-        return build_train_loader(cfg)
-    rows = DatasetCatalog.get("ddl_i_train")
-    labels = [row["is_fake"] for row in rows]
-    return TrainLoader(
-        rows,
-        mapper=PairMapper(cfg, True),
-        sampler=ClassBalancedSampler(labels, seed=cfg.SEED),
-        total_batch_size=4,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        labels=torch.tensor(labels).numpy(),
-        max_bad_share=SHARE,
-    )
-
-
-def fingerprint(batches: Sequence[list[dict]]) -> list[tuple[str, int]]:
-    return [(row["image_id"], int(row["image"].long().sum())) for batch in batches for row in batch]
-
-
-def loading_case(kind: str, count: int, pairs: bool, root: Path) -> str:
-    """What is wrong about loading a set with `count` bad rows; "" if nothing."""
-    configs = {workers: train_config(root, "DATALOADER.NUM_WORKERS", workers) for workers in (0, 2)}
-    # Before anything is bad: what is missing from the beginning is no row at all.
-    loaders = {workers: [loader_of(cfg, pairs) for _ in range(3)] for workers, cfg in configs.items()}
-    bad = spoil(root, "train", kind, count)
-    known: list[list[tuple[str, int]]] = []
-    for workers, (loader, again, whole) in loaders.items():
-        batches: list[list[dict]] = []
-        try:
-            batches += islice(loader, 16)  # more than two passes
-        except TooManyBadFilesError as error:
-            if count <= 2:
-                return f"stopped: {error}"
-            met = {b.image_id for b in error.files}
-            if len(met) != 3 or not met <= set(bad) or any(b.file not in str(error) for b in error.files):
-                return f"of {sorted(bad)} it lists {error}"
-            continue
-        if count > 2:
-            return "not stopped"
-        again.load_state_dict(loader.state_dict())
-        batches += islice(again, 2)
-        problem = wrong_batches(batches, bad, pairs) or wrong_reports(loader, bad)
-        if problem:
-            return f"{workers} workers: {problem}"
-        known += [fingerprint(batches), fingerprint(list(islice(whole, 18)))]
-    return "" if all(one == known[0] for one in known) else "workers or an interruption change the samples"
-
-
-def wrong_batches(batches: list[list[dict]], bad: dict[str, str], pairs: bool) -> str:
-    for batch in batches:
-        if len(batch) != 4 or sum(row["is_fake"] for row in batch) != 2:
-            return f"a batch of {[row['image_id'] for row in batch]}"
-        if pairs and any(a["image_id"] != b["image_id"] for a, b in zip(batch[::2], batch[1::2], strict=True)):
-            return "a pair is torn"
-        if any(row["image_id"] in bad or "bad_files" in row for row in batch):
-            return "a bad row was handed out"
-    return ""
-
-
-def wrong_reports(loader: TrainLoader, bad: dict[str, str]) -> str:
-    found = {b.image_id: b for b in loader.bad_files.agreed}
-    if set(found) != set(bad) or len(loader.bad_files) != len(bad):
-        return f"of {sorted(bad)} it reports {loader.bad_files.agreed}"
-    wrong = [b for name, b in found.items() if bad[name] not in b.reason or Path(b.file).name != Path(name).name]
-    return f"reported as {wrong}" if wrong else ""
-
-
-def loading(tally: Tally, short: bool, template: Path, folder: Path) -> None:
-    kinds = [kind for kind in KINDS if kind != "not allowed" or os.geteuid() != 0]
-    if short:
-        kinds = ["truncated", "mask of zero bytes"]
-    for kind, count, pairs in itertools.product(kinds, (1, 2, 3), (False, True)):
-        if short and pairs != (count == 2):
-            continue
-        problem = loading_case(kind, count, pairs, fresh(template, folder))
-        tally.check(not problem, f"loading, {kind}, {count} bad of 2 allowed{', pairs' if pairs else ''}", problem)
 
 
 def train_work(rank: int, root: Path, workers: int, steps: int, resume: bool) -> dict[str, Any]:
@@ -229,7 +69,7 @@ def listed_in(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def training_case(world_size: int, workers: int, count: int, template: Path, folder: Path) -> tuple[str, Any]:
-    """(what is wrong, weights in the end)"""
+    """Return what is wrong ("" if nothing), and the weights in the end."""
     root = fresh(template, folder)
     bad = spoil(root, "train", "truncated", count)
     results = on_ranks(train_work, world_size, root, workers, 8, False)

@@ -63,8 +63,10 @@ AHEAD = 10
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a run is. `gib`: bar of the peak or (`besides`) of what it adds to the memory before; `sides`: smallest
-    and largest of many `images`, of which `warm` warm up; `painted`: maps.
+    """How large a run is.
+
+    `gib`: bar of the peak or (`besides`) of what it adds to the memory before; `sides`: smallest and largest of many
+    `images`, of which `warm` warm up; `painted`: maps.
     """
 
     network: list[str]

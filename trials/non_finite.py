@@ -139,7 +139,7 @@ def run_case(case: Case, number: int, data: Path, folder: Path) -> str:
 def problem(error: NonFiniteError, case: Case, trainer: ForgeryTrainer, injection: Injection, output: Path) -> str:
     everyone = comm.all_gather([row["image_id"] for row in trainer.batch])
     # A gradient is the same on all ranks once it is averaged: it may have been any rank's.
-    named = sum(everyone, []) if case.place == "gradient" else everyone[case.rank]
+    named = list(itertools.chain(*everyone)) if case.place == "gradient" else everyone[case.rank]
     writers = range(len(everyone)) if case.place == "gradient" else [case.rank]
     after = state(trainer)
     if trainer.iter != case.iteration:

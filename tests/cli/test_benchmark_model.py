@@ -81,6 +81,7 @@ def test_every_tensor_has_a_place_in_the_peer(monkeypatch):
 
 
 def test_unequal_outputs_are_refused(tool):
+    tool = sys.modules[tool.check_equality.__module__]
     theirs = torch.linspace(-1, 1, 2 * 40 * 6).view(2, 40, 2, 3)
     ours = theirs.clone()
     ours[0, 7] += 0.002  # one query of eighty, 1e-3 of the range: a borderline pixel of its attention mask
