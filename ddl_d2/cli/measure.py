@@ -103,7 +103,7 @@ def _labeled(model: Model, root: Path) -> Iterator[Scored]:
 
 
 def _real(model: Model, root: Path) -> Iterator[Scored]:
-    paths = expand_inputs([str(root)])
+    paths = expand_inputs([root]).images
     for result in tqdm(model.predict_many(paths), total=len(paths), desc=root.name, disable=None):
         if result.error is not None:
             raise result.error

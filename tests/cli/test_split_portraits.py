@@ -25,7 +25,8 @@ def test_a_person_is_in_one_split(tmp_path, portraits):
     found = _split(tmp_path / "out", "a")
     persons = {split: {name.partition("_")[2] for name in names} for split, names in found.items()}
     assert not persons["train"] & persons["valid"]
-    assert len(found["train"]) + len(found["valid"]) == 120 and found["valid"]
+    assert len(found["train"]) + len(found["valid"]) == 120
+    assert found["valid"]
 
 
 def test_the_manifest_says_who_it_is(tmp_path, portraits):

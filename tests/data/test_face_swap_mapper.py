@@ -44,9 +44,12 @@ def test_a_pair_of_rows(row, face):
     np.random.seed(0)
     real, fake = _mapper(_Finder(face), size=96)(row)
     assert (real["is_fake"], fake["is_fake"]) == (0, 1)
-    assert real["image"].shape == fake["image"].shape == (3, 96, 96) and real["image"].dtype == torch.uint8
-    assert not real["soft_mask"].any() and not len(real["instances"])
-    assert torch.equal(fake["forgery_mask"], fake["soft_mask"] > 0.5) and len(fake["instances"]) == 1
+    assert real["image"].shape == fake["image"].shape == (3, 96, 96)
+    assert real["image"].dtype == torch.uint8
+    assert not real["soft_mask"].any()
+    assert not len(real["instances"])
+    assert torch.equal(fake["forgery_mask"], fake["soft_mask"] > 0.5)
+    assert len(fake["instances"]) == 1
     assert (real["image_id"], fake["image_id"]) == ("astronaut.png", "astronaut.png#face-swap")
 
 
@@ -63,7 +66,8 @@ def test_the_largest_face_is_taken_and_its_landmarks_fit_the_cut(row, face):
     mapper = _mapper(_Finder(synthetic_face(center=(400.0, 400.0), width=30.0), face))
     image, points = mapper.face(row)
     assert max(image.shape[:2]) <= 340
-    assert (points.min(0) >= 0).all() and (points.max(0) <= np.array(image.shape[1::-1])).all()
+    assert (points.min(0) >= 0).all()
+    assert (points.max(0) <= np.array(image.shape[1::-1])).all()
 
 
 def test_without_a_face_the_image_counts_as_unreadable(row):
@@ -84,4 +88,5 @@ def test_eigenfaces_are_made_where_they_are_asked_for(tiny_cfg, row, face):
     with_them = build_face_swap_mapper(
         tiny_cfg("INPUT.FACE_SWAP.EIGEN_PROB", "1.0", **recipe), _Finder(face), [row, {**row, "image_id": "2"}]
     )
-    assert with_them.eigenfaces is not None and len(with_them(row)) == 2
+    assert with_them.eigenfaces is not None
+    assert len(with_them(row)) == 2

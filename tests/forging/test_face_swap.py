@@ -29,9 +29,12 @@ def test_the_same_seed_gives_the_same_pair_and_another_one_another():
 
 def test_a_pair_has_the_size_and_types_promised():
     pair = swap_pair(IMAGE, POINTS, np.random.default_rng(0), SwapOptions(size=96))
-    assert pair.real.shape == pair.forged.shape == (96, 96, 3) and pair.real.dtype == pair.forged.dtype == np.uint8
-    assert pair.soft.shape == (96, 96) and pair.soft.dtype == np.float32
-    assert pair.soft.min() >= 0 and pair.soft.max() <= 1
+    assert pair.real.shape == pair.forged.shape == (96, 96, 3)
+    assert pair.real.dtype == pair.forged.dtype == np.uint8
+    assert pair.soft.shape == (96, 96)
+    assert pair.soft.dtype == np.float32
+    assert pair.soft.min() >= 0
+    assert pair.soft.max() <= 1
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -41,7 +44,8 @@ def test_nothing_but_the_mask_tells_the_halves_apart(seed):
     target, forged, soft = forged_face(real, points, draw, options)
     changed = (target != forged).any(2)
     assert not changed[soft == 0].any()
-    assert changed.any() and soft.max() == 1
+    assert changed.any()
+    assert soft.max() == 1
 
 
 def test_the_photograph_is_not_changed():
@@ -69,7 +73,8 @@ def test_warping_brings_points_to_their_goals():
     start = np.float32([[60, 60], [20, 20], [100, 20], [20, 100], [100, 100]])
     goal = start + np.float32([[6, -4], [0, 0], [0, 0], [0, 0], [0, 0]])
     ys, xs = np.nonzero(warped_to(image, start, goal, 80.0)[..., 0] > 100)
-    assert abs(xs.mean() - 66) < 1 and abs(ys.mean() - 56) < 1
+    assert abs(xs.mean() - 66) < 1
+    assert abs(ys.mean() - 56) < 1
 
 
 def test_matching_brings_the_mean_to_the_targets():
@@ -92,7 +97,8 @@ def test_harmonizing_keeps_the_fine_structure_and_takes_the_colors():
 def test_h264_keeps_the_shape_and_about_the_image(shape):
     image = cv2.resize(IMAGE, shape[::-1], interpolation=cv2.INTER_AREA)
     coded = camera.h264(image, crf=20)
-    assert coded.shape == image.shape and coded.dtype == np.uint8
+    assert coded.shape == image.shape
+    assert coded.dtype == np.uint8
     assert 0 < np.abs(coded.astype(int) - image).mean() < 8
     coarse = camera.h264(image, crf=40)
     assert np.abs(coarse.astype(int) - image).mean() > np.abs(coded.astype(int) - image).mean()
@@ -116,13 +122,16 @@ class TestEigenfaces:
 
     def test_a_known_face_is_rebuilt(self, eigenfaces):
         rebuilt = eigenfaces.rebuilt(IMAGE, POINTS, _draw(1))
-        assert rebuilt.shape == IMAGE.shape and rebuilt.dtype == np.uint8
+        assert rebuilt.shape == IMAGE.shape
+        assert rebuilt.dtype == np.uint8
         x, y = np.rint(POINTS.mean(0)).astype(int)
         inside = slice(y - 25, y + 25), slice(x - 25, x + 25)
         error = np.abs(rebuilt[inside].astype(int) - IMAGE[inside]).mean()
-        assert error < 25 and error < np.abs(int(IMAGE.mean()) - IMAGE[inside].astype(int)).mean()
+        assert error < 25
+        assert error < np.abs(int(IMAGE.mean()) - IMAGE[inside].astype(int)).mean()
 
     def test_alignment_puts_the_eyes_level(self):
         matrix = alignment(POINTS, 100)
         left, right = (matrix @ [*POINTS[part].mean(0), 1] for part in (slice(36, 42), slice(42, 48)))
-        assert abs(left[1] - right[1]) < 2 and right[0] - left[0] > 25
+        assert abs(left[1] - right[1]) < 2
+        assert right[0] - left[0] > 25

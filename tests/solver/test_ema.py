@@ -81,4 +81,5 @@ def test_restart_forgets():
     averaged = AveragedWeights(model, 0.9)
     _set(model, 7.0)
     averaged.restart()
-    assert averaged.steps == 0 and averaged.state_dict()["weights"]["0.weight"].item() == 7.0
+    assert averaged.steps == 0
+    assert averaged.state_dict()["weights"]["0.weight"].item() == 7.0

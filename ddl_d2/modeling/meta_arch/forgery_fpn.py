@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.heads import ImageHead
 from ddl_d2.modeling.losses import map_bce
-from ddl_d2.modeling.postprocessing import map_output
 from ddl_d2.modeling.preprocessing import known_maps, normalized_batch, true_map
+from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 
 
 class PyramidDecoder(nn.Module):
@@ -61,26 +61,19 @@ def _smooth(channels: int) -> nn.Module:
 
 
 @META_ARCH_REGISTRY.register()
-class ForgeryFPN(nn.Module):
+class ForgeryFPN(ForgerySystem):
     """Detector and localizer in one.
 
-    In training `forward` returns weighted losses: `loss_det` (real or fake), `loss_map` (pixels; `real_map_weight`
-    says what real images count in it), and where their weights are above 0 `loss_coarse` (a map of stride 8 straight
-    from the encoder) and `loss_rank` (rows 2i and 2i + 1 are a real image and its forgery). In eval mode one dict an
-    image, at its original size: `fake_score` float, `forgery_map` float H×W in [0, 1] and `instances`.
+    Its losses are `loss_det` (real or fake), `loss_map` (pixels; `real_map_weight` says what real images count in it),
+    and where their weights are above 0 `loss_coarse` (a map of stride 8 straight from the encoder) and `loss_rank`
+    (rows 2i and 2i + 1 are a real image and its forgery).
 
-    Args:
-        backbone: the encoder.
+    Attributes:
         decoder: makes the map.
         image_head: makes the image's logit.
         detection_weight, localization_weight, coarse_weight, rank_weight: of the four losses.
         real_map_weight: of real images in `loss_map`; at 0 the map says where an image is forged *if* it is.
-        pixel_mean, pixel_std: of red, green and blue.
-        map_threshold, instance_mode, max_instances: how the map becomes `instances` (`map_instances`).
     """
-
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     @configurable
     def __init__(
@@ -94,25 +87,17 @@ class ForgeryFPN(nn.Module):
         coarse_weight: float,
         rank_weight: float,
         real_map_weight: float,
-        pixel_mean: list[float],
-        pixel_std: list[float],
-        map_threshold: float,
-        instance_mode: str,
-        max_instances: int,
+        options: SystemOptions,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone=backbone, options=options)
         shapes: dict[str, ShapeSpec] = backbone.output_shape()
-        # Convolutions are faster on this layout, on CPUs and GPUs alike; values are the same.
-        self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         self.decoder = decoder
         self.image_head = image_head
         self.coarse = nn.Conv2d(shapes["res3"].channels + shapes["res4"].channels, 1, 1) if coarse_weight else None
         self.detection_weight, self.localization_weight = detection_weight, localization_weight
         self.coarse_weight, self.rank_weight, self.real_map_weight = coarse_weight, rank_weight, real_map_weight
         self.size_divisibility = max(backbone.size_divisibility, 32)
-        self.regions = {"threshold": map_threshold, "mode": instance_mode, "limit": max_instances}
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        self.use_fast_layers()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -135,34 +120,21 @@ class ForgeryFPN(nn.Module):
             "coarse_weight": fpn.COARSE_WEIGHT,
             "rank_weight": fpn.RANK_WEIGHT,
             "real_map_weight": fpn.REAL_MAP_WEIGHT,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "map_threshold": cfg.TEST.MAP_THRESHOLD,
-            "instance_mode": cfg.INPUT.INSTANCES,
-            "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "options": SystemOptions.from_config(cfg),
         }
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.pixel_mean.device
 
     def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
         """Logits of "fake", B, differentiable: from the backbone's maps and the unpadded (height, width) of each."""
         return self.image_head(features, image_sizes)
 
-    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
-        """Mapper rows -> losses, or predictions.
+    def _encoded(self, rows: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor]]:
+        images = normalized_batch(rows, self.pixel_mean, self.pixel_std, self.size_divisibility)
+        return images, self.encode(images.tensor)
 
-        `image` uint8 3×H×W; in training `is_fake`, and `soft_mask` float H×W in [0, 1] or else `forgery_mask` bool.
-        """
-        images = normalized_batch(batched_inputs, self.pixel_mean, self.pixel_std, self.size_divisibility)
-        features = self.backbone(images.tensor)
-        if self.training:
-            return self._losses(batched_inputs, images, features)
-        return self._predict(batched_inputs, images, features)
-
-    def _losses(self, rows: list[dict], images: ImageList, features: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Return the losses of a batch; see the class."""
+        rows = batched_inputs
+        images, features = self._encoded(rows)
         logits = self.image_head(features, images.image_sizes)
         labels = torch.tensor([float(row["is_fake"]) for row in rows], device=self.device)
         losses = {"loss_det": self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)}
@@ -180,6 +152,17 @@ class ForgeryFPN(nn.Module):
             losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, valid, known)
         return losses
 
+    def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the score, map and regions of each row."""
+        images, features = self._encoded(batched_inputs)
+        scores = self.image_head(features, images.image_sizes).sigmoid().tolist()
+        size = tuple(images.tensor.shape[-2:])
+        maps = F.interpolate(self.decoder(features)[:, None].float(), size=size, mode="bilinear", align_corners=False)
+        return [
+            self.map_prediction(row, logits.sigmoid(), unpadded, score)
+            for row, logits, unpadded, score in zip(batched_inputs, maps[:, 0], images.image_sizes, scores, strict=True)
+        ]
+
     def _truth(self, rows: list[dict], images: ImageList) -> tuple[Tensor, Tensor]:
         """Soft masks float B×H×W, and which of their pixels are no padding."""
         maps = torch.zeros(len(rows), *images.tensor.shape[-2:], device=self.device)
@@ -188,16 +171,6 @@ class ForgeryFPN(nn.Module):
             maps[b, :height, :width] = true_map(row)
             valid[b, :height, :width] = 1
         return maps, valid
-
-    @torch.no_grad()
-    def _predict(self, rows: list[dict], images: ImageList, features: dict[str, Tensor]) -> list[dict]:
-        scores = self.image_head(features, images.image_sizes).sigmoid().tolist()
-        size = tuple(images.tensor.shape[-2:])
-        maps = F.interpolate(self.decoder(features)[:, None].float(), size=size, mode="bilinear", align_corners=False)
-        return [
-            map_output(row, logits.sigmoid(), unpadded, score, **self.regions)
-            for row, logits, unpadded, score in zip(rows, maps[:, 0], images.image_sizes, scores, strict=True)
-        ]
 
 
 def _weighted_bce(logits: Tensor, truth: Tensor, valid: Tensor, weights: Tensor) -> Tensor:

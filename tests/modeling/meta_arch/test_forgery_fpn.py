@@ -58,7 +58,9 @@ def test_outputs_have_the_size_of_the_original(build, make_row):
     row = make_row(0) | {"height": 130, "width": 190}
     (output,) = build().eval()([row])
     assert output["forgery_map"].shape == (130, 190)
-    assert 0 <= output["fake_score"] <= 1 and output["forgery_map"].min() >= 0 and output["forgery_map"].max() <= 1
+    assert 0 <= output["fake_score"] <= 1
+    assert output["forgery_map"].min() >= 0
+    assert output["forgery_map"].max() <= 1
 
 
 def test_half_a_model_is_refused(build):
