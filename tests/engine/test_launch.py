@@ -33,19 +33,29 @@ def test_one_process_is_this_one():
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_crash_in_compiled_code_says_where(processes, tmp_path):
+@pytest.mark.parametrize(
+    "start",
+    [
+        "launch(falls_over, Namespace(num_gpus=1, num_machines=1))",
+        # A rank, as `launch` starts them.
+        "with Ranks(falls_over, 1, grace=1.0, folder=Path(sys.argv[1])) as ranks:\n        ranks.wait()",
+    ],
+    ids=["alone", "as a rank"],
+)
+def test_a_crash_in_compiled_code_says_where(start, tmp_path):
     script = tmp_path / "crashes.py"
     script.write_text(
-        "import os\n"
+        "import os, sys\n"
         "from argparse import Namespace\n"
-        "from ddl_d2.engine.launch import launch\n"
-        "def falls_over(args):\n"
+        "from pathlib import Path\n"
+        "from ddl_d2.engine.launch import Ranks, launch\n"
+        "def falls_over(_):\n"
         "    os.abort()\n"
         "if __name__ == '__main__':\n"
-        f"    launch(falls_over, Namespace(num_gpus={processes}, num_machines=1, machine_rank=0, dist_url='auto'))\n"
+        f"    {start}\n"
     )
-    done = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, script, tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
     assert "Fatal Python error: Aborted" in done.stderr
     assert "falls_over" in done.stderr

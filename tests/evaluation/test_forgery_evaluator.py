@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
+from detectron2.utils import comm
 
-from ddl_d2.engine.launch import leave_group
 from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
 from ddl_d2.evaluation import ForgeryEvaluator, IncompleteEvaluationError
 from ddl_d2.evaluation import forgery_evaluator as evaluator_module
@@ -20,6 +19,7 @@ from ddl_d2.evaluation.from_store import table_from_store
 from ddl_d2.io.image import write_png
 from ddl_d2.predictions.store import PredictionStore
 from ddl_d2.predictions.writer import PredictionStoreWriter
+from tests.ranks import on_ranks
 
 SIZES = [(8, 12), (16, 8), (8, 8)]
 
@@ -297,23 +297,8 @@ def test_processes_gather_counts_and_not_masks(tmp_path, monkeypatch):
     assert large < 80 * 40
 
 
-def _worker(rank: int, world_sizes: tuple[int, ...], folder: Path, rows: list[dict]) -> None:
-    """One of several processes: evaluates with each number of processes in turn, if it is among them."""
-    from detectron2.utils import comm
-
-    torch.set_num_threads(1)
-    for world_size in world_sizes:
-        if rank < world_size:
-            _evaluate_as_one_of(rank, world_size, folder / str(world_size), rows)
-            comm._get_global_gloo_group.cache_clear()  # Detectron2 keeps the group of the first start
-
-
 def _evaluate_as_one_of(rank: int, world_size: int, folder: Path, rows: list[dict]) -> None:
     """Evaluate every world_size-th image; the list is padded by repeating its start, as samplers do."""
-    import torch.distributed as dist
-    from detectron2.utils import comm
-
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world_size)
     store = PredictionStoreWriter(folder / "store", rank=rank, world_size=world_size, barrier=comm.synchronize)
     evaluator = ForgeryEvaluator(dataset_rows=rows, output_dir=folder, store=store)
     evaluator.reset()
@@ -331,8 +316,6 @@ def _evaluate_as_one_of(rank: int, world_size: int, folder: Path, rows: list[dic
         bad.process([row | broken], [_output(row)])
     with pytest.raises(IncompleteEvaluationError, match=r"1 of 13 images .*fake/1\.png: is broken"):
         bad.evaluate()
-    comm.synchronize()
-    leave_group()
 
 
 def test_world_sizes_1_2_3_write_the_same_bytes(tmp_path):
@@ -343,10 +326,9 @@ def test_world_sizes_1_2_3_write_the_same_bytes(tmp_path):
     expected = (single / "metrics.json").read_bytes()
     assert (tmp_path / "again" / "metrics.json").read_bytes() == expected
     for world_size in (2, 3):
-        (tmp_path / str(world_size)).mkdir()
-    torch.multiprocessing.spawn(_worker, ((2, 3), tmp_path, rows), nprocs=3)
-    for world_size in (2, 3):
         folder = tmp_path / str(world_size)
+        results = on_ranks(_evaluate_as_one_of, world_size, world_size, folder, rows)
+        assert results == [None] * world_size
         assert (folder / "metrics.json").read_bytes() == expected, world_size
         store, reference = PredictionStore(folder / "store"), PredictionStore(single / "store")
         assert store.ids == reference.ids
