@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 QUICKSTART ?= output/quickstart
 REAL_DIR ?=
 
-.PHONY: help install quickstart test lint docs format trials overfit clean
+.PHONY: help install quickstart test test-lowest lint docs format trials overfit clean
 
 help:
 	@echo "New here? make quickstart, and read README.md meanwhile. Then: source $(VENV)/bin/activate; ddl-d2 --help"
@@ -15,6 +15,7 @@ help:
 	@echo "make quickstart  forge a small set, train, evaluate, leave images and a table in $(QUICKSTART)"
 	@echo "                 (REAL_DIR=folder of portraits to forge from your own)"
 	@echo "make test        the test suite"
+	@echo "make test-lowest its data half, with the lowest versions allowed"
 	@echo "make lint        ruff and mypy"
 	@echo "make docs        the documentation as a site, in site/"
 	@echo "make trials      the slow reliability trials"
@@ -50,6 +51,15 @@ quickstart: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q --durations=15
+
+LOWEST := $(VENV)-lowest
+test-lowest: $(INSTALLED)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps -r requirements/lowest.txt
+	@# Whatever is not listed there comes from $(VENV).
+	echo "import site; site.addsitedir('$(abspath $(VENV))/lib/python$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages')" \
+	    > $$($(LOWEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rest.pth
+	$(LOWEST)/bin/python -m pytest -q tests/io tests/faces tests/forging tests/data
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -176,8 +176,8 @@ def jpeg_bytes(image: np.ndarray, quality: int) -> np.ndarray:
     Raises:
         ValueError: more than 65,500 pixels a side.
     """
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    done, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
-    if not done:
+    # OpenCV says it in two ways, depending on its version.
+    if max(image.shape[:2]) > _LONGEST_JPEG:
         raise ValueError(f"an image of shape {image.shape} cannot be written as JPEG (65,500 pixels a side at most)")
-    return code
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
