@@ -31,6 +31,7 @@ from ddl_d2.io.image_modes import decoder, load, opened, to_gray, to_rgb, uprigh
 from ddl_d2.utils.limits import MAX_PIXELS
 
 MASK_THRESHOLD = 128
+_LONGEST_JPEG = 65_500  # pixels of a side
 """A mask is binary: a gray value from here on is forged."""
 _LOSSLESS = ("PNG", "BMP", "TIFF")
 

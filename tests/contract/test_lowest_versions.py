@@ -1,4 +1,4 @@
-"""The floors of pyproject.toml are the versions that `make test-lowest` runs with, and none is above the tested ones."""
+"""The floors of pyproject.toml are the versions of `make test-lowest`, and none is above the pinned ones."""
 
 import re
 import tomllib
