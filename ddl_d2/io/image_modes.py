@@ -16,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
 from ddl_d2.io.guard import RefusedError, check_pixels, regular_file
+from ddl_d2.io.orientation import EXIF_TURNS, UPRIGHT, Turn, turned
 
 MAX_FILE_BYTES = 512 * 2**20
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -27,17 +28,6 @@ _MAX_CHUNKS = 100_000
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _CONVERTIBLE = ("RGB", "L", "1", "P", "LA", "La", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _STRIP_PIXELS = 2**22
-# EXIF orientation -> (rows run backwards, columns run backwards); from 5 on rows and columns are swapped first.
-_FLIPS = {
-    1: (False, False),
-    2: (False, True),
-    3: (True, True),
-    4: (True, False),
-    5: (False, False),
-    6: (False, True),
-    7: (True, True),
-    8: (True, False),
-}
 _LOAD_LOCK = threading.Lock()
 
 
@@ -93,8 +83,13 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return (H, W) of an opened image; it is decoded only where its orientation comes after its pixels."""
     width, height = image.size
     # Pillow has already swapped a TIFF's sides.
-    swapped = image.format != "TIFF" and _may_be_turned(image) and _orientation(image) >= 5
+    swapped = image.format != "TIFF" and turn_of_image(image).swapped
     return (width, height) if swapped else (height, width)
+
+
+def turn_of_image(image: Image.Image) -> Turn:
+    """Read how an opened image is turned by EXIF; it is decoded only where that comes after its pixels."""
+    return _turn(image) if _may_be_turned(image) else UPRIGHT
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -119,7 +114,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         if strip.mode in ("RGBa", "La", "PA"):
             strip = strip.convert("RGBA")
         rgb[top:bottom] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
-    return np.ascontiguousarray(_upright(rgb, _orientation(image)))
+    return np.ascontiguousarray(turned(rgb, _turn(image)))
 
 
 def to_gray(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -139,7 +134,7 @@ def to_gray(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
     if image.mode in ("L", "1"):
         # A 1-bit image is unpacked to 0 and 255 on the way out, without a converted copy.
         values = np.frombuffer(bytearray(image.tobytes("raw", "L")), np.uint8).reshape(image.height, image.width)
-        return np.ascontiguousarray(_upright(values, _orientation(image))), alpha
+        return np.ascontiguousarray(turned(values, _turn(image))), alpha
     rgb = to_rgb(image)
     top = rgb.max(axis=2)
     color = ("color",) if bool((rgb.min(axis=2) != top).any()) else ()
@@ -148,24 +143,16 @@ def to_gray(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _sixteen_bit(image: Image.Image) -> np.ndarray:
     """uint16 H x W of a loaded 16-bit gray image, upright."""
-    return _upright(np.asarray(image).astype(np.uint16, copy=False), _orientation(image))
+    return turned(np.asarray(image).astype(np.uint16, copy=False), _turn(image))
 
 
-def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """A view of H x W (x C) as EXIF `orientation` 1..8 wants it seen."""
-    if orientation >= 5:
-        array = array.swapaxes(0, 1)
-    flip_rows, flip_columns = _FLIPS[orientation]
-    return array[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; 1 if there is none or the block cannot be read."""
+def _turn(image: Image.Image) -> Turn:
+    """What the EXIF orientation asks for; upright if there is none or the block cannot be read."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001  any damage in an optional block means: no orientation
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+        return UPRIGHT
+    return EXIF_TURNS.get(value, UPRIGHT) if isinstance(value, int) else UPRIGHT
 
 
 def _may_be_turned(image: Image.Image) -> bool:

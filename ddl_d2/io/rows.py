@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ddl_d2.errors import ImageReadError
 from ddl_d2.io.file_names import is_video
 from ddl_d2.io.image import MASK_THRESHOLD, read_image, read_image_size, read_mask
-from ddl_d2.io.video import read_frame
+from ddl_d2.io.video import count_frames, read_frame
 from ddl_d2.utils.limits import MAX_PIXELS
+
+UNCOUNTED = -1
+"""The `frame_index` of the one row that stands for a video whose frames could not be counted: reading it fails."""
 
 
 def read_row_image(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -18,9 +22,12 @@ def read_row_image(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> n
 
     Returns and raises as `read_image`.
     """
-    if is_video(row["file_name"]):
-        return read_frame(row["file_name"], int(row["frame_index"]), max_pixels=max_pixels)
-    return read_image(row["file_name"], max_pixels=max_pixels)
+    if not is_video(row["file_name"]):
+        return read_image(row["file_name"], max_pixels=max_pixels)
+    if row["frame_index"] == UNCOUNTED:
+        count_frames(row["file_name"], max_pixels=max_pixels)  # says why not
+        raise ImageReadError(row["file_name"], "could not be read when the dataset was listed: list it again")
+    return read_frame(row["file_name"], int(row["frame_index"]), max_pixels=max_pixels)
 
 
 def read_row_size(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

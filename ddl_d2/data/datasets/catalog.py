@@ -96,6 +96,7 @@ def _register_videos(cfg: CfgNode) -> None:
         compression=sets.FF_COMPRESSION,
         methods=tuple(sets.FF_METHODS),
         frame_root=sets.DEEPFAKEBENCH_ROOT,
+        max_pixels=cfg.INPUT.MAX_PIXELS,
     )
     for kind, (key, splits) in VIDEO_NAMES.items():
         path = sets[key]

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ddl_d2.io.file_names import is_video
+from ddl_d2.io.rows import UNCOUNTED
 
 
 class DatasetColumns(Dataset, Sequence):
@@ -142,6 +143,7 @@ class FrameColumns(DatasetColumns):
 
     A row holds, besides, `video_id`, `frame_index` (from 0) and `forgery_type` (absent if none was named). Where the
     file is a video, `image_id` is its path with the frame's number behind it: `videos/071.mp4/000012`.
+    A video that cannot be read has one row, `frame_index` -1 and `image_id` `videos/071.mp4/unreadable`.
     """
 
     @classmethod
@@ -199,7 +201,7 @@ class FrameColumns(DatasetColumns):
         if kind:
             row["forgery_type"] = kind
         if is_video(row["file_name"]):
-            row["image_id"] = f"{row['image_id']}/{frame:06d}"
+            row["image_id"] += "/unreadable" if frame == UNCOUNTED else f"/{frame:06d}"
         return row
 
 

@@ -35,7 +35,7 @@ KINDS = {
     "duplicate_entry": ("images listed more than once; the first entry counts", "remove the repetitions"),
     "conflicting_label": ("images listed with both labels; not used", "correct the labels"),
     "unreadable_video": (
-        "videos whose frames cannot be counted; kept as one frame each, whose reading will fail",
+        "videos that cannot be read; kept as one row each, which fails when it is read",
         "replace or remove them",
     ),
     "without_frames": ("folders of frames without an image; not used", "extract the frames, or remove the folders"),
