@@ -23,7 +23,9 @@ VIDEO_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h26
 """FFmpeg demuxers that read one file and nothing it points at (playlists and concat scripts are left out)."""
 
 _MAX_OPEN = 4  # videos that one thread keeps open
-_MAX_INDEXES = 4096  # videos whose table of frames is remembered, a few KB each
+MAX_INDEXES = 4096
+"""Videos whose table of frames, a few KB each, is remembered."""
+FileIdentity = tuple[str, int, int, int]
 
 
 @contextlib.contextmanager
@@ -203,7 +205,7 @@ class _Cache(threading.local):
 
 _cache = _Cache()
 _inherited: list[OrderedDict[Any, OpenVideo]] = []
-_indexes: dict[Any, FrameIndex] = {}
+_indexes: dict[FileIdentity, FrameIndex] = {}
 
 
 @contextlib.contextmanager
@@ -213,20 +215,29 @@ def borrowed(path: str | os.PathLike[str], max_pixels: int) -> Iterator[OpenVide
         # Kept, not closed: closing waits for a decoder's threads, which a fork does not copy.
         _inherited.append(_cache.videos)
         _cache.process, _cache.videos = os.getpid(), OrderedDict()
-    status = os.stat(path)
-    identity = (os.fspath(path), status.st_mtime_ns, status.st_size)
+    identity = file_identity(path)
     video = _cache.videos.pop((identity, max_pixels), None) or OpenVideo(path, max_pixels, _indexes.get(identity))
     try:
         yield video
     except BaseException:
         video.close()
         raise
-    if len(_indexes) >= _MAX_INDEXES:
+    if len(_indexes) >= MAX_INDEXES:
         _indexes.clear()
     _indexes[identity] = video.index
     _cache.videos[(identity, max_pixels)] = video
     while len(_cache.videos) > _MAX_OPEN:
         _cache.videos.popitem(last=False)[1].close()
+
+
+def file_identity(path: str | os.PathLike[str]) -> FileIdentity:
+    """Tell a file from another that takes its place: path, time of change (ns), bytes and number on the disk.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    status = os.stat(path)
+    return os.path.abspath(path), status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def close_videos() -> None:

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from ddl_d2.io.guard import RefusedError, check_pixels, guard
-from ddl_d2.io.open_video import borrowed, count_listed, opened, to_rgb
+from ddl_d2.io.open_video import MAX_INDEXES, FileIdentity, borrowed, count_listed, file_identity, opened, to_rgb
+from ddl_d2.io.orientation import Turn, turn_of_frame
 from ddl_d2.utils.limits import MAX_PIXELS
+
+_turns: dict[FileIdentity, Turn] = {}
 
 
 def iter_video_frames(
@@ -90,6 +93,26 @@ def count_frames(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
         if not count:
             raise RefusedError("no frame could be decoded")
         return count
+
+
+def read_video_turn(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Turn:
+    """Read how a video is turned by its display matrix when it is shown; remembered while the file does not change.
+
+    Raises:
+        ImageReadError: not a readable video.
+    """
+    with guard(path):
+        identity = file_identity(path)
+        turn = _turns.get(identity)
+        if turn is None:
+            with opened(path, max_pixels) as (container, stream):
+                frame = next(container.decode(stream), None)
+            if frame is None:
+                raise RefusedError("no frame could be decoded")
+            if len(_turns) >= MAX_INDEXES:
+                _turns.clear()
+            turn = _turns[identity] = turn_of_frame(frame)
+        return turn
 
 
 def spread_frames(total: int, count: int) -> np.ndarray:

@@ -44,16 +44,32 @@ KINDS = {
     # Found by decoding (ddl-d2 check-dataset --deep).
     "unreadable_image": ("images that cannot be decoded", "replace or remove them"),
     "unreadable_mask": ("masks that cannot be decoded", "replace or remove them"),
-    "mask_size": ("masks of another size than their image; resized when used", "save them at the image's size"),
+    "mask_size": (
+        "masks of another size than their image, but of its shape; resized when used",
+        "save them at the image's size",
+    ),
+    "mask_shape": (
+        "masks of another shape than their image; refused when used",
+        "make them anew, or remove the images",
+    ),
+    "mask_orientation": (
+        "masks of images that are turned by EXIF (or a display matrix), which may be turned like them or not; refused "
+        "when used",
+        "save the images upright, or give the masks their images' EXIF orientation",
+    ),
     "empty_mask": ("fake images whose mask shows nothing forged", "correct the masks, or move the images to real/"),
     "reader_died": ("places where an image or mask killed the reading process", "find and remove that file"),
+    "mask_turned": (
+        "masks in the stored orientation of an image that is turned by EXIF (or a display matrix); turned with it",
+        "nothing",
+    ),
     "mask_full": ("masks that are forged everywhere", "nothing, if these images are synthesized as a whole"),
     "mask_coded_01": ("masks coded 0 and 1; read as 0 and 255", "nothing"),
     "mask_soft": ("masks with gray values; 128 and above is forged", "nothing, if that is meant"),
     "mask_color": ("masks in color; the largest channel counts", "nothing, if that is meant"),
     "mask_alpha": ("masks with an alpha channel; it is dropped", "nothing, if the mask is not in the alpha channel"),
 }
-NOTES = frozenset({"other_file", "mask_full", "mask_coded_01", "mask_soft", "mask_color", "mask_alpha"})
+NOTES = frozenset({"other_file", "mask_turned", "mask_full", "mask_coded_01", "mask_soft", "mask_color", "mask_alpha"})
 MAX_EXAMPLES = 5
 
 
