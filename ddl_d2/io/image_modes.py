@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from ddl_d2.io.guard import RefusedError, check_pixels, regular_file
 from ddl_d2.io.orientation import EXIF_TURNS, UPRIGHT, Turn, turned
 
 MAX_FILE_BYTES = 512 * 2**20
+"""The largest file, unless more than 2^26 pixels are allowed: then 8 bytes for each."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, BmpImagePlugin, TiffImagePlugin)
+"""Importing them registers the formats with Pillow."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_TEXT, _XMP_TEXT = b"Raw profile type exif", b"XML:com.adobe.xmp"
@@ -45,16 +58,27 @@ def opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Imag
 @contextlib.contextmanager
 def decoder(file: BinaryIO, num_bytes: int, max_pixels: int) -> Iterator[Image.Image]:
     """Give the image of a file that is open, or of bytes in memory; otherwise as `opened`."""
-    if num_bytes > MAX_FILE_BYTES:
-        raise RefusedError(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
-    try:
-        image = Image.open(file, formats=FORMATS)
-    except Image.UnidentifiedImageError as error:
-        raise RefusedError("is not a readable JPEG, PNG, WebP, BMP or TIFF image") from error
-    with image:
-        # Past Pillow's own limit it only warns of a decompression bomb: here that is an error too.
-        check_pixels(*image.size, min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels))
+    allowed = max(MAX_FILE_BYTES, 8 * max_pixels)
+    if num_bytes > allowed:
+        raise RefusedError(f"is larger than {allowed // 2**20} MiB")
+    with _identified(file) as image:
+        check_pixels(*image.size, max_pixels)
         yield image
+
+
+def _identified(file: BinaryIO) -> Image.Image:
+    """Open a file as `Image.open` does, but for its limit of pixels: here that is the caller's to set."""
+    head = file.read(16)
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept is not None and accept(head) is not True:
+            continue
+        file.seek(0)
+        try:
+            return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):  # how Pillow's readers say that it is not theirs
+            continue
+    raise RefusedError("is not a readable JPEG, PNG, WebP, BMP or TIFF image")
 
 
 def load(image: Image.Image) -> None:
@@ -67,16 +91,20 @@ def load(image: Image.Image) -> None:
     extents = [tile[1] for tile in getattr(image, "tile", ())]
     if extents and sum((right - left) * (low - top) for left, top, right, low in extents) < image.width * image.height:
         raise RefusedError("holds data for a part of its size only")
-    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+    limit, truncated = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    # Pillow's reader of TIFFs asks for its limit once more; how many pixels may be read has been decided before.
+    limited = image.format == "TIFF" and limit is not None and image.width * image.height > limit
+    if not truncated and not limited:
         image.load()
         return
-    # Another library has allowed truncated images for the whole process: not for ours.
+    # These are settings of the whole process. If another library has allowed truncated images: not for ours.
     with _LOAD_LOCK:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
+        Image.MAX_IMAGE_PIXELS = None if limited else limit
         try:
             image.load()
         finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = True
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limit, truncated
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
