@@ -274,6 +274,7 @@ class ForgeryTrainer(DefaultTrainer):
             empty_score=cfg.TEST.EMPTY_SCORE,
             video_score=cfg.TEST.VIDEO_SCORE,
             store=store,
+            max_pixels=cfg.INPUT.MAX_PIXELS,
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 # kind -> (what it means, what to do). Kinds in NOTES are worth knowing but no fault.
@@ -74,11 +76,23 @@ MAX_EXAMPLES = 5
 
 
 class DatasetReport:
-    """Counts of everything odd about a dataset, with a few examples of each (paths relative to the root)."""
+    """Counts of everything odd about a dataset, with a few examples of each (paths relative to the root).
+
+    Attributes:
+        counts: kind of `KINDS` -> how many.
+        examples: kind -> a few of them.
+        index: the file that the dataset was read from instead of being listed; None if it was listed.
+    """
 
     def __init__(self) -> None:
+        self.index: Path | None = None
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
+
+    @property
+    def origin(self) -> str:
+        """Say that the dataset was not listed anew, and how to have it listed; "" if it was."""
+        return f"from the index, drop it with: rm {shlex.quote(str(self.index))}" if self.index else ""
 
     def add(self, kind: str, example: str) -> None:
         """Count one finding of a kind of `KINDS`."""

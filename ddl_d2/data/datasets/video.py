@@ -83,12 +83,12 @@ def subfolders_and_files(lister: Lister, folder: str) -> tuple[list[str], list[s
     Nothing outside the root is listed, and links that lead out are reported.
     """
     path = os.path.join(lister.root, folder)
-    if not os.path.isdir(path):
+    if not lister.stamps.is_folder(path):
         return [], []
+    lister.stamps.note(path)
     if not is_within(path, lister.root):
         lister.report.add("link_outside", folder)
         return [], []
-    lister.stamps[path] = os.stat(path).st_mtime_ns
     folders: list[str] = []
     files: list[str] = []
     with os.scandir(path) as entries:
@@ -136,6 +136,8 @@ def frames_of_videos(
         DatasetError: as `assemble`.
     """
     files = [video.name for video in videos if is_video(video.name)]
+    for name in files:
+        lister.stamps.note(os.path.join(lister.root, name))
     with ThreadPoolExecutor(_COUNTING_THREADS) as pool:
         found = pool.map(lambda name: _count(os.path.join(lister.root, name), options.max_pixels), files)
         counts = dict(zip(files, found, strict=True))
@@ -147,6 +149,7 @@ def frames_of_videos(
         total = counts[video.name]
         if isinstance(total, str):
             lister.report.add("unreadable_video", f"{video.name}: {total}")
+            lister.stamps.complete = False
             rows.add_video(video, [UNCOUNTED])
         else:
             rows.add_video(video, spread_frames(total, options.frames_per_video))
