@@ -21,21 +21,84 @@ def write_video(
     size: tuple[int, int] = (64, 64),
     codec: str = "mpeg4",
     times: list[int] | None = None,
+    container_options: dict[str, str] | None = None,
+    noise: bool = False,
     **options: str,
 ) -> Path:
-    """Gray frames of (height, width); `times` in 1/100 s, default 25 a second; `options` of the encoder."""
+    """Write gray frames.
+
+    Args:
+        path: of the file; its suffix says which kind.
+        frames: how many.
+        size: (height, width).
+        codec: the encoder.
+        times: in 1/100 s, default 25 a second.
+        container_options: of the file.
+        noise: on every second line, so that the file is larger than its tables.
+        options: of the encoder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = size
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.time_base = Fraction(1, 100)
         for index in range(frames):
             image = np.full((*size, 3), gray_of(index), np.uint8)
+            if noise:
+                image[1::2] = rng.integers(0, 256, image[1::2].shape)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = times[index] if times else 4 * index, Fraction(1, 100)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def write_dropped(path: Path, frames: int = 12, dropped: tuple[int, ...] = (3, 7, 8)) -> Path:
+    """An AVI whose camera dropped frames: their places in the table are there, without a frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height = stream.width = 64
+        stream.pix_fmt = "yuvj420p"
+        for index in range(frames):
+            if index not in dropped:
+                frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), gray_of(index), np.uint8), format="rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_trimmed(path: Path, source: Path, lead: int) -> Path:
+    """A copy of an mp4 whose first `lead` frames an edit list cuts away: they are stored and not shown."""
+    with av.open(str(source)) as whole, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as container:
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.pts -= round(lead / 25 / packet.time_base)
+                packet.dts -= round(lead / 25 / packet.time_base)
+                packet.stream = stream
+                container.mux(packet)
+    return path
+
+
+def write_broadcast(path: Path, source: Path, lead: int) -> Path:
+    """A copy of a video without its first `lead` packets, as a recording that starts between two keyframes."""
+    with av.open(str(source)) as whole, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        for number, packet in enumerate(whole.demux(video=0)):
+            if packet.size and number >= lead:
+                packet.stream = stream
+                container.mux(packet)
+    return path
+
+
+def cut_off(path: Path, share: float = 0.6) -> Path:
+    """Leave only the first part of a file, as a download that stopped."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
     return path
 
 

@@ -104,7 +104,9 @@ def _evaluated(store: PredictionStore, args: argparse.Namespace) -> ResultTable:
         args.dataset_root,
         args.split,
         fake_without_mask=args.fake_without_mask,
-        video=VideoOptions(frames_per_video=args.frames_per_video, compression=args.compression),
+        video=VideoOptions(
+            frames_per_video=args.frames_per_video, compression=args.compression, max_pixels=store.max_pixels
+        ),
     )
     for line in report.lines():
         print(f"note: {line}", file=sys.stderr)

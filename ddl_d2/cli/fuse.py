@@ -198,7 +198,8 @@ def _write(
         }
         for path, store in zip(args.stores, systems.stores, strict=True)
     ]
-    meta = make_meta(fusion={"method": args.command, **settings, "inputs": inputs})
+    fusion = {"method": args.command, **settings, "inputs": inputs}
+    meta = make_meta(fusion=fusion, max_pixels=systems.max_pixels)
     start = time.perf_counter()
     resized = write_fused_store(
         args.output, systems, scores, map_stores, fuse, meta=meta, overwrite=args.overwrite, workers=args.workers
@@ -234,11 +235,14 @@ def _search(args: argparse.Namespace) -> None:
 
 
 def _labeled(args: argparse.Namespace, stores: Sequence[Path], root: Path, split: str | None) -> LabeledPredictions:
-    video = VideoOptions(frames_per_video=args.frames_per_video, compression=args.compression)
+    systems = _opened(stores, args.intersection)
+    video = VideoOptions(
+        frames_per_video=args.frames_per_video, compression=args.compression, max_pixels=systems.max_pixels
+    )
     rows, notes = load_dataset(root, split, fake_without_mask="score", video=video)
     for line in notes.lines():
         print(f"note: {line}", file=sys.stderr)
-    labeled = label_predictions(_opened(stores, args.intersection), rows, intersection=args.intersection)
+    labeled = label_predictions(systems, rows, intersection=args.intersection)
     if len(labeled) < max(len(rows), len(labeled.systems.ids)):
         print(f"note: {len(labeled)} of the {len(rows)} images of {root} are predicted and used", file=sys.stderr)
     return labeled

@@ -12,8 +12,11 @@ import torch
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.logger import log_first_n
 
-from ddl_d2.io.rows import read_row_mask
+from ddl_d2.data.mask_fit import fit_mask, resize_nearest
+from ddl_d2.io.rows import read_row_mask, read_row_turn
 from ddl_d2.utils.limits import MAX_PIXELS
+
+__all__ = ["ForgeryMask", "forgery_mask_to_instances", "read_forgery_mask", "resize_nearest"]
 
 MODES = ("union", "connected_components")
 
@@ -90,7 +93,7 @@ def read_forgery_mask(
     """Read the forgery mask of a dataset dict.
 
     Real: empty, and no file is read. Fake with `mask_file_name`: that file, or frame `frame_index` of it if it is a
-    video; if its size differs from the image's it is resized (nearest) with one warning per process. Fake with
+    video, brought to the image (`fit_mask`), with one warning per process where it has to be resized. Fake with
     `fully_forged`: forged everywhere. Fake without either, and an image without a label: not known.
 
     Args:
@@ -103,7 +106,7 @@ def read_forgery_mask(
         The mask at the image's size; None if it is not known.
 
     Raises:
-        ImageReadError: the mask file cannot be read.
+        ImageReadError: the mask file cannot be read, or does not fit its image.
     """
     label = row.get("is_fake")
     if label == 0:
@@ -114,20 +117,14 @@ def read_forgery_mask(
     if not path:
         return ForgeryMask(np.ones((height, width), dtype=bool), False) if row.get("fully_forged") else None
     mask = read_row_mask(row, max_pixels=max_pixels)
-    if mask.shape == (height, width):
-        return ForgeryMask(mask, False)
-    log_first_n(
-        logging.WARNING,
-        f"{path}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its image {width} x {height}. "
-        "It is resized; others are resized without a word: ddl-d2 check-dataset --deep lists them all.",
-        key="caller",
-        name=__name__,
-    )
-    return ForgeryMask(resize_nearest(mask, height, width), True)
-
-
-def resize_nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize a mask (H x W): each new pixel takes the old one under its center."""
-    rows = (2 * np.arange(height) + 1) * mask.shape[0] // (2 * height)
-    columns = (2 * np.arange(width) + 1) * mask.shape[1] // (2 * width)
-    return mask[rows[:, None], columns]
+    turn = read_row_turn(row, max_pixels=max_pixels)
+    fitted = fit_mask(mask, (height, width), turn, path=path)
+    if fitted.resized:
+        log_first_n(
+            logging.WARNING,
+            f"{path}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its image {width} x {height}. "
+            "It is resized; others are resized without a word: ddl-d2 check-dataset --deep lists them all.",
+            key="caller",
+            name=__name__,
+        )
+    return ForgeryMask(fitted.mask, fitted.resized)

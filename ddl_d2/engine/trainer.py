@@ -260,6 +260,7 @@ class ForgeryTrainer(DefaultTrainer):
                     config=cfg.dump(),
                     weights=local_path(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None,
                     threshold=cfg.TEST.MAP_THRESHOLD,
+                    max_pixels=cfg.INPUT.MAX_PIXELS,
                 ),
                 overwrite=True,
                 rank=comm.get_rank(),
@@ -273,6 +274,7 @@ class ForgeryTrainer(DefaultTrainer):
             empty_score=cfg.TEST.EMPTY_SCORE,
             video_score=cfg.TEST.VIDEO_SCORE,
             store=store,
+            max_pixels=cfg.INPUT.MAX_PIXELS,
         )
 
 

@@ -78,9 +78,9 @@ def _evaluate_one(
     if label is not None and stored_label >= 0 and stored_label != label:
         raise EvaluationError(f"{image_id}: the dataset's label is {label}, the prediction store's {stored_label}")
     try:
-        height, width = read_row_size(row)
+        height, width = read_row_size(row, max_pixels=store.max_pixels)
         forgery_map = _stored_map(store, image_id) if store.has_maps else None
-        found = compare(row, forgery_map, height, width, threshold=threshold)
+        found = compare(row, forgery_map, height, width, threshold=threshold, max_pixels=store.max_pixels)
     except ImageReadError as error:
         return BadFile.of(-1, row, error)
     counts, has_mask, resized = found

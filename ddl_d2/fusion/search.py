@@ -210,8 +210,9 @@ def _counts_of(
     predictions: LabeledPredictions, candidates: Sequence[Weights], threshold: float, row: Row
 ) -> NDArray[np.int64] | None:
     """Count TP, FP, FN, TN, (W, 4), of one fake's averaged maps; None if its forgery mask is unknown or empty."""
-    height, width = read_row_size(row)
-    truth = read_forgery_mask(row, height, width)
+    limit = predictions.systems.max_pixels
+    height, width = read_row_size(row, max_pixels=limit)
+    truth = read_forgery_mask(row, height, width, max_pixels=limit)
     if truth is None or not truth.mask.any():
         return None
     maps, _ = read_maps(predictions.systems.stores, row["image_id"])

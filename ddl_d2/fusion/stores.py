@@ -30,6 +30,11 @@ class AlignedStores:
     scores: NDArray[np.float64]
     labels: NDArray[np.int8]
 
+    @property
+    def max_pixels(self) -> int:
+        """The most pixels an image may have in any of the stores."""
+        return max(store.max_pixels for store in self.stores)
+
 
 def align_stores(stores: Sequence[PredictionStore], *, intersection: bool = False) -> AlignedStores:
     """Bring stores to one list of images.

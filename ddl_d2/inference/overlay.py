@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image, ImageDraw, ImageFont
 
-from ddl_d2.inference.prediction import PredictionSummary, forgery_map_of, summarize
+from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarize
 
 FORGED, _OUTLINE = (230, 30, 60), (255, 225, 60)
 BACKGROUND, INK, FAINT = (24, 24, 28), (240, 240, 240), (170, 170, 175)

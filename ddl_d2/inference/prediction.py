@@ -1,4 +1,4 @@
-"""What a model says of an image: a `Prediction`, and its numbers in plain values.
+"""What a model says of an image.
 
 Shapes: `H, W` pixels of the image.
 """
@@ -6,104 +6,15 @@ Shapes: `H, W` pixels of the image.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ddl_d2.errors import ImageReadError
+from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
+from ddl_d2.inference.summary import ForgedRegion, PredictionSummary, forgery_map_of, summarize
 from ddl_d2.io.image import write_png
-
-_MAX_REGIONS = 50
-_MIN_REGION_AREA = 16
-
-
-@dataclass(frozen=True)
-class ForgedRegion:
-    """One 8-connected blob of forged pixels.
-
-    Attributes:
-        box: (x0, y0, x1, y1) pixels of the original image, x1 and y1 just outside.
-        area: pixels.
-        mean_probability: mean of the forgery map over the blob, 0..1.
-    """
-
-    box: tuple[int, int, int, int]
-    area: int
-    mean_probability: float
-
-
-@dataclass(frozen=True)
-class PredictionSummary:
-    """A prediction in plain values.
-
-    Attributes:
-        score: P(fake), 0..1.
-        verdict: "fake" if the score is above the threshold, else "real".
-        threshold: of the score.
-        map_threshold: of the forgery map; a pixel strictly above it counts as forged.
-        forged_share: share of the pixels that count as forged, 0..1.
-        height, width: of the image, pixels.
-        regions: the forged blobs of at least 16 pixels, largest first, at most 50.
-    """
-
-    score: float
-    verdict: str
-    threshold: float
-    map_threshold: float
-    forged_share: float
-    height: int
-    width: int
-    regions: tuple[ForgedRegion, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same for JSON."""
-        values = asdict(self)
-        values["regions"] = [{**region, "box": list(region["box"])} for region in values["regions"]]
-        return values
-
-
-def forgery_map_of(prediction: Mapping[str, Any]) -> np.ndarray:
-    """The forgery map of a model's output as float32 H×W, on the CPU."""
-    values = prediction["forgery_map"]
-    if hasattr(values, "detach"):
-        values = values.detach().float().cpu().numpy()
-    return np.asarray(values, dtype=np.float32)
-
-
-def summarize(prediction: Mapping[str, Any], threshold: float = 0.5, map_threshold: float = 0.5) -> PredictionSummary:
-    """Summarize a model's output for one image (`fake_score`, `forgery_map`)."""
-    forgery_map = forgery_map_of(prediction)
-    score = float(prediction["fake_score"])
-    forged = forgery_map > map_threshold
-    height, width = forged.shape
-    return PredictionSummary(
-        score=score,
-        verdict="fake" if score > threshold else "real",
-        threshold=float(threshold),
-        map_threshold=float(map_threshold),
-        forged_share=float(forged.mean()),
-        height=height,
-        width=width,
-        regions=forged_regions(forgery_map, forged),
-    )
-
-
-def forged_regions(forgery_map: np.ndarray, forged: np.ndarray) -> tuple[ForgedRegion, ...]:
-    """The blobs of `forged` (bool H×W), largest first; see `PredictionSummary.regions`."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(forged.astype(np.uint8), connectivity=8)
-    order = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")[:_MAX_REGIONS]
-    regions = []
-    for i in order:
-        x, y, width, height, area = (int(v) for v in stats[i])
-        if area < _MIN_REGION_AREA:
-            break
-        window = (slice(y, y + height), slice(x, x + width))
-        mean = float(forgery_map[window][labels[window] == i].mean())
-        regions.append(ForgedRegion((x, y, x + width, y + height), area, round(mean, 4)))
-    return tuple(regions)
 
 
 class Prediction:
@@ -178,8 +89,6 @@ class Prediction:
         Args:
             title: shown in the caption; by default the file's name.
         """
-        from ddl_d2.inference.overlay import draw_prediction
-
         summary = self.summary
         assert self.image is not None  # noqa: S101  without an error there is an image
         return draw_prediction(
@@ -192,8 +101,6 @@ class Prediction:
 
     def draw_heat_map(self) -> np.ndarray:
         """What the score rests on, uint8 H'×W'×3 RGB, if the output has a `heat_map` (`gradcam`)."""
-        from ddl_d2.inference.overlay import draw_heat_map
-
         summary = self.summary
         assert self.image is not None  # noqa: S101  without an error there is an image
         return draw_heat_map(self.image, self.output, summary.threshold, title=Path(self.file).name)

@@ -21,7 +21,7 @@ import numpy as np
 
 from ddl_d2.evaluation import functional
 from ddl_d2.inference.overlay import tint_forged
-from ddl_d2.inference.prediction import PredictionSummary, forgery_map_of, summarize
+from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarize
 from ddl_d2.inference.timeline import draw_timeline
 from ddl_d2.io.atomic import replacing
 from ddl_d2.io.image import write_png

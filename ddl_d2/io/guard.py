@@ -61,4 +61,6 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise RefusedError(f"has no pixels ({width} x {height})")
     if width * height > max_pixels:
-        raise RefusedError(f"has {width} x {height} pixels, more than the limit of {max_pixels}")
+        raise RefusedError(
+            f"has {width} x {height} pixels, more than the limit of {max_pixels} (INPUT.MAX_PIXELS, --max-pixels)"
+        )

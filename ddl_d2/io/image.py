@@ -27,7 +27,8 @@ from PIL import Image
 
 from ddl_d2.io.atomic import replacing
 from ddl_d2.io.guard import check_pixels, guard
-from ddl_d2.io.image_modes import decoder, load, opened, to_gray, to_rgb, upright_size
+from ddl_d2.io.image_modes import decoder, load, opened, to_gray, to_rgb, turn_of_image, upright_size
+from ddl_d2.io.orientation import Turn
 from ddl_d2.utils.limits import MAX_PIXELS
 
 MASK_THRESHOLD = 128
@@ -82,6 +83,12 @@ def read_image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXEL
     """
     with guard(path), opened(path, max_pixels) as image:
         return upright_size(image)
+
+
+def read_image_turn(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Turn:
+    """Read how an image is turned by its EXIF orientation when it is shown, from the header. Raises as `read_image`."""
+    with guard(path), opened(path, max_pixels) as image:
+        return turn_of_image(image)
 
 
 def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from ddl_d2.io.guard import RefusedError, check_pixels, regular_file
+from ddl_d2.io.orientation import EXIF_TURNS, UPRIGHT, Turn, turned
 
 MAX_FILE_BYTES = 512 * 2**20
+"""The largest file, unless more than 2^26 pixels are allowed: then 8 bytes for each."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, BmpImagePlugin, TiffImagePlugin)
+"""Importing them registers the formats with Pillow."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_TEXT, _XMP_TEXT = b"Raw profile type exif", b"XML:com.adobe.xmp"
@@ -27,17 +41,6 @@ _MAX_CHUNKS = 100_000
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _CONVERTIBLE = ("RGB", "L", "1", "P", "LA", "La", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _STRIP_PIXELS = 2**22
-# EXIF orientation -> (rows run backwards, columns run backwards); from 5 on rows and columns are swapped first.
-_FLIPS = {
-    1: (False, False),
-    2: (False, True),
-    3: (True, True),
-    4: (True, False),
-    5: (False, False),
-    6: (False, True),
-    7: (True, True),
-    8: (True, False),
-}
 _LOAD_LOCK = threading.Lock()
 
 
@@ -55,16 +58,27 @@ def opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Imag
 @contextlib.contextmanager
 def decoder(file: BinaryIO, num_bytes: int, max_pixels: int) -> Iterator[Image.Image]:
     """Give the image of a file that is open, or of bytes in memory; otherwise as `opened`."""
-    if num_bytes > MAX_FILE_BYTES:
-        raise RefusedError(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
-    try:
-        image = Image.open(file, formats=FORMATS)
-    except Image.UnidentifiedImageError as error:
-        raise RefusedError("is not a readable JPEG, PNG, WebP, BMP or TIFF image") from error
-    with image:
-        # Past Pillow's own limit it only warns of a decompression bomb: here that is an error too.
-        check_pixels(*image.size, min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels))
+    allowed = max(MAX_FILE_BYTES, 8 * max_pixels)
+    if num_bytes > allowed:
+        raise RefusedError(f"is larger than {allowed // 2**20} MiB")
+    with _identified(file) as image:
+        check_pixels(*image.size, max_pixels)
         yield image
+
+
+def _identified(file: BinaryIO) -> Image.Image:
+    """Open a file as `Image.open` does, but for its limit of pixels: here that is the caller's to set."""
+    head = file.read(16)
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept is not None and accept(head) is not True:
+            continue
+        file.seek(0)
+        try:
+            return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):  # how Pillow's readers say that it is not theirs
+            continue
+    raise RefusedError("is not a readable JPEG, PNG, WebP, BMP or TIFF image")
 
 
 def load(image: Image.Image) -> None:
@@ -77,24 +91,33 @@ def load(image: Image.Image) -> None:
     extents = [tile[1] for tile in getattr(image, "tile", ())]
     if extents and sum((right - left) * (low - top) for left, top, right, low in extents) < image.width * image.height:
         raise RefusedError("holds data for a part of its size only")
-    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+    limit, truncated = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    # Pillow's reader of TIFFs asks for its limit once more; how many pixels may be read has been decided before.
+    limited = image.format == "TIFF" and limit is not None and image.width * image.height > limit
+    if not truncated and not limited:
         image.load()
         return
-    # Another library has allowed truncated images for the whole process: not for ours.
+    # These are settings of the whole process. If another library has allowed truncated images: not for ours.
     with _LOAD_LOCK:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
+        Image.MAX_IMAGE_PIXELS = None if limited else limit
         try:
             image.load()
         finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = True
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limit, truncated
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return (H, W) of an opened image; it is decoded only where its orientation comes after its pixels."""
     width, height = image.size
     # Pillow has already swapped a TIFF's sides.
-    swapped = image.format != "TIFF" and _may_be_turned(image) and _orientation(image) >= 5
+    swapped = image.format != "TIFF" and turn_of_image(image).swapped
     return (width, height) if swapped else (height, width)
+
+
+def turn_of_image(image: Image.Image) -> Turn:
+    """Read how an opened image is turned by EXIF; it is decoded only where that comes after its pixels."""
+    return _turn(image) if _may_be_turned(image) else UPRIGHT
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -119,7 +142,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         if strip.mode in ("RGBa", "La", "PA"):
             strip = strip.convert("RGBA")
         rgb[top:bottom] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
-    return np.ascontiguousarray(_upright(rgb, _orientation(image)))
+    return np.ascontiguousarray(turned(rgb, _turn(image)))
 
 
 def to_gray(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -139,7 +162,7 @@ def to_gray(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
     if image.mode in ("L", "1"):
         # A 1-bit image is unpacked to 0 and 255 on the way out, without a converted copy.
         values = np.frombuffer(bytearray(image.tobytes("raw", "L")), np.uint8).reshape(image.height, image.width)
-        return np.ascontiguousarray(_upright(values, _orientation(image))), alpha
+        return np.ascontiguousarray(turned(values, _turn(image))), alpha
     rgb = to_rgb(image)
     top = rgb.max(axis=2)
     color = ("color",) if bool((rgb.min(axis=2) != top).any()) else ()
@@ -148,24 +171,16 @@ def to_gray(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _sixteen_bit(image: Image.Image) -> np.ndarray:
     """uint16 H x W of a loaded 16-bit gray image, upright."""
-    return _upright(np.asarray(image).astype(np.uint16, copy=False), _orientation(image))
+    return turned(np.asarray(image).astype(np.uint16, copy=False), _turn(image))
 
 
-def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """A view of H x W (x C) as EXIF `orientation` 1..8 wants it seen."""
-    if orientation >= 5:
-        array = array.swapaxes(0, 1)
-    flip_rows, flip_columns = _FLIPS[orientation]
-    return array[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; 1 if there is none or the block cannot be read."""
+def _turn(image: Image.Image) -> Turn:
+    """What the EXIF orientation asks for; upright if there is none or the block cannot be read."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001  any damage in an optional block means: no orientation
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+        return UPRIGHT
+    return EXIF_TURNS.get(value, UPRIGHT) if isinstance(value, int) else UPRIGHT
 
 
 def _may_be_turned(image: Image.Image) -> bool:

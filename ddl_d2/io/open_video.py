@@ -16,12 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddl_d2.io.guard import RefusedError, check_pixels, regular_file
+from ddl_d2.io.orientation import turn_of_frame, turned
+from ddl_d2.io.whole_file import check_whole
 
 VIDEO_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,m4v,gif"
 """FFmpeg demuxers that read one file and nothing it points at (playlists and concat scripts are left out)."""
 
 _MAX_OPEN = 4  # videos that one thread keeps open
-_MAX_INDEXES = 4096  # videos whose table of frames is remembered, a few KB each
+MAX_INDEXES = 4096
+"""Videos whose table of frames, a few KB each, is remembered."""
+FileIdentity = tuple[str, int, int, int]
 
 
 @contextlib.contextmanager
@@ -32,15 +36,15 @@ def opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[tuple[Any,
 
 
 def to_rgb(frame: Any, max_pixels: int) -> np.ndarray:
-    """Convert a decoded frame to uint8 H x W x 3, RGB, turned as the file's display matrix says."""
+    """Convert a decoded frame to uint8 H x W x 3, RGB, turned and mirrored as the file's display matrix says."""
     check_pixels(frame.width, frame.height, max_pixels)
-    rgb = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90) % 4))
+    return np.ascontiguousarray(turned(frame.to_ndarray(format="rgb24"), turn_of_frame(frame)))
 
 
 def _container(file: Any) -> Any:
     import av
 
+    check_whole(file, os.fstat(file.fileno()).st_size)
     options = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file"}
     return av.open(file, mode="r", options=options, metadata_errors="replace")
 
@@ -51,6 +55,17 @@ def _stream(container: Any, max_pixels: int) -> Any:
     stream = container.streams.video[0]
     check_pixels(stream.codec_context.width, stream.codec_context.height, max_pixels)
     return stream
+
+
+def count_listed(container: Any, stream: Any) -> int:
+    """Count the shown frames of a video without decoding; 0 where only decoding tells.
+
+    An MP4 lists its frames at one place. In an AVI the headers of all packets are read.
+    """
+    entries = stream.index_entries
+    if stream.frames and stream.frames == len(entries) and "mp4" in container.format.name:
+        return sum(entry.size > 0 and not entry.is_discard for entry in entries)
+    return len(_frame_index(container, stream).times) if container.format.name == "avi" else 0
 
 
 class FrameIndex(NamedTuple):
@@ -164,17 +179,20 @@ def _frame_index(container: Any, stream: Any) -> FrameIndex:
     none = FrameIndex(np.empty(0, np.int64), np.empty(0, np.int64))
     times, keys = [], []
     for packet in container.demux(stream):
-        if not packet.size or packet.is_discard:
+        if not packet.size:
             continue
         if packet.pts is None:
             return none
-        times.append(packet.pts)
+        # One that an edit list cuts away is decoded for the sake of those behind it, but not shown.
+        if not packet.is_discard:
+            times.append(packet.pts)
         if packet.is_keyframe:
             keys.append(packet.pts)
     unique = np.unique(np.array(times, dtype=np.int64))
     if len(unique) != len(times) or not keys:
         return none
-    return FrameIndex(unique, np.unique(np.array(keys, dtype=np.int64)))
+    # What is shown before the first keyframe, as in a recording of a broadcast, cannot be decoded.
+    return FrameIndex(unique[unique >= keys[0]], np.unique(np.array(keys, dtype=np.int64)))
 
 
 class _Cache(threading.local):
@@ -187,7 +205,7 @@ class _Cache(threading.local):
 
 _cache = _Cache()
 _inherited: list[OrderedDict[Any, OpenVideo]] = []
-_indexes: dict[Any, FrameIndex] = {}
+_indexes: dict[FileIdentity, FrameIndex] = {}
 
 
 @contextlib.contextmanager
@@ -197,20 +215,29 @@ def borrowed(path: str | os.PathLike[str], max_pixels: int) -> Iterator[OpenVide
         # Kept, not closed: closing waits for a decoder's threads, which a fork does not copy.
         _inherited.append(_cache.videos)
         _cache.process, _cache.videos = os.getpid(), OrderedDict()
-    status = os.stat(path)
-    identity = (os.fspath(path), status.st_mtime_ns, status.st_size)
+    identity = file_identity(path)
     video = _cache.videos.pop((identity, max_pixels), None) or OpenVideo(path, max_pixels, _indexes.get(identity))
     try:
         yield video
     except BaseException:
         video.close()
         raise
-    if len(_indexes) >= _MAX_INDEXES:
+    if len(_indexes) >= MAX_INDEXES:
         _indexes.clear()
     _indexes[identity] = video.index
     _cache.videos[(identity, max_pixels)] = video
     while len(_cache.videos) > _MAX_OPEN:
         _cache.videos.popitem(last=False)[1].close()
+
+
+def file_identity(path: str | os.PathLike[str]) -> FileIdentity:
+    """Tell a file from another that takes its place: path, time of change (ns), bytes and number on the disk.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    status = os.stat(path)
+    return os.path.abspath(path), status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def close_videos() -> None:

@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from ddl_d2.errors import ImageReadError
 from ddl_d2.io.file_names import is_video
-from ddl_d2.io.image import MASK_THRESHOLD, read_image, read_image_size, read_mask
-from ddl_d2.io.video import read_frame
+from ddl_d2.io.image import MASK_THRESHOLD, read_image, read_image_size, read_image_turn, read_mask
+from ddl_d2.io.orientation import UPRIGHT, Turn
+from ddl_d2.io.video import count_frames, read_frame, read_video_turn
 from ddl_d2.utils.limits import MAX_PIXELS
+
+UNCOUNTED = -1
+"""The `frame_index` of the one row that stands for a video whose frames could not be counted: reading it fails."""
 
 
 def read_row_image(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -18,9 +23,12 @@ def read_row_image(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> n
 
     Returns and raises as `read_image`.
     """
-    if is_video(row["file_name"]):
-        return read_frame(row["file_name"], int(row["frame_index"]), max_pixels=max_pixels)
-    return read_image(row["file_name"], max_pixels=max_pixels)
+    if not is_video(row["file_name"]):
+        return read_image(row["file_name"], max_pixels=max_pixels)
+    if row["frame_index"] == UNCOUNTED:
+        count_frames(row["file_name"], max_pixels=max_pixels)  # says why not
+        raise ImageReadError(row["file_name"], "could not be read when the dataset was listed: list it again")
+    return read_frame(row["file_name"], int(row["frame_index"]), max_pixels=max_pixels)
 
 
 def read_row_size(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -45,3 +53,20 @@ def read_row_mask(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> np
     if is_video(path):
         return read_frame(path, int(row["frame_index"]), max_pixels=max_pixels).max(axis=2) >= MASK_THRESHOLD
     return read_mask(path, max_pixels=max_pixels)
+
+
+def read_row_turn(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> Turn:
+    """Read how the image of a dataset dict is stored: what turns it upright, if its mask does not say so itself.
+
+    Returns:
+        Upright, too, for an image whose mask has an orientation of its own, and for a row without `file_name`.
+
+    Raises:
+        ImageReadError: as `read_image`.
+    """
+    turn = _turn(row["file_name"], max_pixels) if "file_name" in row else UPRIGHT
+    return UPRIGHT if turn == UPRIGHT or _turn(row["mask_file_name"], max_pixels) != UPRIGHT else turn
+
+
+def _turn(path: str, max_pixels: int) -> Turn:
+    return (read_video_turn if is_video(path) else read_image_turn)(path, max_pixels=max_pixels)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from ddl_d2.io.guard import RefusedError, check_pixels, guard
-from ddl_d2.io.open_video import borrowed, opened, to_rgb
+from ddl_d2.io.open_video import MAX_INDEXES, FileIdentity, borrowed, count_listed, file_identity, opened, to_rgb
+from ddl_d2.io.orientation import Turn, turn_of_frame
 from ddl_d2.utils.limits import MAX_PIXELS
+
+_turns: dict[FileIdentity, Turn] = {}
 
 
 def iter_video_frames(
@@ -26,7 +28,7 @@ def iter_video_frames(
         max_pixels: the most pixels a frame may have.
 
     Yields:
-        (index from 0, time in seconds, uint8 H x W x 3 RGB), turned as the file's display matrix says.
+        (index from 0, time in seconds, uint8 H x W x 3 RGB), turned and mirrored as the file's display matrix says.
 
     Raises:
         ImageReadError: not a video, no video stream, a frame too large, or damage (after the frames before it).
@@ -72,26 +74,45 @@ def read_frame(path: str | os.PathLike[str], index: int, *, max_pixels: int = MA
 
 
 def count_frames(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> int:
-    """Count the frames of a video, by its header, or by decoding if the header says nothing or something untrue.
+    """Count the frames that playing a video shows, which are those that `read_frame` gives.
 
-    The header is believed if the file's last frame comes where that number puts it; only the packets behind the last
-    keyframe are read for that.
+    An MP4's table of frames and the packets' headers of an AVI are enough for that. Frames that are listed but not
+    shown (dropped while recording, or cut away by an edit list) do not count. Other files are decoded.
 
     Raises:
         ImageReadError: not a readable video.
     """
     with guard(path), opened(path, max_pixels) as (container, stream):
-        claimed = int(stream.frames or 0)
-        if claimed > 0 and _last_frame_fits(container, stream, claimed):
-            return claimed
+        count = count_listed(container, stream)
+        if count:
+            return count
     with guard(path), opened(path, max_pixels) as (container, stream):
-        count = 0
         for frame in container.decode(stream):
             check_pixels(frame.width, frame.height, max_pixels)
             count += 1
         if not count:
             raise RefusedError("no frame could be decoded")
         return count
+
+
+def read_video_turn(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Turn:
+    """Read how a video is turned by its display matrix when it is shown; remembered while the file does not change.
+
+    Raises:
+        ImageReadError: not a readable video.
+    """
+    with guard(path):
+        identity = file_identity(path)
+        turn = _turns.get(identity)
+        if turn is None:
+            with opened(path, max_pixels) as (container, stream):
+                frame = next(container.decode(stream), None)
+            if frame is None:
+                raise RefusedError("no frame could be decoded")
+            if len(_turns) >= MAX_INDEXES:
+                _turns.clear()
+            turn = _turns[identity] = turn_of_frame(frame)
+        return turn
 
 
 def spread_frames(total: int, count: int) -> np.ndarray:
@@ -103,21 +124,3 @@ def spread_frames(total: int, count: int) -> np.ndarray:
     if count <= 0 or total <= count:
         return np.arange(total, dtype=np.int64)
     return (2 * np.arange(count, dtype=np.int64) + 1) * total // (2 * count)
-
-
-def _last_frame_fits(container: Any, stream: Any, claimed: int) -> bool:
-    """Whether the last packet's time agrees with `claimed` frames at the average rate."""
-    import av
-
-    if not (stream.duration and stream.average_rate and stream.time_base):
-        return False
-    start = stream.start_time or 0
-    try:
-        container.seek(start + stream.duration, stream=stream, backward=True)
-        times = [packet.pts for packet in container.demux(stream) if packet.pts is not None and packet.size]
-    except av.FFmpegError:
-        return False
-    if not times:
-        return False
-    found = float((max(times) - start) * stream.time_base * stream.average_rate) + 1
-    return abs(found - claimed) <= 1

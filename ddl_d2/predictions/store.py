@@ -18,6 +18,7 @@ from ddl_d2.errors import ImageReadError, StoreError
 from ddl_d2.io.image import read_map
 from ddl_d2.predictions.layout import CSV_COLUMNS, MAPS, META, PARTS, PREDICTIONS, check_image_id, map_path
 from ddl_d2.predictions.meta import read_meta
+from ddl_d2.utils.limits import MAX_PIXELS
 
 
 class PredictionStore:
@@ -31,6 +32,7 @@ class PredictionStore:
         seconds: (N,) float64, time spent on each image, NaN where unknown.
         meta: the content of `meta.json`.
         has_maps: whether the images have forgery maps.
+        max_pixels: the most pixels an image may have: INPUT.MAX_PIXELS of the config that the predictions came from.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -45,6 +47,7 @@ class PredictionStore:
         _check_complete(self.root)
         self.meta = read_meta(self.root)
         self.has_maps = bool(self.meta["has_maps"])
+        self.max_pixels = int(self.meta.get("max_pixels", MAX_PIXELS))
         path = self.root / PREDICTIONS
         self.ids, self.scores, self.labels, self.seconds = _read_predictions(path)
         if len(self.ids) != self.meta["num_images"]:
@@ -81,7 +84,7 @@ class PredictionStore:
         if not path.resolve().is_relative_to(self._real_root):
             raise StoreError(f"{path}: a link that leaves the store")
         try:
-            return read_map(path)
+            return read_map(path, max_pixels=self.max_pixels)
         except (ImageReadError, OSError) as error:
             raise StoreError(f"{self.root}: the forgery map of {image_id} cannot be read: {error}") from error
 

@@ -4,7 +4,7 @@ import torch
 from detectron2.structures import Instances
 
 from ddl_d2.inference.overlay import draw_prediction, tint_forged
-from ddl_d2.inference.prediction import summarize
+from ddl_d2.inference.summary import summarize
 
 
 def prediction_for(shape, score=0.9, with_instances=True):

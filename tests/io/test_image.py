@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from ddl_d2.errors import ImageReadError
-from ddl_d2.io.image import jpeg_bytes, read_image, read_image_size, read_map, read_mask
+from ddl_d2.io.image import decode_image, jpeg_bytes, read_image, read_image_size, read_map, read_mask
 from tests.io.hostile_files import ANIMATED, SEEDS, encoded, png_chunk, tiff
 
 
@@ -248,3 +248,33 @@ def test_bytes_of_every_seed_are_sound(tmp_path, rng):
 def test_a_jpeg_of_too_many_pixels_is_refused():
     with pytest.raises(ValueError, match="65,500"):
         jpeg_bytes(np.zeros((1, 70_000, 3), np.uint8), 75)
+
+
+# 108 megapixels are more than Pillow warns about (89), 180 more than it reads at all.
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "lzw.tif", "a.jpg", "a.bmp"])
+@pytest.mark.filterwarnings("error")
+def test_the_key_alone_says_how_many_pixels_may_be_read(tmp_path, name, monkeypatch):
+    save_kind = {"lzw.tif": {"compression": "tiff_lzw"}}.get(name, {})
+    Image.fromarray(np.full((60, 90), 200, np.uint8)).save(tmp_path / name, **save_kind)
+    for theirs in (100, 4000):  # Pillow would refuse, or warn
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", theirs)
+        for read in (read_image, read_mask, read_map):
+            assert read(tmp_path / name, max_pixels=5400).shape[:2] == (60, 90)
+        assert read_image_size(tmp_path / name, max_pixels=5400) == (60, 90)
+        assert decode_image((tmp_path / name).read_bytes(), max_pixels=5400).min() > 190
+        assert theirs == Image.MAX_IMAGE_PIXELS
+        with pytest.raises(ImageReadError, match=r"90 x 60 pixels, more than the limit of 5399 \(INPUT\.MAX_PIXELS"):
+            read_image(tmp_path / name, max_pixels=5399)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_photograph_of_108_megapixels(tmp_path):
+    assert Image.MAX_IMAGE_PIXELS < 12_000 * 9_000
+    path = tmp_path / "a.png"
+    Image.new("1", (12_000, 9_000)).save(path)
+    assert read_image_size(path, max_pixels=120_000_000) == (9_000, 12_000)
+    assert not read_mask(path, max_pixels=120_000_000).any()
+    with pytest.raises(ImageReadError, match="12000 x 9000 pixels, more than the limit of 64000000"):
+        read_image(path)

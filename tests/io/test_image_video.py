@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ddl_d2.errors import ImageReadError
-from ddl_d2.io.video import iter_video_frames
+from ddl_d2.io.video import iter_video_frames, read_frame
 
 
-def make_video(path, frames=5, size=(32, 48), audio_only=False):
+def make_video(path, frames=5, size=(32, 48), audio_only=False, corner=False):
     import av
 
     with av.open(str(path), "w") as container:
@@ -25,17 +25,33 @@ def make_video(path, frames=5, size=(32, 48), audio_only=False):
         for index in range(frames):
             image = np.zeros((*size, 3), np.uint8)
             image[:, : size[1] // 2] = min(40 * index + 40, 255)
+            if corner:  # the upper left one alone
+                image[:] = 0
+                image[: size[0] // 2, : size[1] // 2] = 200
             for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
         container.mux(stream.encode(None))
     return path
 
 
-def turn_video(path, degrees):
+# (a, b, c, d), and where the upper left corner of what is stored is seen.
+MATRICES = {
+    "as stored": ((1, 0, 0, 1), "upper left"),
+    "a quarter turn clockwise": ((0, 1, -1, 0), "upper right"),
+    "a half turn": ((-1, 0, 0, -1), "lower right"),
+    "a quarter turn back": ((0, -1, 1, 0), "lower left"),
+    "mirrored, as by a front camera": ((-1, 0, 0, 1), "upper right"),
+    "upside down": ((1, 0, 0, -1), "lower left"),
+    "mirrored and turned": ((0, 1, 1, 0), "upper left"),
+    "mirrored and turned back": ((0, -1, -1, 0), "lower right"),
+}
+
+
+def turn_video(path, turn):
     """Set the display matrix of an mp4's track (fixed point 16.16, its rows a b u, c d v, x y w)."""
     data = bytearray(path.read_bytes())
     one = 1 << 16
-    a, b, c, d = {90: (0, one, -one, 0), 180: (-one, 0, 0, -one)}[degrees]
+    a, b, c, d = (value * one for value in MATRICES[turn][0])
     start = data.index(b"tkhd") + 4 + 40
     data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
@@ -52,16 +68,20 @@ def test_video_frames(tmp_path):
         assert frame[16, 40, 0] < 8
 
 
-def test_video_turned_by_its_display_matrix(tmp_path):
-    path = make_video(tmp_path / "a.mp4", frames=1)
-    turn_video(path, 90)  # to be shown a quarter turn clockwise: the bright left half comes out on top
-    (_, _, frame), *_ = iter_video_frames(path)
-    assert frame.shape == (48, 32, 3)
-    assert frame[8, 16, 0] > 30 > frame[40, 16, 0]
-    turn_video(path, 180)
-    (_, _, frame), *_ = iter_video_frames(path)
-    assert frame.shape == (32, 48, 3)
-    assert frame[16, 40, 0] > 30 > frame[16, 8, 0]
+@pytest.mark.parametrize("turn", MATRICES)
+@pytest.mark.parametrize("size", [(32, 48), (32, 32)])
+def test_video_turned_and_mirrored_by_its_display_matrix(tmp_path, turn, size):
+    path = make_video(tmp_path / "a.mp4", frames=1, size=size, corner=True)
+    turn_video(path, turn)
+    matrix, corner = MATRICES[turn]
+    for frame in (next(iter_video_frames(path))[2], read_frame(path, 0)):
+        assert frame.shape[:2] == (size if matrix[0] else size[::-1])
+        bright = {
+            f"{above} {beside}": frame[rows, columns].mean() > 100
+            for above, rows in (("upper", slice(2, 8)), ("lower", slice(-8, -2)))
+            for beside, columns in (("left", slice(2, 8)), ("right", slice(-8, -2)))
+        }
+        assert [place for place, lit in bright.items() if lit] == [corner]
 
 
 def test_video_refusals(tmp_path, rgb):

@@ -15,7 +15,16 @@ from ddl_d2.io.image import write_png
 from ddl_d2.io.open_video import close_videos
 from ddl_d2.io.rows import read_row_image, read_row_mask, read_row_size
 from ddl_d2.io.video import count_frames, iter_chosen_frames, iter_video_frames, read_frame, spread_frames
-from tests.video_files import gray_of, write_mask_video, write_sound, write_video
+from tests.video_files import (
+    cut_off,
+    gray_of,
+    write_broadcast,
+    write_dropped,
+    write_mask_video,
+    write_sound,
+    write_trimmed,
+    write_video,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +150,70 @@ def test_count_without_a_header(tmp_path):
     with av.open(str(path)) as container:
         assert container.streams.video[0].frames == 0
     assert count_frames(path) == 9
+
+
+def test_frames_that_a_camera_dropped_are_no_frames(tmp_path):
+    path = write_dropped(tmp_path / "a.avi", 12, dropped=(3, 7, 8))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 12
+    assert count_frames(path) == len(list(iter_video_frames(path))) == 9
+    shown = [0, 1, 2, 4, 5, 6, 9, 10, 11]
+    for index, value in enumerate(shown):
+        assert abs(int(read_frame(path, index)[0, 0, 0]) - gray_of(value)) < 4
+
+
+@pytest.mark.parametrize("lead", [1, 2, 5])
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_frames_that_an_edit_list_cuts_away_are_no_frames(tmp_path, lead, codec):
+    source = write_video(tmp_path / "whole.mp4", 12, codec=codec, g="6", bf="2" if codec == "libx264" else "0")
+    path = write_trimmed(tmp_path / "a.mp4", source, lead)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 12
+    assert count_frames(path) == len(list(iter_video_frames(path))) == 12 - lead
+    for index in (0, 11 - lead):
+        assert abs(int(read_frame(path, index)[0, 0, 0]) - gray_of(index + lead)) < 8
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mkv"])
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_frames_before_the_first_keyframe_are_no_frames(tmp_path, name, codec):
+    source = write_video(tmp_path / f"whole_{name}", 24, codec=codec, g="8", bf="2")
+    path = write_broadcast(tmp_path / name, source, 3)
+    played = [frame for _, _, frame in iter_video_frames(path)]
+    assert count_frames(path) == len(played) < 21
+    for index in (0, 7, len(played) - 1):
+        np.testing.assert_array_equal(read_frame(path, index), played[index])
+
+
+CUT = {
+    "faststart.mp4": {"container_options": {"movflags": "faststart"}},
+    "h264.mov": {"codec": "libx264", "container_options": {"movflags": "faststart"}},
+    "fragments.mp4": {"g": "3", "container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "plain.mp4": {},
+    "a.avi": {},
+    "a.mkv": {"codec": "libx264"},
+    "a.webm": {"codec": "libvpx"},
+}
+
+
+@pytest.mark.parametrize("share", [0.6, 0.95])
+@pytest.mark.parametrize("name", CUT)
+def test_a_video_that_is_cut_off_is_refused(tmp_path, name, share):
+    path = write_video(tmp_path / name, 30, noise=True, **CUT[name])
+    assert count_frames(path) == len(list(iter_video_frames(path))) == 30
+    cut_off(path, share)
+    for read in (count_frames, lambda p: read_frame(p, 0), lambda p: next(iter_video_frames(p))):
+        with pytest.raises(
+            ImageReadError, match="moov atom|is cut off: it has [0-9]+ bytes, but" if name == "plain.mp4" else "cut off"
+        ):
+            read(path)
+
+
+def test_videos_that_do_not_say_how_long_they_are(tmp_path):
+    live = write_video(tmp_path / "live.mkv", 12, container_options={"live": "1"})
+    assert len(list(iter_video_frames(live))) == 12
+    stream = write_video(tmp_path / "a.ts", 12, codec="mpeg2video")
+    assert len(list(iter_video_frames(stream))) == count_frames(stream) == 12
 
 
 def test_files_that_are_no_videos(tmp_path):

@@ -96,6 +96,7 @@ def _register_videos(cfg: CfgNode) -> None:
         compression=sets.FF_COMPRESSION,
         methods=tuple(sets.FF_METHODS),
         frame_root=sets.DEEPFAKEBENCH_ROOT,
+        max_pixels=cfg.INPUT.MAX_PIXELS,
     )
     for kind, (key, splits) in VIDEO_NAMES.items():
         path = sets[key]
@@ -163,7 +164,7 @@ def _load_and_report(name: str, load: Callable[[], tuple[DatasetColumns, Dataset
         rows, report = load()
     except DatasetError as error:
         raise DatasetError(f"dataset {name}: {error}") from error
-    _logger.info("dataset %s: %r", name, rows)
+    _logger.info("dataset %s: %r%s", name, rows, f" ({report.origin})" if report.origin else "")
     for line in report.lines():
         _logger.warning("dataset %s: %s", name, line)
     return rows

@@ -56,7 +56,7 @@ def _read_list(lister: Lister, found: set[str]) -> dict[str, bool]:
         )
     if not is_within(path, lister.root):
         raise DatasetError(f"{path}: leads out of {lister.root}; it is not read")
-    lister.stamps[path] = os.stat(path).st_mtime_ns
+    lister.stamps.note(path)
     listed: dict[str, bool] = {}
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         label, _, name = line.strip().partition(" ")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from ddl_d2.data.mask_fit import MaskOrientationError, MaskShapeError, fit_mask
 from ddl_d2.errors import ImageReadError
 from ddl_d2.io.file_names import is_video
 from ddl_d2.io.image import inspect_mask
-from ddl_d2.io.rows import read_row_image, read_row_mask
+from ddl_d2.io.rows import read_row_image, read_row_mask, read_row_turn
 
 
 def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str]]:
@@ -34,8 +37,8 @@ def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str
             mask, notes = inspect_mask(row["mask_file_name"], max_pixels=max_pixels)
     except ImageReadError as error:
         return [*findings, ("unreadable_mask", f"{name}: {error.reason}")]
-    if size is not None and mask.shape != size:
-        findings.append(("mask_size", f"{name}: {size[1]} x {size[0]}, mask {mask.shape[1]} x {mask.shape[0]}"))
+    if size is not None:
+        findings.extend((kind, f"{name}: {what}") for kind, what in _fit(row, mask, size, max_pixels))
     if not mask.any():
         findings.append(("empty_mask", name))
     kinds = {"coded_01": "mask_coded_01", "soft": "mask_soft", "color": "mask_color", "alpha": "mask_alpha"}
@@ -43,3 +46,16 @@ def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str
     if mask.all():
         findings.append(("mask_full", name))
     return findings
+
+
+def _fit(row: Mapping[str, Any], mask: np.ndarray, size: tuple[int, int], max_pixels: int) -> list[tuple[str, str]]:
+    """What has to be done to a mask to bring it to its image, or why it cannot be."""
+    sizes = f"{size[1]} x {size[0]}, mask {mask.shape[1]} x {mask.shape[0]}"
+    try:
+        fitted = fit_mask(mask, size, read_row_turn(row, max_pixels=max_pixels), path=row["mask_file_name"])
+    except MaskShapeError:
+        return [("mask_shape", sizes)]
+    except MaskOrientationError as error:
+        return [("mask_orientation", error.reason)]
+    kinds = {"mask_size": fitted.resized, "mask_turned": fitted.turned}
+    return [(kind, sizes) for kind, found in kinds.items() if found]

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ddl_d2.io.file_names import is_video
+from ddl_d2.io.rows import UNCOUNTED
 
 
 class DatasetColumns(Dataset, Sequence):
@@ -54,8 +55,8 @@ class DatasetColumns(Dataset, Sequence):
         Raises:
             ValueError: lists of unlike lengths.
         """
-        name_bytes, name_ends = _pack(names)
-        mask_bytes, mask_ends = _pack(masks)
+        name_bytes, name_ends = pack(names)
+        mask_bytes, mask_ends = pack(masks)
         full = np.zeros(len(names), dtype=bool) if fully_forged is None else np.asarray(fully_forged, dtype=bool)
         arrays = {
             "names": name_bytes,
@@ -84,11 +85,11 @@ class DatasetColumns(Dataset, Sequence):
 
     def _row(self, position: int) -> dict[str, Any]:
         arrays = self._arrays
-        name = _unpack(arrays["names"], arrays["name_ends"], position)
+        name = unpack(arrays["names"], arrays["name_ends"], position)
         row: dict[str, Any] = {"file_name": os.path.join(self.root, name), "image_id": name}
         if arrays["labels"][position] >= 0:
             row["is_fake"] = int(arrays["labels"][position])
-        mask = _unpack(arrays["masks"], arrays["mask_ends"], position)
+        mask = unpack(arrays["masks"], arrays["mask_ends"], position)
         if mask:
             row["mask_file_name"] = os.path.join(self.root, mask)
         if arrays["full"][position]:
@@ -142,6 +143,7 @@ class FrameColumns(DatasetColumns):
 
     A row holds, besides, `video_id`, `frame_index` (from 0) and `forgery_type` (absent if none was named). Where the
     file is a video, `image_id` is its path with the frame's number behind it: `videos/071.mp4/000012`.
+    A video that cannot be read has one row, `frame_index` -1 and `image_id` `videos/071.mp4/unreadable`.
     """
 
     @classmethod
@@ -165,8 +167,8 @@ class FrameColumns(DatasetColumns):
             video_ids: one per video.
             forgery_types: one per video; "" is none.
         """
-        id_bytes, id_ends = _pack(video_ids)
-        type_bytes, type_ends = _pack(forgery_types)
+        id_bytes, id_ends = pack(video_ids)
+        type_bytes, type_ends = pack(forgery_types)
         arrays = {
             **files.arrays,
             "row_files": np.asarray(file_of_row, dtype=np.int32),
@@ -193,13 +195,13 @@ class FrameColumns(DatasetColumns):
         arrays = self._arrays
         row = super()._row(int(arrays["row_files"][position]))
         video, frame = int(arrays["row_videos"][position]), int(arrays["row_frames"][position])
-        row["video_id"] = _unpack(arrays["videos"], arrays["video_ends"], video)
+        row["video_id"] = unpack(arrays["videos"], arrays["video_ends"], video)
         row["frame_index"] = frame
-        kind = _unpack(arrays["types"], arrays["type_ends"], video)
+        kind = unpack(arrays["types"], arrays["type_ends"], video)
         if kind:
             row["forgery_type"] = kind
         if is_video(row["file_name"]):
-            row["image_id"] = f"{row['image_id']}/{frame:06d}"
+            row["image_id"] += "/unreadable" if frame == UNCOUNTED else f"/{frame:06d}"
         return row
 
 
@@ -208,13 +210,14 @@ def columns_of(root: str, arrays: dict[str, np.ndarray]) -> DatasetColumns:
     return (FrameColumns if "row_frames" in arrays else DatasetColumns)(root, arrays)
 
 
-def _pack(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """UTF-8 bytes one after the other, and where each ends."""
+def pack(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Lay texts one after the other: their bytes in UTF-8, and where each ends."""
     encoded = [text.encode() for text in texts]
     ends = np.cumsum(np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)), dtype=np.int64)
     return np.frombuffer(bytearray(b"".join(encoded)), dtype=np.uint8), ends
 
 
-def _unpack(data: np.ndarray, ends: np.ndarray, position: int) -> str:
+def unpack(data: np.ndarray, ends: np.ndarray, position: int) -> str:
+    """Give one of the texts that `pack` laid out."""
     start = int(ends[position - 1]) if position else 0
     return data[start : int(ends[position])].tobytes().decode()

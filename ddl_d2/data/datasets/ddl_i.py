@@ -59,7 +59,7 @@ def _read_labels(folder: str, names: set[str], lister: Lister) -> dict[str, int]
     report = lister.report
     if not is_within(path, lister.root):
         raise DatasetError(f"{path}: leads out of {lister.root}; it is not read")
-    lister.stamps[path] = os.stat(path).st_mtime_ns
+    lister.stamps.note(path)
     labels: dict[str, int] = {}
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         text = line.strip()
@@ -85,6 +85,6 @@ def _read_labels(folder: str, names: set[str], lister: Lister) -> dict[str, int]
 def _flat_images(folder: str, lister: Lister) -> tuple[str, list[str]]:
     """("imgs/", "images/" or "" for the folder itself, the names of the images there)."""
     for name in IMAGE_FOLDERS:
-        if os.path.isdir(os.path.join(folder, name)):
+        if lister.stamps.is_folder(os.path.join(folder, name)):
             return f"{name}/", lister.images(os.path.join(folder, name))
     return "", lister.images(folder, skip=lambda name: name in MASK_FOLDERS)

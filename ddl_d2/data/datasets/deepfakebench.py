@@ -39,7 +39,7 @@ def read_deepfakebench(
     Raises:
         DatasetError: not such a list, an unknown label name, or no such split or level; says what was expected.
     """
-    lister.stamps[path] = os.stat(path).st_mtime_ns
+    lister.stamps.note(path)
     files = ListedFiles(lister)
     seen: set[str] = set()
     matched = False

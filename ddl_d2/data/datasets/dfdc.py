@@ -136,8 +136,8 @@ def _read_metadata(lister: Lister, folder: str) -> Iterator[tuple[str, int, str]
 
 def _read_labels(lister: Lister, folder: str) -> Iterator[tuple[str, int, str]]:
     path = os.path.join(lister.root, folder, LABELS)
-    lister.stamps[path] = os.stat(path).st_mtime_ns
-    inner = "videos/" if os.path.isdir(os.path.join(lister.root, folder, "videos")) else ""
+    lister.stamps.note(path)
+    inner = "videos/" if lister.stamps.is_folder(os.path.join(lister.root, folder, "videos")) else ""
     reader = csv.DictReader(io.StringIO(read_text(path)))
     if not {"filename", "label"} <= set(reader.fieldnames or ()):
         raise DatasetError(f'{path}: expected the columns "filename" and "label", found {reader.fieldnames}')
@@ -151,7 +151,7 @@ def _read_labels(lister: Lister, folder: str) -> Iterator[tuple[str, int, str]]:
 
 def _object(lister: Lister, name: str) -> dict[str, Any]:
     path = os.path.join(lister.root, name)
-    lister.stamps[path] = os.stat(path).st_mtime_ns
+    lister.stamps.note(path)
     content = read_json(path)
     if not isinstance(content, dict):
         raise DatasetError(

@@ -92,7 +92,7 @@ def _methods(lister: Lister, split: str | None, options: VideoOptions) -> list[s
 def _level(lister: Lister, base: str, level: str) -> str:
     """The name of the level's folder: "raw" and "c0" are two names of one."""
     for name in _ALIASES.get(level, (level,)):
-        if os.path.isdir(os.path.join(lister.root, base, name)):
+        if lister.stamps.is_folder(os.path.join(lister.root, base, name)):
             return name
     return level
 
@@ -121,13 +121,13 @@ def _read_pairs(lister: Lister, split: str) -> list[tuple[str, str]]:
         raise DatasetError(f"{lister.root}: FaceForensics++ has the splits train, valid and test, not {split!r}")
     name = _SPLIT_FILES[split]
     tried = [os.path.join(lister.root, folder, name) for folder in ("", "splits")]
-    path = next((path for path in tried if os.path.isfile(path)), None)
+    path = next((path for path in tried if lister.stamps.is_file(path)), None)
     if path is None:
         raise DatasetError(
             f"{' or '.join(tried)}: no such file. Expected the official {split} split, a JSON list of pairs of ids "
             'such as [["071", "054"], ...] (dataset/splits of the FaceForensics repository).'
         )
-    lister.stamps[path] = os.stat(path).st_mtime_ns
+    lister.stamps.note(path)
     pairs = read_json(path)
     if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
         raise DatasetError(f'{path}: expected a list of pairs of ids such as [["071", "054"], ...]')

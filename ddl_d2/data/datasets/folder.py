@@ -51,6 +51,6 @@ def load_unlabeled_folder(folder: str, lister: Lister) -> DatasetColumns:
 def list_masks(folder: str, lister: Lister) -> tuple[str, list[str]]:
     """List the masks of a folder: which of masks/ and mask/ it has (the first if both), and the images in it."""
     for name in MASK_FOLDERS:
-        if os.path.isdir(os.path.join(folder, name)):
+        if lister.stamps.is_folder(os.path.join(folder, name)):
             return name, lister.images(os.path.join(folder, name))
     return MASK_FOLDERS[0], []

@@ -1,8 +1,8 @@
 """The index of a dataset on disk, kept so that a million files are listed once.
 
 An index is one `.npz` file (arrays and JSON; nothing that runs code) in `cache_folder("indexes")`. It is used while
-the folders and lists that it was made from have the modification times they had then: a file added, removed or renamed
-changes its folder's.
+the folders, lists and videos that it was made from are as they were then (see `stamps`). Of a dataset of which
+something could not be read no index is kept.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,18 +20,17 @@ import numpy as np
 
 from ddl_d2.data.datasets.columns import DatasetColumns, columns_of
 from ddl_d2.data.datasets.report import DatasetReport
+from ddl_d2.data.datasets.stamps import Stamps, unchanged
 from ddl_d2.errors import SaveError
 from ddl_d2.io.atomic import replacing
 from ddl_d2.io.cache_folder import cache_folder
 
-FORMAT = 1
-# A change within the clock's coarseness of the listing would leave no trace: such an index is not kept.
-_SETTLED_NS = 2_000_000_000
+FORMAT = 2
 
 _logger = logging.getLogger(__name__)
 _said: set[str] = set()
 
-Built = tuple[DatasetColumns, DatasetReport, dict[str, int]]
+Built = tuple[DatasetColumns, DatasetReport, Stamps]
 
 
 def cached(key: Mapping[str, Any], build: Callable[[], Built]) -> tuple[DatasetColumns, DatasetReport]:
@@ -40,7 +38,10 @@ def cached(key: Mapping[str, Any], build: Callable[[], Built]) -> tuple[DatasetC
 
     Args:
         key: everything the result depends on besides the disk (JSON values).
-        build: lists the dataset: rows, report, and the times of modification (ns) of all it was made from.
+        build: lists the dataset: rows, report, and the stamps of all it was made from.
+
+    Returns:
+        rows, and the report, which says whether they come from an index.
     """
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
     path = _path(text)
@@ -49,7 +50,7 @@ def cached(key: Mapping[str, Any], build: Callable[[], Built]) -> tuple[DatasetC
         return stored
     started = time.time_ns()
     rows, report, stamps = build()
-    if path and all(started - stamp > _SETTLED_NS for stamp in stamps.values()):
+    if path and stamps.complete and stamps.settled(started):
         _store(path, text, rows, report, stamps)
     return rows, report
 
@@ -67,10 +68,12 @@ def _load(path: Path, key: str) -> tuple[DatasetColumns, DatasetReport] | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             meta = json.loads(file["meta"].tobytes())
-            if meta["key"] != key or any(os.stat(name).st_mtime_ns != time for name, time in meta["stamps"].items()):
+            if meta["key"] != key or not unchanged(file):
                 return None
             arrays = {name: file[name] for name in meta["arrays"]}
-        return columns_of(meta["root"], arrays), DatasetReport.from_dict(meta["report"])
+        report = DatasetReport.from_dict(meta["report"])
+        report.index = path
+        return columns_of(meta["root"], arrays), report
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
@@ -78,15 +81,10 @@ def _load(path: Path, key: str) -> tuple[DatasetColumns, DatasetReport] | None:
         return None
 
 
-def _store(path: Path, key: str, rows: DatasetColumns, report: DatasetReport, stamps: dict[str, int]) -> None:
+def _store(path: Path, key: str, rows: DatasetColumns, report: DatasetReport, stamps: Stamps) -> None:
     arrays = rows.arrays
-    meta = {
-        "key": key,
-        "root": rows.root,
-        "report": report.to_dict(),
-        "stamps": stamps,
-        "arrays": list(arrays),
-    }
+    meta = {"key": key, "root": rows.root, "report": report.to_dict(), "arrays": list(arrays)}
+    arrays |= stamps.to_arrays()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, open(temporary, "wb") as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 from collections.abc import Iterator
 
 from ddl_d2.data.datasets.assemble import assemble
@@ -28,7 +27,7 @@ def load_json_list(path: str, lister: Lister, *, fake_without_mask: str) -> Data
     Raises:
         DatasetError: not JSON, not a list, or nothing usable in it.
     """
-    lister.stamps[path] = os.stat(path).st_mtime_ns
+    lister.stamps.note(path)
     with _no_collection():
         names, labels, masks = _read_entries(path, lister)
     return assemble(lister.root, names, labels, masks, fake_without_mask=fake_without_mask, report=lister.report)

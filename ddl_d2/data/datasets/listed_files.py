@@ -43,7 +43,7 @@ class ListedFiles:
         states: dict[str, str] = {}
         try:
             inside = is_within(folder, self.root)
-            self.lister.stamps[folder] = os.stat(folder).st_mtime_ns
+            self.lister.stamps.note(folder)
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_file(follow_symlinks=False):
@@ -52,6 +52,8 @@ class ListedFiles:
                         states[entry.name] = "" if is_within(entry.path, self.root) else "link_outside"
                         if not states[entry.name] and not os.path.isfile(entry.path):
                             states[entry.name] = "not_a_file"
-        except (OSError, ValueError):  # no such folder, or a name no system takes
-            self.lister.stamps.pop(folder, None)
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no system takes
+            return states
+        except OSError:
+            self.lister.stamps.complete = False
         return states

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 
 from ddl_d2.data.datasets.report import MAX_EXAMPLES, DatasetReport
+from ddl_d2.data.datasets.stamps import Stamps
 from ddl_d2.io.file_names import is_image
 
 MASK_FOLDERS = ("masks", "mask")
@@ -37,19 +38,20 @@ class Lister:
         report: receives what cannot be used.
 
     Attributes:
-        stamps: folder or file -> when it was modified (ns), before it was read: what a stored index depends on.
+        stamps: of what was read, which is what a stored index depends on.
     """
 
     def __init__(self, root: str, report: DatasetReport) -> None:
         self.root = root
         self.report = report
-        self.stamps: dict[str, int] = {}
+        self.stamps = Stamps()
 
     def images(self, folder: str, *, skip: Callable[[str], bool] = lambda name: False) -> list[str]:
         """List the images in and below `folder`, relative to it, sorted; `skip` leaves out folders at the top."""
-        if not os.path.isdir(folder):
+        if not self.stamps.is_folder(folder):
             return []
         if not is_within(folder, self.root):
+            self.stamps.note(folder)
             self.report.add("link_outside", self._shown(folder))
             return []
         found: list[str] = []
@@ -65,7 +67,7 @@ class Lister:
 
     def _list(self, top: str, prefix: str) -> tuple[list[str], list[str]]:
         folder = os.path.join(top, prefix) if prefix else top
-        self.stamps[folder] = os.stat(folder).st_mtime_ns
+        self.stamps.note(folder)
         names, folders = [], []
         with os.scandir(folder) as entries:
             for entry in entries:

@@ -142,7 +142,7 @@ def load_video_set(
         return frames_of_videos(
             VIDEO_SETS[kind](lister, split, chosen),
             lister,
-            frames_per_video=chosen.frames_per_video,
+            options=chosen,
             fake_without_mask=fake_without_mask,
         )
 

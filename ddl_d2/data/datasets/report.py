@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 # kind -> (what it means, what to do). Kinds in NOTES are worth knowing but no fault.
@@ -35,7 +37,7 @@ KINDS = {
     "duplicate_entry": ("images listed more than once; the first entry counts", "remove the repetitions"),
     "conflicting_label": ("images listed with both labels; not used", "correct the labels"),
     "unreadable_video": (
-        "videos whose frames cannot be counted; kept as one frame each, whose reading will fail",
+        "videos that cannot be read; kept as one row each, which fails when it is read",
         "replace or remove them",
     ),
     "without_frames": ("folders of frames without an image; not used", "extract the frames, or remove the folders"),
@@ -44,25 +46,53 @@ KINDS = {
     # Found by decoding (ddl-d2 check-dataset --deep).
     "unreadable_image": ("images that cannot be decoded", "replace or remove them"),
     "unreadable_mask": ("masks that cannot be decoded", "replace or remove them"),
-    "mask_size": ("masks of another size than their image; resized when used", "save them at the image's size"),
+    "mask_size": (
+        "masks of another size than their image, but of its shape; resized when used",
+        "save them at the image's size",
+    ),
+    "mask_shape": (
+        "masks of another shape than their image; refused when used",
+        "make them anew, or remove the images",
+    ),
+    "mask_orientation": (
+        "masks of images that are turned by EXIF (or a display matrix), which may be turned like them or not; refused "
+        "when used",
+        "save the images upright, or give the masks their images' EXIF orientation",
+    ),
     "empty_mask": ("fake images whose mask shows nothing forged", "correct the masks, or move the images to real/"),
     "reader_died": ("places where an image or mask killed the reading process", "find and remove that file"),
+    "mask_turned": (
+        "masks in the stored orientation of an image that is turned by EXIF (or a display matrix); turned with it",
+        "nothing",
+    ),
     "mask_full": ("masks that are forged everywhere", "nothing, if these images are synthesized as a whole"),
     "mask_coded_01": ("masks coded 0 and 1; read as 0 and 255", "nothing"),
     "mask_soft": ("masks with gray values; 128 and above is forged", "nothing, if that is meant"),
     "mask_color": ("masks in color; the largest channel counts", "nothing, if that is meant"),
     "mask_alpha": ("masks with an alpha channel; it is dropped", "nothing, if the mask is not in the alpha channel"),
 }
-NOTES = frozenset({"other_file", "mask_full", "mask_coded_01", "mask_soft", "mask_color", "mask_alpha"})
+NOTES = frozenset({"other_file", "mask_turned", "mask_full", "mask_coded_01", "mask_soft", "mask_color", "mask_alpha"})
 MAX_EXAMPLES = 5
 
 
 class DatasetReport:
-    """Counts of everything odd about a dataset, with a few examples of each (paths relative to the root)."""
+    """Counts of everything odd about a dataset, with a few examples of each (paths relative to the root).
+
+    Attributes:
+        counts: kind of `KINDS` -> how many.
+        examples: kind -> a few of them.
+        index: the file that the dataset was read from instead of being listed; None if it was listed.
+    """
 
     def __init__(self) -> None:
+        self.index: Path | None = None
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
+
+    @property
+    def origin(self) -> str:
+        """Say that the dataset was not listed anew, and how to have it listed; "" if it was."""
+        return f"from the index, drop it with: rm {shlex.quote(str(self.index))}" if self.index else ""
 
     def add(self, kind: str, example: str) -> None:
         """Count one finding of a kind of `KINDS`."""

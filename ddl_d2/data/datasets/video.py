@@ -17,7 +17,9 @@ from ddl_d2.data.datasets.columns import FrameColumns
 from ddl_d2.data.datasets.listing import Lister, has_usable_name, is_within
 from ddl_d2.errors import DatasetError, ImageReadError
 from ddl_d2.io.file_names import is_video
+from ddl_d2.io.rows import UNCOUNTED
 from ddl_d2.io.video import count_frames, spread_frames
+from ddl_d2.utils.limits import MAX_PIXELS
 
 _COUNTING_THREADS = 8
 
@@ -31,12 +33,14 @@ class VideoOptions:
         compression: FaceForensics++'s level: "raw" (or "c0"), "c23" or "c40".
         methods: FaceForensics++'s methods of manipulation; empty = all that are there.
         frame_root: the folder that the paths of a DeepfakeBench list are relative to; "" = the list's own.
+        max_pixels: the most pixels that a frame may have.
     """
 
     frames_per_video: int = 32
     compression: str = "c23"
     methods: tuple[str, ...] = ()
     frame_root: str = ""
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.frames_per_video < 0:
@@ -79,12 +83,12 @@ def subfolders_and_files(lister: Lister, folder: str) -> tuple[list[str], list[s
     Nothing outside the root is listed, and links that lead out are reported.
     """
     path = os.path.join(lister.root, folder)
-    if not os.path.isdir(path):
+    if not lister.stamps.is_folder(path):
         return [], []
+    lister.stamps.note(path)
     if not is_within(path, lister.root):
         lister.report.add("link_outside", folder)
         return [], []
-    lister.stamps[path] = os.stat(path).st_mtime_ns
     folders: list[str] = []
     files: list[str] = []
     with os.scandir(path) as entries:
@@ -118,32 +122,37 @@ def videos_in(lister: Lister, folder: str) -> dict[str, str]:
 
 
 def frames_of_videos(
-    videos: Sequence[Video], lister: Lister, *, frames_per_video: int, fake_without_mask: str
+    videos: Sequence[Video], lister: Lister, *, options: VideoOptions, fake_without_mask: str
 ) -> FrameColumns:
     """Make rows of evenly spaced frames of each video.
 
     Args:
         videos: of the dataset.
         lister: its root is what the videos' paths are relative to.
-        frames_per_video: 0 = all.
+        options: how many frames, and how large they may be.
         fake_without_mask: see `assemble`; "skip" acts like "score", as the label of a video needs no mask.
 
     Raises:
         DatasetError: as `assemble`.
     """
     files = [video.name for video in videos if is_video(video.name)]
+    for name in files:
+        lister.stamps.note(os.path.join(lister.root, name))
     with ThreadPoolExecutor(_COUNTING_THREADS) as pool:
-        counts = dict(zip(files, pool.map(lambda name: _count(lister.root, name), files), strict=True))
+        found = pool.map(lambda name: _count(os.path.join(lister.root, name), options.max_pixels), files)
+        counts = dict(zip(files, found, strict=True))
     rows = _Rows(lister, fake_without_mask)
     for video in videos:
         if video.name not in counts:
-            rows.add_images(video, _frame_files(video, lister), frames_per_video)
+            rows.add_images(video, _frame_files(video, lister), options.frames_per_video)
             continue
         total = counts[video.name]
         if isinstance(total, str):
             lister.report.add("unreadable_video", f"{video.name}: {total}")
-            total = 1
-        rows.add_video(video, spread_frames(total, frames_per_video))
+            lister.stamps.complete = False
+            rows.add_video(video, [UNCOUNTED])
+        else:
+            rows.add_video(video, spread_frames(total, options.frames_per_video))
     return rows.columns()
 
 
@@ -215,10 +224,10 @@ class _Rows:
         self.row_videos.append(len(self.videos))
 
 
-def _count(root: str, name: str) -> int | str:
+def _count(path: str, max_pixels: int) -> int | str:
     """Frames of a video, or why they cannot be counted."""
     try:
-        return count_frames(os.path.join(root, name))
+        return count_frames(path, max_pixels=max_pixels)
     except ImageReadError as error:
         return error.reason
 

@@ -12,10 +12,16 @@ from detectron2.data import DatasetCatalog
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data.datasets import FrameColumns, VideoOptions, load_dataset, load_video_set, register_datasets
 from ddl_d2.data.datasets.check import check_row
+from ddl_d2.data.loader import TrainLoader
+from ddl_d2.data.mapper import ForgeryDatasetMapper
+from ddl_d2.data.samplers import TrainingSampler
 from ddl_d2.data.targets import read_forgery_mask
-from ddl_d2.errors import DatasetError
+from ddl_d2.errors import DatasetError, ImageReadError
+from ddl_d2.io import video as video_files
+from ddl_d2.io.bad_files import TooManyBadFilesError
+from ddl_d2.io.rows import read_row_image
 from tests.data.datasets.dataset_folders import touch
-from tests.video_files import write_mask_video, write_video
+from tests.video_files import cut_off, write_mask_video, write_video
 
 TWO = VideoOptions(frames_per_video=2)
 
@@ -280,14 +286,44 @@ def test_deepfakebench(tmp_path):
         load_dataset(path, "test")
 
 
-def test_a_video_that_cannot_be_counted_fails_when_it_is_read(tmp_path):
+def test_a_video_that_cannot_be_read_is_a_row_that_fails(tmp_path, monkeypatch):
     write_video(tmp_path / "a.mp4", 3)
     (tmp_path / "b.mp4").write_bytes(b"no video")
-    (tmp_path / "metadata.json").write_text('{"a.mp4": {"label": "REAL"}, "b.mp4": {"label": "FAKE"}}')
+    cut_off(write_video(tmp_path / "c.mp4", 30, noise=True, container_options={"movflags": "faststart"}))
+    write_video(tmp_path / "d.mkv", 3)  # decoded to be counted, and that goes wrong
+    count = video_files.count_frames
+
+    def count_some(path, **limits):
+        if path.endswith("d.mkv"):
+            raise ImageReadError(path, "is damaged")
+        return count(path, **limits)
+
+    monkeypatch.setattr("ddl_d2.data.datasets.video.count_frames", count_some)
+    labels = {name: {"label": "FAKE"} for name in ("a.mp4", "b.mp4", "c.mp4", "d.mkv")}
+    (tmp_path / "metadata.json").write_text(json.dumps(labels))
     rows, report = load_dataset(tmp_path, video=VideoOptions(1))
-    assert report.counts == {"unreadable_video": 1}
+    assert report.counts == {"unreadable_video": 3}
+    assert [row["image_id"] for row in rows] == [
+        *("a.mp4/000001", "b.mp4/unreadable", "c.mp4/unreadable", "d.mkv/unreadable")
+    ]
     assert check_row(rows[0], max_pixels=10**6) == []
-    assert [kind for kind, _ in check_row(rows[1], max_pixels=10**6)] == ["unreadable_image"]
+    for row in rows[1:]:
+        assert [kind for kind, _ in check_row(row, max_pixels=10**6)] == ["unreadable_image"]
+    with pytest.raises(ImageReadError, match=r"c\.mp4: is cut off"):
+        read_row_image(rows[2])
+    with pytest.raises(ImageReadError, match=r"d\.mkv: could not be read when the dataset was listed"):
+        read_row_image(rows[3])
+    # Training counts it as bad, and stops where that is too many.
+    loader = TrainLoader(
+        rows,
+        mapper=ForgeryDatasetMapper(True, augmentations=[]),
+        sampler=TrainingSampler(4, seed=0),
+        total_batch_size=4,
+        max_bad_share=0.5,
+    )
+    with pytest.raises(TooManyBadFilesError, match="3 of the 4 rows"):
+        for _ in zip(range(20), loader, strict=False):
+            pass
 
 
 def test_registration(ff, celeb, tmp_path):
