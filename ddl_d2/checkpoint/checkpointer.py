@@ -11,6 +11,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from torch import nn
 
+from ddl_d2.checkpoint.changed_keys import check_resumable
 from ddl_d2.checkpoint.loading import load_state, local_path
 from ddl_d2.checkpoint.resume import TAG, damage_of, newest_valid, read_lightly
 from ddl_d2.checkpoint.saving import read_metadata, save_tensors, write_safely
@@ -28,6 +29,7 @@ class Checkpointer(DetectionCheckpointer):
 
     Attributes:
         resumed_from: the file from which `resume_or_load` resumed; "" if it did not.
+        saved_config: the config of that file, as YAML; "" if it is not known.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Checkpointer(DetectionCheckpointer):
         self.tag_last = tag_last
         self.config = config
         self.resumed_from = ""
+        self.saved_config = ""
 
     def has_checkpoint(self) -> bool:
         """Return whether `save_dir` has a checkpoint to resume from; raises as `newest_valid`."""
@@ -64,10 +67,17 @@ class Checkpointer(DetectionCheckpointer):
         """Return the newest valid checkpoint of `save_dir` ("" if it has none); raises as `newest_valid`."""
         if not os.path.isdir(self.save_dir):
             return ""
-        return str(newest_valid(self.save_dir, self.checkpointables.keys()) or "")
+        # A run's state is what "trainer" holds. What else is missing is an error, not a reason to start anew.
+        needs = {"trainer"} & self.checkpointables.keys()
+        return str(newest_valid(self.save_dir, needs) or "")
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Resume from the newest valid checkpoint of `save_dir`, if asked to and there is one; else load weights."""
+        """Resume from the newest valid checkpoint of `save_dir`, if asked to and there is one; else load weights.
+
+        Raises:
+            ConfigError: the checkpoint is of another config, one that a resumed run cannot have (`check_resumable`).
+            CheckpointError: as `load` and `newest_valid`.
+        """
         self.resumed_from = self._agree_on_file() if resume else ""
         if not self.resumed_from:
             if resume:
@@ -137,6 +147,8 @@ class Checkpointer(DetectionCheckpointer):
             return {}
         checkpoint = self._load_file(path)
         checkpoint["__source__"] = path
+        if self.resumed_from:
+            self._check_resumable(checkpoint)
         self._load_model(checkpoint)
         wanted = self.checkpointables if checkpointables is None else checkpointables
         for key in wanted:
@@ -144,6 +156,17 @@ class Checkpointer(DetectionCheckpointer):
                 self.checkpointables[key].load_state_dict(checkpoint.pop(key))
         self.logger.info("Loaded %s", path)
         return checkpoint
+
+    def _check_resumable(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of a run that this one cannot go on with, before anything is loaded."""
+        found = checkpoint.get("config", "")
+        self.saved_config = found if isinstance(found, str) else ""
+        for change in check_resumable(self.saved_config, self.config):
+            self.logger.info("Resumed with another value: %s", change)
+        missing = self.checkpointables.keys() - checkpoint.keys()
+        if missing:
+            what = ", ".join(sorted(missing))
+            raise CheckpointError(f"{self.resumed_from}: holds no {what!r}, which a run with this config goes on from")
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `{save_dir}/{name}.pth` and the tag of the last checkpoint; readers see the old file or the new one.

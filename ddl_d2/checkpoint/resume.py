@@ -71,6 +71,17 @@ def newest_valid(folder: str | Path, needs: Collection[str] = ("trainer",)) -> P
     )
 
 
+def config_to_resume(folder: str | Path) -> str:
+    """Return the config of the checkpoint that a run in `folder` goes on from, as YAML; "" without one.
+
+    Raises:
+        CheckpointError: as `newest_valid`.
+    """
+    path = newest_valid(folder) if os.path.isdir(folder) else None
+    config = read_lightly(path).get("config") if path else None
+    return config if isinstance(config, str) else ""
+
+
 def damage_of(path: str | Path) -> str | None:
     """Say what is wrong with the bytes of a checkpoint, by their checksums; None if nothing is."""
     try:

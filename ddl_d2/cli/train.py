@@ -5,9 +5,10 @@
     torchrun --nproc-per-node 8 tools/train_net.py --config-file ...
 
 The config is a file or one of the names that `ddl-d2 configs` lists; without one, that of MODEL.WEIGHTS is used, if the
-file carries it. `--resume` goes on from the newest valid checkpoint in OUTPUT_DIR. SIGTERM ends the step, saves and
-exits with 143. Without a GPU, --num-gpus counts CPU processes. Everything after the flags is KEY VALUE. `--eval-only`
-writes metrics.json and a prediction store under OUTPUT_DIR/inference/<dataset>.
+file carries it. `--resume` goes on from the newest valid checkpoint in OUTPUT_DIR; without it, an OUTPUT_DIR that holds
+a run is refused unless `--overwrite` deletes that. SIGTERM or Ctrl-C ends the step, saves and exits with 143; a second
+one ends at once. Without a GPU, --num-gpus counts CPU processes. Everything after the flags is KEY VALUE. `--eval-only`
+writes metrics.json and a prediction store under OUTPUT_DIR/inference/<dataset>, and its log and config beside that.
 """
 
 from __future__ import annotations
@@ -17,28 +18,37 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ddl_d2.checkpoint.changed_keys import check_resumable
 from ddl_d2.checkpoint.config import config_for
 from ddl_d2.checkpoint.loading import build_trained_model
+from ddl_d2.checkpoint.resume import config_to_resume
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.config.load import find_config
 from ddl_d2.data.datasets import register_datasets
 from ddl_d2.engine.launch import launch
+from ddl_d2.engine.run_folder import claimed, clear_run, refuse_finished
 from ddl_d2.engine.trainer import ForgeryTrainer, distributed
 from ddl_d2.errors import ConfigError, RankError
 from ddl_d2.utils.malloc import keep_freed_memory
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line: Detectron2's."""
+    """The command line: Detectron2's, and --overwrite."""
     parser = default_argument_parser(epilog=" ")
     parser.description = __doc__
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="train anew in the OUTPUT_DIR of another run, whose weights are deleted",
+    )
     return parser
 
 
@@ -64,6 +74,15 @@ def check_first(args: Namespace) -> CfgNode:
         raise ConfigError("DATASETS.TRAIN is empty: nothing to train on")
     if args.eval_only and not cfg.DATASETS.TEST:
         raise ConfigError("DATASETS.TEST is empty: nothing to evaluate")
+    if args.resume and args.overwrite:
+        raise ConfigError("--resume goes on with a run and --overwrite deletes it: give one of them")
+    if args.eval_only:
+        return cfg
+    if not args.resume and not args.overwrite:
+        refuse_finished(cfg.OUTPUT_DIR)
+    if args.resume:
+        # Before the config is written into OUTPUT_DIR: there it is what was trained with.
+        check_resumable(config_to_resume(cfg.OUTPUT_DIR), cfg.dump())
     return cfg
 
 
@@ -81,15 +100,29 @@ def train_or_evaluate(args: Namespace) -> None:
     cfg = _config_of(args)
     if args.config_file:
         args.config_file = str(find_config(args.config_file))  # Detectron2 prints the file
-    default_setup(cfg, args)
-    keep_freed_memory()
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ddl_d2")
     if args.eval_only:
+        # Not into OUTPUT_DIR itself: the log and config.yaml there are those of the training.
+        _set_up(cfg, args, folder=os.path.join(cfg.OUTPUT_DIR, "inference"))
         evaluate(cfg)
         return
-    trainer = ForgeryTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    trainer.train()
+    with claimed(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
+        comm.synchronize()  # the others write nothing either before the folder is this run's
+        if args.overwrite and comm.is_main_process():
+            clear_run(cfg.OUTPUT_DIR)
+        _set_up(cfg, args, folder=cfg.OUTPUT_DIR)
+        trainer = ForgeryTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+
+
+def _set_up(cfg: CfgNode, args: Namespace, *, folder: str) -> None:
+    """Seed, and start the log and config.yaml in `folder`."""
+    there = cfg.clone()
+    there.defrost()
+    there.OUTPUT_DIR = folder
+    default_setup(there, args)
+    keep_freed_memory()
+    setup_logger(folder, distributed_rank=comm.get_rank(), name="ddl_d2")
 
 
 def evaluate(cfg: CfgNode) -> None:

@@ -149,5 +149,6 @@ class TrainingStep(SimpleTrainer):
             self.data_loader.load_state_dict(state_dict["data_loader"])
         else:
             logger.warning("The checkpoint, of Detectron2's own trainer, has no order of images: it starts anew")
-        if "grad_scaler" in state_dict:
+        # Of a run in another precision it is empty: the loss scale then starts anew.
+        if state_dict.get("grad_scaler"):
             self.scaler.load_state_dict(state_dict["grad_scaler"])

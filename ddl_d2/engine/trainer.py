@@ -19,6 +19,7 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ddl_d2.checkpoint.changed_keys import values_of
 from ddl_d2.checkpoint.checkpointer import Checkpointer
 from ddl_d2.checkpoint.loading import local_path
 from ddl_d2.data.build import build_test_loader, build_train_loader
@@ -34,7 +35,13 @@ from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.modeling.test_time.build import wrapped_for_testing
 from ddl_d2.predictions.meta import make_meta
 from ddl_d2.predictions.writer import PredictionStoreWriter
-from ddl_d2.solver.build import build_lr_scheduler, build_optimizer
+from ddl_d2.solver.build import (
+    build_lr_scheduler,
+    build_optimizer,
+    groups_of_config,
+    regrouped_state,
+    restart_schedule,
+)
 from ddl_d2.solver.ema import AveragedWeights
 from ddl_d2.utils.precision import autocast, compile_parts
 
@@ -119,12 +126,38 @@ class ForgeryTrainer(DefaultTrainer):
 
         Raises:
             CheckpointError: the file cannot be read, or does not fit the model.
+            ConfigError: a key changed whose value the checkpoint holds; see `checkpoint.changed_keys`.
         """
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if self.checkpointer.resumed_from:
             self.start_iter = self.iter + 1
         elif self.averaged is not None:
             self.averaged.restart()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state, with the rates, decays and schedule of this run's config.
+
+        Raises:
+            CheckpointError: the optimizer's state is of other parameters.
+            ConfigError: more steps are done than SOLVER.MAX_ITER.
+        """
+        done = state_dict["iteration"] + 1
+        if done > self.max_iter:
+            raise ConfigError(
+                f"SOLVER.MAX_ITER is {self.max_iter}: the checkpoint to resume from has done {done} steps"
+            )
+        step = dict(state_dict["_trainer"])
+        step["optimizer"] = regrouped_state(step["optimizer"], self.optimizer, self._saved_groups())
+        super().load_state_dict(state_dict | {"_trainer": step})
+        restart_schedule(self.scheduler)
+
+    def _saved_groups(self) -> list[dict] | None:
+        """Return the optimizer's groups as the checkpoint's config made them; None if that is not known."""
+        saved = values_of(self.checkpointer.saved_config) if self.checkpointer.saved_config else {}
+        names = ("BASE_LR", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "WEIGHT_DECAY_EMBED", "BACKBONE_MULTIPLIER")
+        if not all(f"SOLVER.{name}" in saved for name in names):
+            return None
+        return groups_of_config(CfgNode({name: saved[f"SOLVER.{name}"] for name in names}), self.model)
 
     def build_hooks(self) -> list[d2_hooks.HookBase | None]:
         """Return the hooks in Detectron2's order: a checkpoint, if due, before the evaluation; the writers last."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -19,6 +20,7 @@ from fvcore.common.param_scheduler import (
 )
 from torch import nn
 
+from ddl_d2.errors import CheckpointError
 from ddl_d2.modeling.backbone.timm_backbone import is_position_table
 
 _NORMS = (
@@ -38,14 +40,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     With `SOLVER.CLIP_GRADIENTS.CLIP_TYPE full_model`, all gradients are clipped together to one norm before each step.
     """
     solver = cfg.SOLVER
-    groups = parameter_groups(
-        model,
-        lr=solver.BASE_LR,
-        weight_decay=solver.WEIGHT_DECAY,
-        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
-        backbone_multiplier=solver.BACKBONE_MULTIPLIER,
-    )
+    groups = groups_of_config(solver, model)
     if solver.OPTIMIZER in ("ADAMW", "ADAM"):
         kind = torch.optim.AdamW if solver.OPTIMIZER == "ADAMW" else torch.optim.Adam
         # One kernel for all parameters of a group instead of five passes over each.
@@ -57,6 +52,18 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         clip_full_model(optimizer, max_norm=clip.CLIP_VALUE, norm_type=clip.NORM_TYPE)
         return optimizer
     return maybe_add_gradient_clipping(cfg, optimizer)
+
+
+def groups_of_config(solver: CfgNode, model: nn.Module) -> list[dict]:
+    """Group the parameters as the rates and decays of a config's SOLVER say."""
+    return parameter_groups(
+        model,
+        lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
+        backbone_multiplier=solver.BACKBONE_MULTIPLIER,
+    )
 
 
 def parameter_groups(
@@ -101,6 +108,46 @@ def _own_parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Param
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield module, f"{prefix}.{name}".removeprefix("module."), parameter
+
+
+def regrouped_state(
+    state: dict[str, Any], optimizer: torch.optim.Optimizer, saved_groups: Sequence[dict] | None
+) -> dict[str, Any]:
+    """Make an optimizer's saved state one of `optimizer`, with the learning rates and decays that this one has.
+
+    What a parameter remembers (momentum, variance) is kept. Where other rates or decays made other groups, the
+    parameters stand in another order.
+
+    Args:
+        state: the saved `state_dict`.
+        optimizer: of the same kind over the same parameters.
+        saved_groups: the groups that the saved optimizer had, of the same parameters; None: as those of `optimizer`.
+
+    Raises:
+        CheckpointError: the state is of other parameters.
+    """
+    own = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    saved = own if saved_groups is None else [id(p) for group in saved_groups for p in group["params"]]
+    sizes = [len(group["params"]) for group in (optimizer.param_groups if saved_groups is None else saved_groups)]
+    if [len(group["params"]) for group in state["param_groups"]] != sizes or set(saved) != set(own):
+        raise CheckpointError(
+            "the optimizer's state does not fit: its groups of parameters are not those of this config. Start a new "
+            "run in another OUTPUT_DIR, with this run's weights as MODEL.WEIGHTS"
+        )
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    place = {parameter: number for number, parameter in enumerate(own)}
+    moved = {number: place[parameter] for number, parameter in zip(numbers, saved, strict=True)}
+    kept = {moved[number]: value for number, value in state["state"].items()}
+    return {"state": kept, "param_groups": optimizer.state_dict()["param_groups"]}
+
+
+def restart_schedule(scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+    """Give a schedule that was loaded, and its optimizer, the base rates of this run and the rates of its step."""
+    groups = scheduler.optimizer.param_groups
+    scheduler.base_lrs = [group["initial_lr"] for group in groups]
+    for group, rate in zip(groups, scheduler.get_lr(), strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = [group["lr"] for group in groups]
 
 
 def clip_full_model(optimizer: torch.optim.Optimizer, *, max_norm: float, norm_type: float) -> None:
