@@ -39,14 +39,16 @@ STARTED = "Starting training from iteration"
 class Chain:
     """One output folder, and the runs in it, each of which goes on from where the one before was ended."""
 
-    def __init__(self, folder: Path, data: Path, tally: Tally, seed: int) -> None:
+    def __init__(self, folder: Path, data: Path, tally: Tally, seed: int, network: str = "efficientnet_lite0") -> None:
         self.output, self.log = folder / "output", folder / "log"
         self.data = data
+        self.network = network
         self.tally = tally
         self.random = np.random.default_rng(seed)
 
     def arguments(self, *flags: str, **options: object) -> list[str]:
         fixed: dict[str, object] = {"SOLVER__CHECKPOINT_PERIOD": 1, "SOLVER__MAX_TO_KEEP": KEPT}
+        fixed |= {"MODEL__TIMM__NAME": self.network}
         options = {"SOLVER__MAX_ITER": 100_000} | fixed | options
         return words(self.data, self.output, "--resume", *flags, **options)
 
@@ -274,13 +276,15 @@ def files_that_go_bad(chain: Chain, tags: list[str], damages: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--short", action="store_true", help="a few of each, one process")
+    parser.add_argument("--short", action="store_true", help="a few of each, one process, a small network")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     tally = Tally("crash")
     with tempfile.TemporaryDirectory(prefix="ddl_d2-crash-") as name:
         folder = Path(name)
-        chain = Chain(folder, make_tiny_set(folder / "data"), tally, args.seed)
+        # A save of the small one is soon over: a signal seldom meets it.
+        network = "test_efficientnet" if args.short else "efficientnet_lite0"
+        chain = Chain(folder, make_tiny_set(folder / "data"), tally, args.seed, network)
         ranks = ["parent", "rank 0", "rank 1", "all", "torchrun", "torchrun, rank 1"]
         interrupted(chain, 2 if args.short else 50, [] if args.short else ranks)
         evaluations(chain, 0 if args.short else 5)

@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the trials look into /proc")
 @pytest.mark.parametrize("trial", ["crash", "resume", "ranks"])
 def test_in_short(trial):

@@ -122,6 +122,7 @@ def test_the_error_survives_the_way_from_another_process():
     assert (str(again), again.image_ids) == (str(error), ["a", "b"])
 
 
+@pytest.mark.slow
 def test_whole_trainings_in_short():
     command = [sys.executable, "trials/non_finite.py", "--short"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -16,9 +16,13 @@ from tests.ranks import on_ranks
 
 CAPABILITIES = ["portable", "avx2", "avx512"]
 RANDOM_SHAPES = 300
-needs_cuda = pytest.mark.skipif(
+_with_cuda = pytest.mark.skipif(
     not (torch.cuda.is_available() and STATUS.cuda_built), reason="needs a GPU and CUDA kernels"
 )
+
+
+def needs_cuda(test):
+    return pytest.mark.gpu(_with_cuda(test))
 
 
 @pytest.fixture
