@@ -99,7 +99,7 @@ class Chain:
 
     def stopped(self, said: str, newest: int) -> list[str]:
         tag = (self.output / "last_checkpoint").read_text()
-        match = re.search(r"Stopped by SIGTERM after iteration (\d+), which is saved", said)
+        match = re.search(r"Stopped by a signal after iteration (\d+), which is saved", said)
         if match and int(match[1]) == newest and tag == f"model_{newest:07d}.pth":
             return []
         return [f"not saved at the stop: {match and match[0]}, newest {newest}, tag {tag}"]
@@ -150,7 +150,7 @@ def evaluations(chain: Chain, count: int) -> None:
             code == 143
             and chain.newest() > before
             and "Evaluating first" in said
-            and re.search("Stopped by SIGTERM (during an evaluation|after iteration)", said) is not None
+            and re.search("Stopped by a signal (during an evaluation|after iteration)", said) is not None
         )
         chain.tally.check(good, f"SIGTERM in an evaluation {index}", f"{before} {code} {run.end_of_text()}")
 

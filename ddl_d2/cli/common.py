@@ -14,13 +14,16 @@ from ddl_d2.errors import DdlError
 BAD_INPUT = 2
 """Exit code for input that cannot be used; argparse uses the same for bad arguments."""
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of programs that SIGINT ends (128 + 2); a training that saved first has 143."""
+
 
 @contextmanager
 def cli_errors() -> Iterator[None]:
     """Report the user's errors in one line on stderr and exit with code 2; a context manager and a decorator.
 
-    Such errors are `DdlError` and OSError. Anything else is a fault of the program and keeps its traceback. With
-    `DDL_D2_DEBUG=1` everything does.
+    Such errors are `DdlError` and OSError. Ctrl-C is one line, too, with exit code 130. Anything else is a fault of the
+    program and keeps its traceback. With `DDL_D2_DEBUG=1` everything does.
     """
     try:
         yield
@@ -29,6 +32,11 @@ def cli_errors() -> Iterator[None]:
             raise
         print(f"error: {_message(error)}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from error
+    except KeyboardInterrupt as error:
+        if os.environ.get("DDL_D2_DEBUG") == "1":
+            raise
+        print("stopped by Ctrl-C", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from error
 
 
 def run(main: Callable[[], int]) -> NoReturn:

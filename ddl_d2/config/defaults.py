@@ -189,7 +189,8 @@ def _add_self_blending_keys(cfg: CfgNode) -> None:
     # Whether real training images are forged.
     cfg.INPUT.SELF_BLEND.ENABLED = False
     # On: each real image gives a pair (itself, self-blended), and fakes of the dataset are left out. Off: a share
-    # PROB of the real images is replaced by forged ones, and fakes stay.
+    # PROB of the real images is replaced by forged ones, and fakes stay; only what is blended in changes its appearance
+    # then (APPEARANCE_WEIGHTS and POST are for pairs).
     cfg.INPUT.SELF_BLEND.PAIRS = True
     # Without PAIRS: the share of the real images that is forged.
     cfg.INPUT.SELF_BLEND.PROB = 0.5
@@ -217,8 +218,9 @@ def _add_face_swap_keys(cfg: CfgNode) -> None:
 def _add_loader_keys(cfg: CfgNode) -> None:
     # The order of training images: "TrainingSampler" (uniform) or "ClassBalancedSampler" (real and fake equally often).
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
-    # The share of the training rows that may be unreadable: they are skipped, counted and listed, and above it
-    # training stops. 0.0 = at the first.
+    # The share of the training rows that may be unusable (unreadable, a fake whose mask marks nothing, no face to be
+    # forged by SELF_BLEND or FACE_SWAP): they are skipped, counted and listed, and above it training stops. 0.0 = at
+    # the first.
     cfg.DATALOADER.MAX_BAD_SHARE = 0.01
 
 

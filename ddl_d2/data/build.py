@@ -50,7 +50,15 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
     unlabeled = int((labels < 0).sum())
     if unlabeled and not pairs:
         names = ", ".join(cfg.DATASETS.TRAIN)
-        raise DatasetError(f"{names}: {unlabeled} of {len(labels)} images have no real/fake label; training needs it")
+        raise DatasetError(
+            f"{names}: {unlabeled} of {len(labels)} images have no real/fake label, "
+            "which training needs: put them into folders real/ and fake/, or into a list with labels"
+        )
+    if not pairs and not _forges(cfg) and not (labels == 1).any():
+        raise DatasetError(
+            f"{', '.join(cfg.DATASETS.TRAIN)}: all {len(labels)} images are real, and nothing forges any: there is "
+            "nothing to learn. Add fakes (a folder fake/ beside real/), or set INPUT.SELF_BLEND.ENABLED True"
+        )
     return TrainLoader(
         rows,
         mapper=mapper or build_train_mapper(cfg),
@@ -86,6 +94,12 @@ def build_train_mapper(cfg: CfgNode) -> Mapper:
 def _makes_pairs(cfg: CfgNode) -> bool:
     """Return whether training makes a pair, real and forged, of each real image."""
     return cfg.INPUT.FACE_SWAP.ENABLED or (cfg.INPUT.SELF_BLEND.ENABLED and cfg.INPUT.SELF_BLEND.PAIRS)
+
+
+def _forges(cfg: CfgNode) -> bool:
+    """Return whether training images are forged on the way, without making pairs."""
+    blend, augment = cfg.INPUT.SELF_BLEND, cfg.INPUT.AUGMENT
+    return (blend.ENABLED and blend.PROB > 0) or augment.COPY_MOVE_PROB > 0 or augment.INPAINT_PROB > 0
 
 
 def build_face_crop(cfg: CfgNode, is_train: bool) -> FaceCropper | None:

@@ -19,7 +19,7 @@ from ddl_d2.config.dataclass_keys import options_of
 from ddl_d2.config.swap_options import SwapOptions
 from ddl_d2.data.forging_augmentations import random_generator
 from ddl_d2.data.targets import forgery_mask_to_instances
-from ddl_d2.errors import ConfigError, ImageReadError
+from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.crop import face_window
 from ddl_d2.faces.face import NUM_LANDMARKS, FaceFinder
 from ddl_d2.forging.eigenfaces import Eigenfaces
@@ -131,6 +131,10 @@ def build_face_swap_mapper(cfg: CfgNode, finder: FaceFinder, rows: Sequence[Mapp
     """The training mapper of a config with INPUT.FACE_SWAP.ENABLED.
 
     Where EIGEN_PROB is above 0, the eigenfaces are made of the faces of `rows`, which are read once.
+
+    Raises:
+        ConfigError: a value of INPUT.FACE_SWAP is out of its limits.
+        DatasetError: no face is found in any of them.
     """
     mapper = FaceSwapMapper(
         finder,
@@ -141,7 +145,12 @@ def build_face_swap_mapper(cfg: CfgNode, finder: FaceFinder, rows: Sequence[Mapp
         min_instance_area=cfg.INPUT.MIN_INSTANCE_AREA,
     )
     if mapper.options.eigen_prob > 0:
-        mapper.eigenfaces = Eigenfaces.fitted(_faces(mapper, rows), side=_EIGEN_SIDE, count=_EIGEN_COUNT)
+        faces = _faces(mapper, rows)
+        if not faces:
+            raise DatasetError(
+                f"none of the {len(rows)} training images has a face with 68 landmarks: nothing to forge"
+            )
+        mapper.eigenfaces = Eigenfaces.fitted(faces, side=_EIGEN_SIDE, count=_EIGEN_COUNT)
     return mapper
 
 

@@ -37,8 +37,9 @@ _REPORT = "bad_files"
 class TrainStream(IterableDataset):
     """The mapped samples of one rank, from the sampler's position on; each worker makes every n-th batch of it.
 
-    Where the image or mask of a row cannot be read, another row of its class takes its place, and the sample carries
-    what was bad. Where none of `MAX_DRAWS` rows could be read it carries nothing else.
+    Where a row cannot be used (its image or mask cannot be read, or nothing in it can be forged), another row of its
+    class takes its place, and the sample carries what was bad. Where none of `MAX_DRAWS` rows could be used it carries
+    nothing else.
 
     Args:
         rows: dataset dicts.
@@ -112,7 +113,7 @@ class TrainLoader:
         total_batch_size: images per step over all ranks; a multiple of the number of ranks.
         num_workers: processes of this rank; 0 maps in this process.
         labels: the class of every row, which is kept where another stands in for it; None: any row may.
-        max_bad_share: the share of `rows` that may be unreadable, in [0, 1].
+        max_bad_share: the share of `rows` that may be unusable, in [0, 1].
         worker_timeout: seconds to wait for a batch of the workers before RuntimeError is raised; 0 waits forever.
 
     Attributes:
@@ -167,20 +168,17 @@ class TrainLoader:
         """
         for batch in self._loader:
             self.sampler.position += self.samples_per_step
-            for row in batch:
-                self._take_report(row)
+            reports = [row.pop(_REPORT, []) for row in batch]
+            self.bad_files.add(bad for report in reports for bad in report)
             if comm.get_world_size() == 1:
                 self.bad_files.agree()
                 self.bad_files.check()
+            if not all(batch):
+                bad = list({bad.row: bad for bad in reports[batch.index({})]}.values())
+                raise TooManyBadFilesError(
+                    f"none of {MAX_DRAWS} rows drawn for one training sample can be used: {listed(bad)}", bad
+                )
             yield batch
-
-    def _take_report(self, row: dict[str, Any]) -> None:
-        bad = row.pop(_REPORT, [])
-        self.bad_files.add(bad)
-        if not row:
-            raise TooManyBadFilesError(
-                f"none of {MAX_DRAWS} rows drawn for one training sample can be read: {listed(bad)}", bad
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on, plain values."""

@@ -13,8 +13,10 @@ from detectron2.data import transforms as T
 
 from ddl_d2.data.targets import forgery_mask_to_instances, read_forgery_mask
 from ddl_d2.data.transforms.build import build_augmentations
-from ddl_d2.errors import ConfigError, DatasetError
+from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.crop import FaceWindow, cut, nose_box, nose_points
+from ddl_d2.io.file_names import is_video
+from ddl_d2.io.image import MASK_THRESHOLD, read_map
 from ddl_d2.io.rows import read_row_image
 from ddl_d2.utils.limits import MAX_PIXELS
 
@@ -116,13 +118,15 @@ class ForgeryDatasetMapper:
         """Map one dataset dict; see the class.
 
         Raises:
-            ImageReadError: the image or its mask cannot be read.
+            ImageReadError: the image or its mask cannot be read, or the mask of a fake marks nothing as forged.
             DatasetError: a training image without a label.
         """
         row, image = self.read(dataset_dict)
         if not self.is_train:
             return row | inference_input(image, self.augmentations, self.crop)
         truth = read_forgery_mask(row, *image.shape[:2], max_pixels=self.max_pixels)
+        if row["is_fake"] and truth is not None and not truth.mask.any():
+            raise ImageReadError(row.get("mask_file_name", row["file_name"]), _why_empty(row, self.max_pixels))
         mask = np.zeros(image.shape[:2], dtype=bool) if truth is None else truth.mask
         nose = None
         if self.crop is not None:
@@ -172,6 +176,17 @@ class ForgeryDatasetMapper:
             mask, mode=self.instance_mode, num_classes=self.num_classes, min_area=self.min_instance_area
         )
         row["localization_valid"] = known
+
+
+def _why_empty(row: Mapping[str, Any], max_pixels: int) -> str:
+    """Say why the mask of a fake image shows nothing forged; its gray values tell a coding such as {0, 2}."""
+    said = "the mask of a fake image marks nothing as forged"
+    path = row.get("mask_file_name")
+    if not path or is_video(path):
+        return said
+    values = np.unique(read_map(path, max_pixels=max_pixels))
+    coding = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
+    return f"{said}: its gray values are {coding}, and forged is {MASK_THRESHOLD} or more"
 
 
 def inference_input(image: np.ndarray, augmentation: T.Augmentation, crop: Crop | None) -> dict[str, Any]:

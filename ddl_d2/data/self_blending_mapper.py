@@ -6,8 +6,9 @@ Source: multi-part local-displacement self-blending (Sci. Rep. 2025); Shiohara a
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,11 @@ from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions
 from ddl_d2.data.forging_augmentations import build_forge, random_generator
 from ddl_d2.data.mapper import Crop, ForgeryDatasetMapper
 from ddl_d2.data.transforms.photometric import PhotometricTransform
-from ddl_d2.errors import ConfigError
+from ddl_d2.errors import ConfigError, ImageReadError
 from ddl_d2.faces.crop import crop_around
 from ddl_d2.faces.face import Face, FaceFinder
 from ddl_d2.forging.appearance import apply_steps, draw_post_steps
-from ddl_d2.forging.self_blend import Forgery, NoSuitableFaceError, self_blend
-
-logger = logging.getLogger(__name__)
+from ddl_d2.forging.self_blend import Forgery, NoSuitableFaceError, self_blend, suitable_faces
 
 
 class SelfBlender:
@@ -39,31 +38,43 @@ class SelfBlender:
 
     def __init__(self, finder: FaceFinder, options: ForgeryOptions) -> None:
         self.finder, self.options = finder, options
-        self._told: set[str] = set()
 
-    def __call__(self, image: np.ndarray, name: str, faces: list[Face] | None = None) -> Forgery | None:
+    def __call__(self, image: np.ndarray, name: str, faces: list[Face]) -> Forgery:
         """Forge an image.
 
         Args:
             image: uint8 H×W×3 RGB.
-            name: what to call the image in a message.
-            faces: of the image; None looks for them.
+            name: of its file.
+            faces: of the image; see `faces_to_forge`.
 
-        Returns:
-            None where no face is fit to be forged; that is said once for each image.
+        Raises:
+            ImageReadError: no face is fit to be forged. The loader counts the image and draws another: trained on as
+                real, it would teach that what has no face is real.
         """
-        try:
-            found = self.finder(image) if faces is None else faces
-            return self_blend(image, found, random_generator(), self.options)
-        except NoSuitableFaceError as error:
-            if name not in self._told:
-                self._told.add(name)
-                logger.warning("%s cannot be self-blended and stays real: %s", name, error)
-            return None
+        with _counted(name):
+            return self_blend(image, faces, random_generator(), self.options)
+
+    def faces_to_forge(self, image: np.ndarray, name: str) -> list[Face]:
+        """Find the faces of an image that are fit to be forged. Raises ImageReadError as a call."""
+        faces = self.finder(image)
+        with _counted(name):
+            return [faces[i] for i in suitable_faces(faces, image.shape[:2], self.options)]
+
+
+@contextlib.contextmanager
+def _counted(name: str) -> Iterator[None]:
+    try:
+        yield
+    except NoSuitableFaceError as error:
+        raise ImageReadError(name, f"cannot be self-blended: {error}") from error
 
 
 class ReplaceWithSelfBlended:
     """The mapper's `forge` function that turns a share of the real training images into forged ones.
+
+    Outside its mask a forged image is the real one, bit for bit: the target alone changes its appearance, whatever the
+    blender's options say. Otherwise the change would tell forged images from real ones, which have none. For the same
+    reason an image without a face is not trained on as real either.
 
     Args:
         blender: forges.
@@ -71,17 +82,24 @@ class ReplaceWithSelfBlended:
     """
 
     def __init__(self, blender: SelfBlender, probability: float) -> None:
-        self.blender, self.probability = blender, probability
+        options = replace(blender.options, appearance_weights=(0.0, 1.0, 0.0))
+        self.blender, self.probability = SelfBlender(blender.finder, options), probability
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, row: Mapping[str, Any]
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Forge an image or leave it; see `ddl_d2.data.mapper.Forge`."""
-        is_fake = int(row["is_fake"])
-        if is_fake or np.random.uniform() >= self.probability:
-            return image, mask, is_fake
-        forgery = self.blender(image, row["file_name"])
-        return (image, mask, 0) if forgery is None else (forgery.image, forgery.mask, 1)
+        """Forge an image or leave it; see `ddl_d2.data.mapper.Forge`.
+
+        Raises:
+            ImageReadError: a real image has no face that is fit to be forged.
+        """
+        if row["is_fake"]:
+            return image, mask, 1
+        faces = self.blender.faces_to_forge(image, row["file_name"])
+        if np.random.uniform() >= self.probability:
+            return image, mask, 0
+        forgery = self.blender(image, row["file_name"], faces)
+        return forgery.image, forgery.mask, 1
 
 
 class SelfBlendingMapper:
@@ -89,7 +107,7 @@ class SelfBlendingMapper:
 
     The rows are a `ForgeryDatasetMapper`'s training rows, with `image_id` ending in "#self-blended" for the forgery,
     and with `soft_mask`, float32 H×W in [0, 1]: how much of a pixel is forged content (zeros for the real image).
-    `forgery_mask` and `instances` are where it is above one half. An image that cannot be forged gives itself twice.
+    `forgery_mask` and `instances` are where it is above one half.
 
     Args:
         mapper: reads, augments and packs; one for training, without a `forge` of its own.
@@ -112,18 +130,14 @@ class SelfBlendingMapper:
         self.mapper, self.blender, self.crop_margin, self.post = mapper, blender, crop_margin, post
 
     def __call__(self, dataset_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Map one dataset dict of a real image. Raises as the mapper."""
+        """Map one dataset dict of a real image. Raises as the mapper, and ImageReadError without a face to forge."""
         row, image = self.mapper.read({**dataset_dict, "is_fake": 0})
-        faces = self.blender.finder(image)
-        if self.crop_margin and faces:
+        faces = self.blender.faces_to_forge(image, row["file_name"])
+        if self.crop_margin:
             face = faces[np.random.randint(len(faces))]
             image, face = crop_around(image, face, margins=np.random.uniform(*self.crop_margin, size=4))
             faces = [face]
         forgery = self.blender(image, row["file_name"], faces)
-        if forgery is None:
-            nothing = np.zeros(image.shape[:2], dtype=bool)
-            image, nothing, _ = self.mapper.augment(image, nothing)
-            return [self._row(row, image, nothing, np.zeros(nothing.shape, np.float32), 0) for _ in range(2)]
         steps = draw_post_steps(random_generator(), self.post) if self.post else []
         forged, mask, transforms = self.mapper.augment(apply_steps(forgery.image, steps), forgery.mask)
         soft = _moved(forgery.soft, transforms)

@@ -30,8 +30,8 @@ Main = Callable[[Namespace], object]
 def launch(main: Main, args: Namespace, *, hang_timeout: float = 0.0, grace: float = 60.0) -> None:
     """Run `main(args)` on every rank: NCCL on GPUs, gloo on CPUs (where `--num-gpus` counts processes).
 
-    If a rank fails, the others are killed. A SIGTERM to this process is passed on to the ranks: those that train
-    finish their step and save (see `engine/watchdog.py`), the others end at once.
+    If a rank fails, the others are killed. A SIGTERM or Ctrl-C to this process is passed on to the ranks: those that
+    train finish their step and save (see `engine/watchdog.py`), the others end at once.
 
     Args:
         main: the work of one rank.
@@ -42,7 +42,7 @@ def launch(main: Main, args: Namespace, *, hang_timeout: float = 0.0, grace: flo
     Raises:
         ConfigError: fewer than 0 processes, more than GPUs, or `--dist-url auto` on several machines.
         RankError: a rank died, hung or raised an exception; an exception that can be raised here is raised instead.
-        SystemExit: with 143, after SIGTERM.
+        SystemExit: with 143, after SIGTERM or Ctrl-C.
     """
     say_where_it_crashes()
     timeout = timedelta(seconds=hang_timeout + _MARGIN) if hang_timeout else DEFAULT_TIMEOUT

@@ -90,10 +90,14 @@ class Ranks:
         self._kill_at: float | None = None
 
     def __enter__(self) -> Ranks:
-        self._handler = signal.signal(signal.SIGTERM, self._on_sigterm)
+        # The ranks inherit that they ignore it: a terminal sends Ctrl-C to all, and only this process passes it on.
+        self._handlers = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+        self._handlers[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_signal)
         context = start_processes(run_rank, (self._work, self._folder), self._count, join=False, start_method="spawn")
         for local, started in enumerate(context.processes):
             self.ranks.append(Rank(self._first + local, started, self._folder / str(local)))
+        if self._handlers[signal.SIGINT] is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,14 +105,15 @@ class Ranks:
             rank.process.kill()
         for rank in self.ranks:
             rank.process.join()
-        signal.signal(signal.SIGTERM, self._handler)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def wait(self) -> None:
         """Wait until all ranks have ended well.
 
         Raises:
             RankError: a rank failed; an exception of it that can be raised here is raised instead.
-            SystemExit: with 143, after a SIGTERM to this process or to a rank that trained.
+            SystemExit: with 143, after a SIGTERM or Ctrl-C to this process, or a SIGTERM to a rank that trained.
         """
         running = True
         while running:
@@ -131,13 +136,17 @@ class Ranks:
     def _wait_for_one(self, seconds: float) -> None:
         connection.wait([rank.process.sentinel for rank in self.ranks if rank.process.exitcode is None], seconds)
 
-    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
 
     def _stop(self) -> None:
         """Ask all ranks to stop, once: those that train save first, the others end of the signal."""
         if self._kill_at is None:
             self._kill_at = time.monotonic() + self.grace
+            if self._signals:
+                print(
+                    "stopping: ranks that train end their step and save; once more ends them at once", file=sys.stderr
+                )
             for rank in self.ranks:
                 rank.process.terminate()
 

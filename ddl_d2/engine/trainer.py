@@ -214,7 +214,7 @@ class ForgeryTrainer(DefaultTrainer):
         """Train from `start_iter` to `max_iter`; return the last evaluation's results.
 
         Raises:
-            SystemExit: with exit code 143, after SIGTERM, once the step is done and saved.
+            SystemExit: with exit code 143, after SIGTERM or Ctrl-C, once the step is done and saved.
             IncompleteEvaluationError: in the end, if any evaluation on the way was incomplete.
             SaveError: the last checkpoint could not be saved.
             NonFiniteError: see `TrainingStep.run_step`.

@@ -20,7 +20,9 @@ from contextlib import contextmanager
 from typing import Any
 
 STOPPED = 128 + signal.SIGTERM
-"""Exit code (143) of a run that SIGTERM ended."""
+"""Exit code (143) of a run that SIGTERM, or SIGINT (Ctrl-C), ended."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask for a stop."""
 HUNG = 124
 """Exit code of a rank that made no progress; `timeout` uses the same."""
 
@@ -28,12 +30,13 @@ _POLL = 0.5
 
 
 class Watch:
-    """Inside the context, SIGTERM asks for a stop, and neither the stop nor a step may take for ever.
+    """Inside the context, SIGTERM or Ctrl-C asks for a stop, and neither the stop nor a step may take for ever.
 
-    At SIGTERM `on_stop` is called (from another thread). The process then has `grace` seconds: a second SIGTERM, or the
-    end of that time, ends it at once with exit code 143. A step that takes longer than `hang_timeout` seconds ends it
-    with exit code 124 and a report of where it was. If multiprocessing started the process, the end of its parent ends
-    it, too.
+    At such a signal `on_stop` is called (from another thread). The process then has `grace` seconds: a second signal,
+    or the end of that time, ends it at once with exit code 143. A SIGINT that the process ignores (one in the
+    background, or a rank, whose launcher passes stops on) stays ignored. A step that takes longer than `hang_timeout`
+    seconds ends it with exit code 124 and a report of where it was. If multiprocessing started the process, the end of
+    its parent ends it, too.
     """
 
     def __init__(
@@ -49,9 +52,9 @@ class Watch:
 
         Args:
             on_stop: called once, in the thread of the watch.
-            grace: seconds from the first SIGTERM.
+            grace: seconds from the first signal.
             hang_timeout: seconds for a `step`; 0: any time.
-            count_signals: whether a second SIGTERM ends the process. Not where a launcher repeats the signals of
+            count_signals: whether a second one ends the process. Not where a launcher repeats the signals of
                 others.
             name: of the process, for what is said on stderr.
         """
@@ -62,6 +65,7 @@ class Watch:
         self.name = name
         self._signals = 0
         self._stop_by: float | None = None
+        self._asked = ""
         self._step: tuple[str, float] | None = None
         self._closing = False
 
@@ -75,11 +79,13 @@ class Watch:
             # Ready to be read, for ever, once the parent has ended.
             self._selector.register(parent.sentinel, selectors.EVENT_READ, self._on_orphaned)
         self._main = threading.current_thread()
-        self._handler: Any = None
+        self._handlers: dict[signal.Signals, Any] = {}
         if self._main is threading.main_thread():
             # In this order: a signal whose handler is there before the descriptor would be lost.
             self._wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
-            self._handler = signal.signal(signal.SIGTERM, lambda *_: None)
+            for number in STOP_SIGNALS:
+                if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._handlers[number] = signal.signal(number, lambda *_: None)
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
         return self
@@ -88,8 +94,9 @@ class Watch:
         self._closing = True
         self._writing.send(b"\0")
         self._thread.join()
-        if self._handler is not None:
-            signal.signal(signal.SIGTERM, self._handler)
+        if self._handlers:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
             signal.set_wakeup_fd(self._wakeup)
         self._selector.close()
         self._reading.close()
@@ -113,12 +120,15 @@ class Watch:
     def _on_signals(self) -> None:
         # One byte for each signal that has a handler in Python, such as SIGCHLD of data workers.
         for number in self._reading.recv(4096):
-            if number == signal.SIGTERM:
+            if number in STOP_SIGNALS:
                 self._signals += 1
                 if self._signals > 1 and self.count_signals:
-                    self._end(STOPPED, "second SIGTERM: ends without saving")
+                    self._end(STOPPED, f"second {_named(number)}: ends without saving")
                 if self._stop_by is None:
                     self._stop_by = time.monotonic() + self.grace
+                    self._asked = _named(number)
+                    if self.count_signals:
+                        self._say(f"{self._asked}: ends after this step, which is saved; once more ends it at once")
                     self.on_stop()
 
     def _on_orphaned(self) -> None:
@@ -128,7 +138,7 @@ class Watch:
         now = time.monotonic()
         if self._stop_by is not None and now > self._stop_by and not self._closing:
             self._dump()
-            self._end(STOPPED, f"no end of the step within {self.grace:g} s of SIGTERM: ends without saving")
+            self._end(STOPPED, f"no end of the step within {self.grace:g} s of {self._asked}: ends without saving")
         step = self._step
         if self.hang_timeout and step and now > step[1] + self.hang_timeout and step is self._step:
             self._dump()
@@ -144,6 +154,13 @@ class Watch:
         # To the descriptor: `sys.stderr` may be captured, or held by the thread that hangs.
         faulthandler.dump_traceback(2, all_threads=True)
 
+    def _say(self, what: str) -> None:
+        os.write(2, f"{self.name}: {what}\n".encode())
+
     def _end(self, code: int, why: str) -> None:
-        os.write(2, f"{self.name}: {why}\n".encode())
+        self._say(why)
         os._exit(code)
+
+
+def _named(number: int) -> str:
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

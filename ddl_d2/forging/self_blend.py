@@ -99,9 +99,7 @@ def self_blend(
                 f"a face has {len(face.landmarks)} landmarks; masking its regions needs {NUM_LANDMARKS} "
                 "(dlib's landmark model places them)"
             )
-    suitable = [i for i, face in enumerate(faces) if _suits(face, image.shape[:2], options)]
-    if not suitable:
-        raise NoSuitableFaceError(f"none of {len(faces)} faces is in the image and {options.min_face_width:g} px wide")
+    suitable = suitable_faces(faces, image.shape[:2], options)
     chosen = {i for i in suitable if rng.random() < options.face_prob} or {suitable[int(rng.integers(len(suitable)))]}
     weights = np.asarray(options.appearance_weights, np.float64)
     side = ("source", "target", "both")[int(rng.choice(3, p=weights / weights.sum()))]
@@ -124,6 +122,22 @@ def self_blend(
         raise NoSuitableFaceError("the regions drawn lie outside the image")
     record = {"appearance_of": side, "source_appearance": source_steps, "faces": records}
     return Forgery(image=forged, real=real, soft=soft, mask=soft > 0.5, record=record)
+
+
+def suitable_faces(faces: Sequence[Face], shape: tuple[int, int], options: ForgeryOptions) -> list[int]:
+    """Return which faces of an image of a shape (height, width) are fit to be forged, by their place in `faces`.
+
+    Raises:
+        NoSuitableFaceError: none is.
+    """
+    suitable = [i for i, face in enumerate(faces) if _suits(face, shape, options)]
+    if not suitable:
+        raise NoSuitableFaceError(
+            f"none of {len(faces)} faces is in the image and {options.min_face_width:g} px wide"
+            if faces
+            else "no face is found in it"
+        )
+    return suitable
 
 
 def region_stages(image: np.ndarray, face: Face, plan: RegionPlan) -> RegionStages | None:

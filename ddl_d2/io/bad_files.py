@@ -113,9 +113,10 @@ class BadFiles:
         if len(self) > self.limit:
             known = [*self._agreed.values(), *self._own.values()]
             raise TooManyBadFilesError(
-                f"{len(known)} of the {self.num_rows} rows of the training set cannot be read, and "
+                f"{len(known)} of the {self.num_rows} rows of the training set cannot be used, and "
                 f"DATALOADER.MAX_BAD_SHARE {self.max_share:g} allows {self.limit}: {listed(known)}. "
-                "Repair or remove them (ddl-d2 check-dataset finds all), or raise the share",
+                "Repair or remove them (ddl-d2 check-dataset --deep finds damaged files and empty masks), or raise "
+                "the share",
                 known,
             )
 

@@ -39,7 +39,7 @@ def guarded(loader: DataLoader, timeout: float = 0.0) -> DataLoader:
 
 
 def start_worker(worker_id: int) -> None:
-    """Prepare a worker process of a loader: its random seed, how it ends, and what SIGTERM does."""
+    """Prepare a worker process of a loader: its random seed, how it ends, and what signals do."""
     worker_init_reset_seed(worker_id)
     die_with_parent()
     _only_parent_may_terminate()
@@ -63,9 +63,10 @@ def die_with_parent() -> None:
 def _only_parent_may_terminate() -> None:
     """End this process at a SIGTERM of its parent, and ignore everyone else's.
 
-    Schedulers send SIGTERM to every process of a job. The parent gets one, too, and sees to its workers; a worker that
-    died of its own would break the step that is to be finished.
+    Schedulers send SIGTERM to every process of a job, and a terminal Ctrl-C. The parent gets one, too, and sees to its
+    workers; a worker that died of its own would break the step that is to be finished.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.data import transforms as T
 
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data.mapper import ForgeryDatasetMapper
@@ -117,13 +118,36 @@ def test_an_unknown_mask_is_not_relabeled(cfg, fake):
     assert ForgeryDatasetMapper(cfg, True)(fake)["is_fake"] == 1
 
 
+class _RightHalf(T.Augmentation):
+    """Cuts the left half away."""
+
+    def get_transform(self, image):
+        height, width = image.shape[:2]
+        return T.CropTransform(width // 2, 0, width - width // 2, height)
+
+
 @pytest.mark.parametrize(("policy", "label"), [("keep", 1), ("relabel", 0)])
-def test_empty_crop(cfg, fake, tmp_path, policy, label):
-    cfg.INPUT.CROP.EMPTY_POLICY = policy
-    write_png(tmp_path / "mask.png", np.zeros((40, 60), bool))
-    row = ForgeryDatasetMapper(cfg, True)(fake)
+def test_empty_crop(fake, tmp_path, policy, label):
+    mask = np.zeros((40, 60), bool)
+    mask[5, 5] = True
+    write_png(tmp_path / "mask.png", mask)
+    row = ForgeryDatasetMapper(True, augmentations=[_RightHalf()], empty_policy=policy)(fake)
+    assert not row["forgery_mask"].any()
     assert row["is_fake"] == label
     assert row["localization_valid"] is True
+
+
+@pytest.mark.parametrize("policy", ["keep", "relabel"])
+@pytest.mark.parametrize(("value", "coding"), [(0, "0"), (2, "0, 2"), (100, "0, 100")])
+def test_a_fake_with_nothing_forged_is_unusable(fake, tmp_path, policy, value, coding):
+    """It is neither trained on as fake nor as real."""
+    mask = np.zeros((40, 60), np.uint8)
+    mask[5:20, 5:20] = value
+    write_png(tmp_path / "mask.png", mask)
+    said = f"marks nothing as forged: its gray values are {coding}, and forged is 128 or more$"
+    with pytest.raises(ImageReadError, match=said) as caught:
+        ForgeryDatasetMapper(True, augmentations=[], empty_policy=policy)(fake)
+    assert caught.value.path == fake["mask_file_name"]
 
 
 def test_mask_of_another_size(cfg, tmp_path, caplog):

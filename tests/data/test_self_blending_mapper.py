@@ -23,7 +23,7 @@ from ddl_d2.data.self_blending_mapper import (
     forgery_options,
     post_options,
 )
-from ddl_d2.errors import ConfigError
+from ddl_d2.errors import ConfigError, ImageReadError
 from ddl_d2.faces.face import Face
 
 
@@ -105,27 +105,53 @@ def test_the_same_seed_gives_the_same_pair(astronaut):
     assert pairs[0].shape != pairs[2].shape or not torch.equal(pairs[0], pairs[2])
 
 
-def test_an_image_without_a_face_stays_real_and_is_named_once(astronaut, caplog):
-    mapper = _mapper([])
-    for _ in range(2):
-        pair = mapper(astronaut)
-        assert [row["is_fake"] for row in pair] == [0, 0]
-        assert torch.equal(pair[0]["image"], pair[1]["image"])
-    assert caplog.text.count("cannot be self-blended") == 1
+@pytest.mark.parametrize(
+    ("faces", "why"),
+    [
+        ([], "no face is found in it"),
+        ([Face((0.0, 0.0, 9.0, 9.0), np.full((68, 2), 5.0))], "none of 1 faces is in the"),
+    ],
+)
+@pytest.mark.parametrize("crop", [None, (0.1, 0.5)])
+def test_an_image_without_a_face_is_unusable(astronaut, faces, why, crop):
+    with pytest.raises(ImageReadError, match=f"cannot be self-blended: {why}") as caught:
+        _mapper(faces, crop=crop)(astronaut)
+    assert caught.value.path == astronaut["file_name"]
+
+
+def test_a_pair_is_cut_to_a_face_that_can_be_forged(astronaut):
+    tiny = Face((0.0, 0.0, 9.0, 9.0), np.full((68, 2), 5.0))
+    for seed in range(5):
+        np.random.seed(seed)
+        assert _mapper([tiny, _astronauts_face()])(astronaut)[1]["is_fake"] == 1
+
+
+def _replace(faces, probability, **options):
+    blender = SelfBlender(_OneFace(faces), ForgeryOptions(whole_face_prob=1.0, **options))
+    return ReplaceWithSelfBlended(blender, probability)
 
 
 def test_replacing_a_share_of_the_real_images():
     image = photographs.astronaut()
     nothing = np.zeros(image.shape[:2], dtype=bool)
-    blender = SelfBlender(_OneFace([_astronauts_face()]), ForgeryOptions(whole_face_prob=1.0))
     np.random.seed(0)
     row = {"file_name": "a.png", "is_fake": 0}
-    always = ReplaceWithSelfBlended(blender, 1.0)(image, nothing, row)
-    assert always[2] == 1
-    assert always[1].any()
-    assert ReplaceWithSelfBlended(blender, 0.0)(image, nothing, row)[2] == 0
-    fake = ReplaceWithSelfBlended(blender, 1.0)(image, nothing, {"file_name": "a.png", "is_fake": 1})
-    assert fake[0] is image
+    forged, mask, is_fake = _replace([_astronauts_face()], 1.0)(image, nothing, row)
+    assert is_fake == 1
+    assert mask.any()
+    assert (forged != image).any()
+    same, _, is_fake = _replace([_astronauts_face()], 0.0)(image, nothing, row)
+    assert is_fake == 0
+    assert same is image
+    assert _replace([], 1.0)(image, nothing, {"file_name": "a.png", "is_fake": 1})[0] is image
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_what_has_no_face_is_not_real_either(probability):
+    """Else "no face" would tell real from forged."""
+    image = photographs.astronaut()
+    with pytest.raises(ImageReadError, match=r"^a\.png: cannot be self-blended: no face is found in it$"):
+        _replace([], probability)(image, np.zeros(image.shape[:2], bool), {"file_name": "a.png", "is_fake": 0})
 
 
 def test_a_loader_of_pairs_counts_and_resumes(astronaut):

@@ -111,16 +111,16 @@ def test_the_survivors_are_not_asked_to_save(tmp_path, monkeypatch):
 
 
 def test_all_is_well(tmp_path, monkeypatch):
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with _ranks([_ends(0), _ends(0)], tmp_path, monkeypatch) as ranks:
         ranks.wait()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def _stop(ranks, signals=1):
-    """Send SIGTERM to this process; return the exit code of the run."""
+def _stop(ranks, signals=1, number=signal.SIGTERM):
+    """Send a signal to this process; return the exit code of the run."""
     for _ in range(signals):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
     with pytest.raises(SystemExit) as caught:
         ranks.wait()
     return caught.value.code
@@ -174,13 +174,14 @@ def test_ranks_that_do_not_stop_are_killed_after_the_grace(tmp_path, monkeypatch
     assert time.monotonic() - started < 10
 
 
-def test_a_second_sigterm_ends_all_at_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_all_at_once(number, tmp_path, monkeypatch):
     deaf = [_Training(tmp_path / name, then=_sleep) for name in "ab"]
     started = time.monotonic()
     with _ranks(deaf, tmp_path, monkeypatch, grace=60) as ranks:
         for rank in deaf:
             rank.wait()
-        assert _stop(ranks, signals=2) == 143
+        assert _stop(ranks, signals=2, number=number) == 143
     assert time.monotonic() - started < 10
 
 

@@ -13,6 +13,7 @@ import pytest
 from ddl_d2.engine.watchdog import HUNG, STOPPED, Watch
 
 _PR_SET_CHILD_SUBREAPER = 36
+STEP_ENDS = "ends after this step, which is saved; once more ends it at once\n"
 
 
 def _child(work, said):
@@ -30,8 +31,8 @@ def run(tmp_path):
     return lambda work: _child(work, tmp_path / "said")
 
 
-def _signal():
-    os.kill(os.getpid(), signal.SIGTERM)
+def _signal(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
 
 
 def _wait(condition, seconds=5.0):
@@ -41,36 +42,57 @@ def _wait(condition, seconds=5.0):
     return condition()
 
 
-def test_a_signal_asks_for_a_stop_and_the_step_goes_on(run):
+EITHER = pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+
+
+@EITHER
+def test_a_signal_asks_for_a_stop_and_the_step_goes_on(run, number, name):
     def work():
         asked = []
-        with Watch(lambda: asked.append(True), grace=60):
-            _signal()
+        with Watch(lambda: asked.append(True), grace=60, name="rank 0"):
+            _signal(number)
             return 5 if _wait(lambda: asked) and len(asked) == 1 else 1
+
+    assert run(work) == (5, f"rank 0: {name}: {STEP_ENDS}")
+
+
+def test_an_ignored_interrupt_stays_ignored(run):
+    """As in a shell's background, and in ranks."""
+
+    def work():
+        asked = []
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with Watch(lambda: asked.append(True), grace=60):
+            _signal(signal.SIGINT)
+            return 1 if _wait(lambda: asked, 1.0) else 5
 
     assert run(work) == (5, "")
 
 
 def test_the_handler_is_put_back():
-    before = signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)
+    def now():
+        return signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), signal.set_wakeup_fd(-1)
+
+    before = now()
     with Watch(lambda: None, grace=60):
-        assert signal.getsignal(signal.SIGTERM) is not before[0]
-    assert (signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)) == before
+        assert not {signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)} & set(before[:2])
+    assert now() == before
     assert not [thread for thread in threading.enumerate() if thread.name == "watch"]
 
 
-def test_a_second_signal_ends_it_at_once(run):
+@EITHER
+def test_a_second_signal_ends_it_at_once(run, number, name):
     def work():
         asked = []
         with Watch(lambda: asked.append(True), grace=60, name="rank 3"):
-            _signal()
+            _signal(number)
             _wait(lambda: asked)
-            _signal()
+            _signal(number)
             time.sleep(30)
 
     code, said = run(work)
     assert code == STOPPED == 143
-    assert said == "rank 3: second SIGTERM: ends without saving\n"
+    assert said == f"rank 3: {name}: {STEP_ENDS}rank 3: second {name}: ends without saving\n"
 
 
 def test_where_signals_are_repeated_they_are_not_counted(run):

@@ -33,7 +33,7 @@ class StopWhenAsked(HookBase):
             self.save()
         # Nobody leaves before the checkpoint is whole: torchrun ends all as soon as one has ended.
         comm.synchronize()
-        logger.info("Stopped by SIGTERM after iteration %d, which is saved: --resume goes on", self.trainer.iter)
+        logger.info("Stopped by a signal after iteration %d, which is saved: --resume goes on", self.trainer.iter)
         raise SystemExit(STOPPED)
 
 
@@ -101,7 +101,7 @@ class Evaluation(hooks.EvalHook):
 
     def _stop_between_batches(self, model: nn.Module, inputs: object) -> None:
         if self.stop_requested():
-            logger.info("Stopped by SIGTERM during an evaluation: --resume repeats it")
+            logger.info("Stopped by a signal during an evaluation: --resume repeats it")
             raise SystemExit(STOPPED)
 
 
