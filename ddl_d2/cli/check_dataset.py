@@ -90,7 +90,8 @@ def check_split(args: argparse.Namespace, root: str, split: str | None) -> dict[
         "fake": fake,
         "with_mask": masks,
         "deep": args.deep,
-        "summary": f"{rows.root}: {len(rows)} images, {real} real, {fake} fake ({masks} with a mask)",
+        "summary": f"{rows.root}: {len(rows)} images, {real} real, {fake} fake ({masks} with a mask)"
+        + (f" ({report.origin})" if report.origin else ""),
         "problems": report.problems,
         "counts": dict(report.counts),
         "examples": report.examples,

@@ -108,6 +108,8 @@ def _evaluated(store: PredictionStore, args: argparse.Namespace) -> ResultTable:
             frames_per_video=args.frames_per_video, compression=args.compression, max_pixels=store.max_pixels
         ),
     )
+    if report.origin:
+        print(f"note: the dataset is listed {report.origin}", file=sys.stderr)
     for line in report.lines():
         print(f"note: {line}", file=sys.stderr)
     table = table_from_store(

@@ -240,6 +240,8 @@ def _labeled(args: argparse.Namespace, stores: Sequence[Path], root: Path, split
         frames_per_video=args.frames_per_video, compression=args.compression, max_pixels=systems.max_pixels
     )
     rows, notes = load_dataset(root, split, fake_without_mask="score", video=video)
+    if notes.origin:
+        print(f"note: the dataset is listed {notes.origin}", file=sys.stderr)
     for line in notes.lines():
         print(f"note: {line}", file=sys.stderr)
     labeled = label_predictions(systems, rows, intersection=args.intersection)

@@ -90,7 +90,8 @@ def _results(model: Model, inputs: Inputs, args: argparse.Namespace) -> Iterator
         return
     sources = [*inputs.images, *inputs.videos]
     drawings = dict(zip(sources, plan_outputs(sources, args.output), strict=True))
-    with ResultsFile(args.output, model.describe(), overwrite=args.overwrite) as results:
+    made_by = {**model.describe(), "frames": args.frames}
+    with ResultsFile(args.output, made_by, overwrite=args.overwrite) as results:
         known = {path: results.known(path) for path in sources}
         images, videos = ([p for p in group if known[p] is None] for group in (inputs.images, inputs.videos))
         fresh = _predicted(model, images, videos, args)

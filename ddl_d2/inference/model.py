@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -145,14 +146,23 @@ class Model:
         )
 
     def describe(self) -> dict[str, Any]:
-        """What made a prediction, as JSON values: architecture, weights and their sha256, threshold."""
+        """What made a prediction, as JSON values: architecture, weights, config, threshold."""
         weights = Path(self.cfg.MODEL.WEIGHTS)
         return {
             "meta_architecture": self.cfg.MODEL.META_ARCHITECTURE,
             "weights": str(weights),
             "weights_sha256": file_sha256(weights) if weights.is_file() else None,
+            "config_sha256": self._config_sha256(),
             "threshold": self.threshold,
         }
+
+    def _config_sha256(self) -> str:
+        """Of all keys that a prediction may depend on."""
+        keys = {name: self.cfg[name].clone() for name in ("INPUT", "MODEL", "TEST")}
+        keys["MODEL"].defrost()
+        keys["MODEL"].WEIGHTS = keys["MODEL"].DEVICE = ""
+        text = "".join(node.dump() for node in keys.values())
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _predict(self, images: Sequence[tuple[str, np.ndarray | ImageReadError]]) -> list[Prediction]:
         readable = [image for _, image in images if not isinstance(image, ImageReadError)]

@@ -18,6 +18,8 @@ from ddl_d2.errors import InputError
 from ddl_d2.inference.images import RESULTS_NAME
 from ddl_d2.utils.text import printable
 
+_GONE = [0, 0]
+
 
 class ResultsFile:
     """The results in a folder; a context manager that keeps the file open for appending.
@@ -31,11 +33,11 @@ class ResultsFile:
 
         Args:
             folder: made if it is missing.
-            model: what makes the results, as JSON values (`Model.describe`).
+            model: what makes the results, as JSON values (`Model.describe`, and how videos are looked at).
             overwrite: forget results that another model made, instead of refusing.
 
         Raises:
-            InputError: the folder holds results of another model, or a results file that is none.
+            InputError: the folder holds results of another model or config, or a results file that is none.
         """
         self.path, self.model = folder / RESULTS_NAME, dict(model)
         self.done: dict[str, dict[str, Any]] = {}
@@ -44,14 +46,16 @@ class ResultsFile:
         if lines and lines[0].get("model") != self.model:
             if not overwrite:
                 raise InputError(
-                    f"{self.path}: these results are of another model or threshold; choose another folder, or replace "
-                    "them with --overwrite"
+                    f"{self.path}: these results are of another model, config or threshold; choose another folder, or "
+                    "replace them with --overwrite"
                 )
             lines = []
         self.done = {row["file"]: row for row in lines[1:] if "error" not in row}
+        self._stamps: dict[Path, list[int]] = {}
 
     def __enter__(self) -> ResultsFile:
-        """Write anew what is known, which drops a line that was cut off, and keep the file open."""
+        """Write anew what is known, without a line that was cut off or a file that has changed; keep the file open."""
+        self.done = {name: row for name, row in self.done.items() if _stamp(Path(name)) in (row["stamp"], _GONE)}
         self._file = open(self.path, "w", encoding="utf-8")
         for row in ({"model": self.model}, *self.done.values()):
             self._write(row)
@@ -63,13 +67,15 @@ class ResultsFile:
         self._file.close()
 
     def known(self, path: Path) -> dict[str, Any] | None:
-        """The result of a file that has not changed since; None if it has to be predicted."""
+        """The result of a file that has not changed since; None if it has to be predicted, and is read after this."""
         row = self.done.get(printable(path))
-        return row if row is not None and row["stamp"] == _stamp(path) else None
+        self._stamps[path] = _stamp(path)
+        return row if row is not None and row["stamp"] == self._stamps[path] else None
 
     def add(self, path: Path, result: Mapping[str, Any]) -> dict[str, Any]:
         """Append an image's result; returns it as it is written."""
-        row = {**result, "file": printable(path), "stamp": _stamp(path)}
+        # As it was before it was read: if it has changed meanwhile, the next call sees that.
+        row = {**result, "file": printable(path), "stamp": self._stamps.get(path) or _stamp(path)}
         self._write(row)
         return row
 
@@ -83,7 +89,7 @@ def _stamp(path: Path) -> list[int]:
     try:
         status = os.stat(path)
     except OSError:
-        return [0, 0]
+        return _GONE
     return [status.st_size, status.st_mtime_ns]
 
 

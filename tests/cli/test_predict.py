@@ -43,7 +43,7 @@ def run(weights, capsys):
     """Run the command on the CPU with the weights of a seed; returns (exit code, stdout, stderr)."""
 
     def call(*arguments: object, seed: int = 0) -> tuple[int, str, str]:
-        words = [*map(str, arguments), "--weights", str(weights / f"{seed}.safetensors"), "--device", "cpu"]
+        words = ["--weights", str(weights / f"{seed}.safetensors"), "--device", "cpu", *map(str, arguments)]
         try:
             code = predict.main(words)
         except SystemExit as stopped:
@@ -124,6 +124,26 @@ def test_results_of_other_weights_are_not_mixed(run, folder, tmp_path):
     assert (output / "results.jsonl").read_text() == before
     assert run(folder, "--output", output, "--overwrite", seed=1)[0] == 1
     assert (output / "results.jsonl").read_text() != before
+
+
+@pytest.mark.parametrize("change", [("--opts", "TEST.MAP_THRESHOLD", "0.7"), ("--frames", "3"), ("--threshold", "0.4")])
+def test_results_of_other_settings_are_not_mixed(run, folder, tmp_path, change):
+    output = tmp_path / "out"
+    run(folder, "--output", output)
+    before = (output / "results.jsonl").read_text()
+    code, _, err = run(folder, "--output", output, *change)
+    assert (code, "another model, config or threshold" in err) == (2, True)
+    assert (output / "results.jsonl").read_text() == before
+
+
+def test_a_file_that_has_changed_has_one_result(run, folder, tmp_path):
+    output = tmp_path / "out"
+    run(folder, "--output", output)
+    write_png(folder / "a.png", np.zeros((20, 30, 3), np.uint8))
+    run(folder, "--output", output)
+    rows = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()[1:]]
+    (row,) = (row for row in rows if row["file"].endswith("a.png"))
+    assert (row["height"], row["width"]) == (20, 30)
 
 
 def test_own_overlays_are_not_predicted(run, folder):

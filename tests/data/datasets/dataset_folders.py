@@ -30,3 +30,12 @@ ROWS_A = {
     "fake/a.jpg": (1, "masks/a.jpg"),
     "fake/c.jpeg": (1, "masks/c.png"),
 }
+
+
+def age(root, seconds=60):
+    """Make all folders and files look older, so that an index of them is kept."""
+    for folder, _, files in os.walk(root):
+        for path in (folder, *(os.path.join(folder, name) for name in files)):
+            if not os.path.islink(path):
+                status = os.stat(path)
+                os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - int(seconds * 1e9)))

@@ -1,15 +1,20 @@
 """The rows of a dataset in memory, and the index of it on disk."""
 
 import json
+import logging
 import os
 import pickle
 
 import numpy as np
 import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
 
-from ddl_d2.data.datasets import DatasetColumns, index_cache, load_dataset, load_folder
+from ddl_d2.cli import check_dataset
+from ddl_d2.config.defaults import add_ddl_config
+from ddl_d2.data.datasets import DatasetColumns, index_cache, load_dataset, load_folder, register_datasets
 from ddl_d2.errors import SaveError
-from tests.data.datasets.dataset_folders import LAYOUT_A, ROWS_A, rows_of, touch
+from tests.data.datasets.dataset_folders import LAYOUT_A, ROWS_A, age, rows_of, touch
 
 # Columns.
 
@@ -59,12 +64,6 @@ def test_columns_refuse_uneven_lists():
 # The index cache.
 
 
-def age(root, seconds=60):
-    for folder, _, _ in os.walk(root):
-        past = os.stat(folder).st_mtime - seconds
-        os.utime(folder, (past, past))
-
-
 def test_the_index_is_used_until_something_changes(tmp_path, cache, monkeypatch):
     touch(tmp_path, *LAYOUT_A, "fake/bare.jpg")
     age(tmp_path)
@@ -97,6 +96,70 @@ def test_labels_and_lists_are_watched(tmp_path):
             os.utime(path, (10_000 + number, 10_000 + number))
         assert load_dataset(tmp_path / "set", fake_without_mask="score")[0][0]["is_fake"] == label
         assert load_dataset(listed, fake_without_mask="score")[0][0]["is_fake"] == label
+
+
+def test_lists_that_change_within_their_time_of_change(tmp_path):
+    touch(tmp_path, "set/imgs/a.png", "list/b.png")
+    labels, listed = tmp_path / "set" / "labels.txt", tmp_path / "list" / "l.json"
+    for label, mask in ((0, "Negative"), (1, "missing.png")):
+        labels.write_text(f"a.png,{label}\n" + "\n" * label)
+        listed.write_text(json.dumps([["b.png", mask]]))
+        for path in (labels, listed, labels.parent, listed.parent, labels.parent / "imgs"):
+            os.utime(path, (10_000, 10_000))
+        assert load_dataset(tmp_path / "set", fake_without_mask="score")[0][0]["is_fake"] == label
+        assert load_dataset(listed, fake_without_mask="score")[0][0]["is_fake"] == label
+
+
+# What is made later, of each layout -> the rows with it.
+LATER = {
+    "masks": (("real/a.jpg", "fake/b.jpg"), "masks/b.png", "fake/b.jpg"),
+    "the other class": (("real/a.jpg",), "fake/b.jpg", "fake/b.jpg"),
+    "authentic images": (("Tp/b.jpg", "Gt/b.png"), "Au/a.jpg", "Au/a.jpg"),
+    "a folder of images": (("a.jpg",), "imgs/c.jpg", "imgs/c.jpg"),
+}
+
+
+@pytest.mark.parametrize("what", LATER)
+def test_folders_that_come_later_are_noticed(tmp_path, what):
+    names, later, image_id = LATER[what]
+    touch(tmp_path, *names)
+    age(tmp_path)
+    load_dataset(tmp_path, fake_without_mask="score")
+    touch(tmp_path, later)
+    age(tmp_path)
+    rows = rows_of(load_dataset(tmp_path, fake_without_mask="score")[0])
+    assert image_id in rows
+    assert what != "masks" or rows[image_id] == (1, later)
+
+
+def test_a_listed_folder_that_comes_later_is_noticed(tmp_path):
+    touch(tmp_path, "a.png", "list.json")
+    (tmp_path / "list.json").write_text('[["a.png", "Negative"], ["later/b.png", "Negative"]]')
+    age(tmp_path)
+    os.utime(tmp_path / "list.json", (10_000, 10_000))
+    assert load_dataset(tmp_path / "list.json")[1].counts == {"missing_file": 1}
+    touch(tmp_path, "later/b.png")
+    assert len(load_dataset(tmp_path / "list.json")[0]) == 2
+
+
+def test_the_index_says_that_it_is_used(tmp_path, cache, capsys, caplog):
+    touch(tmp_path / "set", *LAYOUT_A)
+    age(tmp_path / "set")
+    assert load_dataset(tmp_path / "set")[1].origin == ""
+    (file,) = cache.iterdir()
+    said = f"from the index, drop it with: rm {file}"
+    assert load_dataset(tmp_path / "set")[1].origin == said
+    cfg = get_cfg()
+    add_ddl_config(cfg)
+    cfg.DATASETS.FOLDER_ROOT = str(tmp_path / "set")
+    register_datasets(cfg)
+    with caplog.at_level(logging.INFO):
+        DatasetCatalog.get("folder")
+        DatasetCatalog.get("folder")
+    assert said.split(str(cache))[0] in caplog.messages[-1]
+    check_dataset.main([str(tmp_path / "set")])
+    check_dataset.main([str(tmp_path / "set")])
+    assert "from the index, drop it with: rm " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04nonsense", None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 
 import pytest
@@ -20,7 +21,7 @@ from ddl_d2.errors import DatasetError, ImageReadError
 from ddl_d2.io import video as video_files
 from ddl_d2.io.bad_files import TooManyBadFilesError
 from ddl_d2.io.rows import read_row_image
-from tests.data.datasets.dataset_folders import touch
+from tests.data.datasets.dataset_folders import age, touch
 from tests.video_files import cut_off, write_mask_video, write_video
 
 TWO = VideoOptions(frames_per_video=2)
@@ -324,6 +325,40 @@ def test_a_video_that_cannot_be_read_is_a_row_that_fails(tmp_path, monkeypatch):
     with pytest.raises(TooManyBadFilesError, match="3 of the 4 rows"):
         for _ in zip(range(20), loader, strict=False):
             pass
+
+
+def test_a_video_that_is_replaced_is_counted_anew(tmp_path, cache):
+    write_video(tmp_path / "a.mp4", 3)
+    (tmp_path / "metadata.json").write_text('{"a.mp4": {"label": "REAL"}}')
+
+    def frames():
+        age(tmp_path)
+        return [row["frame_index"] for row in load_dataset(tmp_path, video=VideoOptions(0))[0]]
+
+    assert frames() == [0, 1, 2]
+    assert len(list(cache.iterdir())) == 1
+    inode = (tmp_path / "a.mp4").stat().st_ino
+    longer = write_video(tmp_path / "b.mp4", 5).read_bytes()
+    (tmp_path / "b.mp4").unlink()
+    os.utime(tmp_path, (10_000, 10_000))
+    assert frames() == [0, 1, 2]
+    (tmp_path / "a.mp4").write_bytes(longer)  # in place, as `ffmpeg -y` and `wget -c` do it: the folder stays as it is
+    assert (tmp_path / "a.mp4").stat().st_ino == inode
+    assert frames() == [0, 1, 2, 3, 4]
+
+
+def test_no_index_is_kept_of_what_cannot_be_read(tmp_path, cache):
+    video = cut_off(write_video(tmp_path / "a.mp4", 30, noise=True, container_options={"movflags": "faststart"}))
+    (tmp_path / "metadata.json").write_text('{"a.mp4": {"label": "REAL"}}')
+    age(tmp_path)
+    assert load_dataset(tmp_path, video=TWO)[1].counts == {"unreadable_video": 1}
+    assert not list(cache.iterdir())
+    whole = write_video(tmp_path / "whole.mp4", 30, noise=True).read_bytes()
+    (tmp_path / "whole.mp4").unlink()
+    times = (video.stat().st_atime_ns, video.stat().st_mtime_ns)
+    video.write_bytes(whole)
+    os.utime(video, ns=times)
+    assert len(load_dataset(tmp_path, video=TWO)[0]) == 2
 
 
 def test_registration(ff, celeb, tmp_path):
