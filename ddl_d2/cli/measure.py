@@ -6,7 +6,7 @@
 
 Predicts every image as `ddl-d2 predict` does. A labeled dataset gives AUC, F1 of the forged pixels over the fakes that
 have a mask, and the share of fakes and of reals called fake; a real one gives its false alarms. A name that is given
-several times is one dataset. With --longest and --jpeg all images are measured as they look after having been that small
+several times is one dataset. With --longest and --jpeg images are measured as they look after having been that small
 or compressed that much.
 """
 
@@ -131,7 +131,7 @@ def _labeled(model: Model, root: Path, changed: Changed) -> Iterator[Scored]:
 
 
 def _real(model: Model, root: Path, changed: Changed) -> Iterator[Scored]:
-    paths = expand_inputs([str(root)])
+    paths = expand_inputs([str(root)]).images
     for result in tqdm(model.predict_many(map(changed, paths)), total=len(paths), desc=root.name, disable=None):
         if result.error is not None:
             raise result.error
