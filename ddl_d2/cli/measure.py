@@ -6,7 +6,8 @@
 
 Predicts every image as `ddl-d2 predict` does. A labeled dataset gives AUC, F1 of the forged pixels over the fakes that
 have a mask, and the share of fakes and of reals called fake; a real one gives its false alarms. A name that is given
-several times is one dataset. Also written: the same by size of the image's face and by quality of its JPEG (--by-kind).
+several times is one dataset. With --longest and --jpeg images are measured as they look after having been that small
+or compressed that much.
 """
 
 from __future__ import annotations
@@ -14,23 +15,28 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ddl_d2.cli.common import cli_errors, probability
+from ddl_d2.cli.common import cli_errors, positive, probability
 from ddl_d2.data.datasets import load_dataset
 from ddl_d2.data.targets import read_forgery_mask
 from ddl_d2.errors import InputError
 from ddl_d2.evaluation.functional import pixel_counts
 from ddl_d2.evaluation.functional.intervals import auc_interval, mean_interval, share_interval
+from ddl_d2.forging.camera import jpeg
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.model import Model, load_model
+from ddl_d2.io.image import read_image
 
 Figure = tuple[float, float, float]
+Changed = Callable[[str | Path], np.ndarray]
 
 
 class Scored(NamedTuple):
@@ -55,6 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--labeled", action="append", default=[], metavar="NAME=ROOT", help="real and fake images")
     parser.add_argument("--real", action="append", default=[], metavar="NAME=DIR", help="real images, any layout")
     parser.add_argument("--threshold", type=probability, default=0.5, help="a score above it is fake (%(default)s)")
+    parser.add_argument(
+        "--longest", type=positive, metavar="N", help="shrink images to N pixels and enlarge them again"
+    )
+    parser.add_argument("--jpeg", type=positive, metavar="Q", help="compress images as JPEG of quality Q, 1 to 100")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the table there too, and FILE.json")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes")
     return parser
@@ -67,13 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.labeled and not args.real:
         raise InputError("nothing to measure on: give --labeled or --real")
     model = load_model(args.weights, config=args.config, threshold=args.threshold, opts=args.opts)
+    changed = partial(degraded, longest=args.longest, quality=args.jpeg)
     found: dict[str, list[Scored]] = {}
     for entry in args.labeled:
         name, root = _named(entry)
-        found.setdefault(name, []).extend(_labeled(model, root))
+        found.setdefault(name, []).extend(_labeled(model, root, changed))
     for entry in args.real:
         name, root = _named(entry)
-        found.setdefault(name, []).extend(_real(model, root))
+        found.setdefault(name, []).extend(_real(model, root, changed))
     figures = {name: figures_of(scored, args.threshold) for name, scored in found.items()}
     table = as_table(figures)
     print(table)
@@ -90,10 +101,27 @@ def _named(entry: str) -> tuple[str, Path]:
     return name, Path(root)
 
 
-def _labeled(model: Model, root: Path) -> Iterator[Scored]:
+def degraded(path: str | Path, *, longest: int | None, quality: int | None) -> np.ndarray:
+    """An image, uint8 H×W×3 RGB, as it looks after having been small and compressed; its size stays.
+
+    Raises:
+        ImageReadError: it cannot be read.
+    """
+    image = read_image(path)
+    height, width = image.shape[:2]
+    if longest is not None and longest < max(height, width):
+        ratio = longest / max(height, width)
+        size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    if quality is not None:
+        image = jpeg(image, quality=quality)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _labeled(model: Model, root: Path, changed: Changed) -> Iterator[Scored]:
     rows, _ = load_dataset(root, fake_without_mask="score")
     chosen = [row for row in rows if row.get("is_fake") in (0, 1)]
-    results = model.predict_many([row["file_name"] for row in chosen])
+    results = model.predict_many(changed(row["file_name"]) for row in chosen)
     for row, result in tqdm(zip(chosen, results, strict=True), total=len(chosen), desc=root.name, disable=None):
         if result.error is not None:
             raise result.error
@@ -102,9 +130,9 @@ def _labeled(model: Model, root: Path) -> Iterator[Scored]:
         yield Scored(int(row["is_fake"]), result.fake_score, f1)
 
 
-def _real(model: Model, root: Path) -> Iterator[Scored]:
-    paths = expand_inputs([root]).images
-    for result in tqdm(model.predict_many(paths), total=len(paths), desc=root.name, disable=None):
+def _real(model: Model, root: Path, changed: Changed) -> Iterator[Scored]:
+    paths = expand_inputs([str(root)]).images
+    for result in tqdm(model.predict_many(map(changed, paths)), total=len(paths), desc=root.name, disable=None):
         if result.error is not None:
             raise result.error
         yield Scored(0, result.fake_score, np.nan)

@@ -5,7 +5,8 @@ import pytest
 from detectron2.modeling import build_model
 
 from ddl_d2.checkpoint.saving import save_tensors
-from ddl_d2.cli.measure import Scored, as_table, figures_of, main
+from ddl_d2.cli.measure import Scored, as_table, degraded, figures_of, main
+from ddl_d2.io.image import read_image
 
 RECIPE = "quickstart/mask2former_efficientnet_lite0"
 
@@ -41,3 +42,13 @@ def test_nothing_to_measure_is_said(capsys):
     with pytest.raises(SystemExit):
         main(["--weights", "x.safetensors"])
     assert "--labeled or --real" in capsys.readouterr().err
+
+
+def test_degrading_keeps_the_size_and_without_a_wish_every_pixel(tiny_set):
+    path = tiny_set / "valid/real/0.png"
+    image = read_image(path)
+    np.testing.assert_array_equal(degraded(path, longest=None, quality=None), image)
+    small = degraded(path, longest=20, quality=None)
+    assert small.shape == image.shape
+    assert small.std() < 0.6 * image.std()
+    assert (degraded(path, longest=None, quality=20) != image).any()
