@@ -39,7 +39,7 @@ STORE = $(QUICKSTART)/inference/ddl_i_valid/predictions
 WEIGHTS = $(QUICKSTART)/model_final.safetensors
 quickstart: $(INSTALLED)
 	$(DDL) make-forgeries $(if $(REAL_DIR),--real-dir "$(REAL_DIR)",--builtin) --output "$(QUICKSTART)/data" --overwrite
-	$(DDL) train --config-file quickstart/mask2former_efficientnet_lite0 DATASETS.DDL_ROOT "$(QUICKSTART)/data" OUTPUT_DIR "$(QUICKSTART)"
+	$(DDL) train --overwrite --config-file quickstart/mask2former_efficientnet_lite0 DATASETS.DDL_ROOT "$(QUICKSTART)/data" OUTPUT_DIR "$(QUICKSTART)"
 	$(DDL) train --eval-only MODEL.WEIGHTS "$(WEIGHTS)"
 	$(DDL) evaluate --predictions "$(STORE)" --dataset-root "$(QUICKSTART)/data" --split valid
 	$(DDL) predict "$(QUICKSTART)"/data/valid/fake/*[05].* "$(QUICKSTART)"/data/valid/real/*[05].* \
