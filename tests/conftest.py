@@ -15,6 +15,7 @@ import skimage
 import torch
 from detectron2.structures import BitMasks, Instances
 
+import ddl_d2.modeling  # noqa: F401  registers the systems
 from ddl_d2.data.datasets import load_config
 from ddl_d2.errors import FaceFinderUnavailableError
 from ddl_d2.faces.dlib_finder import DlibFaceFinder

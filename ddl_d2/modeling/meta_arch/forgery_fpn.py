@@ -20,20 +20,21 @@ from torch import Tensor, nn
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.heads import ImageHead
 from ddl_d2.modeling.losses import map_bce
-from ddl_d2.modeling.preprocessing import known_maps, normalized_batch, true_map
+from ddl_d2.modeling.preprocessing import fake_labels, known_maps, normalized_batch, true_map
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 
 
 class PyramidDecoder(nn.Module):
-    """Maps of several strides to one map of logits at the finest: lateral 1×1, summed from the coarsest down.
-
-    Args:
-        input_shape: the encoder's outputs.
-        in_features: names of those that are read, the finest first.
-        channels: of the pyramid.
-    """
+    """Decoder of maps of several strides into one map of logits: lateral 1×1, summed from the coarsest down."""
 
     def __init__(self, *, input_shape: dict[str, ShapeSpec], in_features: list[str], channels: int) -> None:
+        """Make the convolutions.
+
+        Args:
+            input_shape: the encoder's outputs.
+            in_features: names of those that are read, the finest first.
+            channels: of the pyramid.
+        """
         super().__init__()
         self.in_features = in_features
         self.lateral = nn.ModuleList(nn.Conv2d(input_shape[name].channels, channels, 1) for name in in_features)
@@ -41,7 +42,7 @@ class PyramidDecoder(nn.Module):
         self.predictor = nn.Conv2d(channels, 1, 1)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{name: B×C×h×w} -> logits B×h×w at the finest of them."""
+        """Decode {name: B×C×h×w} into logits B×h×w at the finest of them."""
         summed: Tensor | None = None
         for name, lateral, smooth in reversed(list(zip(self.in_features, self.lateral, self.smooth, strict=True))):
             level = lateral(features[name])
@@ -64,15 +65,8 @@ def _smooth(channels: int) -> nn.Module:
 class ForgeryFPN(ForgerySystem):
     """Detector and localizer in one.
 
-    Its losses are `loss_det` (real or fake), `loss_map` (pixels; `real_map_weight` says what real images count in it),
-    and where their weights are above 0 `loss_coarse` (a map of stride 8 straight from the encoder) and `loss_rank`
-    (rows 2i and 2i + 1 are a real image and its forgery).
-
-    Attributes:
-        decoder: makes the map.
-        image_head: makes the image's logit.
-        detection_weight, localization_weight, coarse_weight, rank_weight: of the four losses.
-        real_map_weight: of real images in `loss_map`; at 0 the map says where an image is forged *if* it is.
+    Losses: `loss_det` (real or fake), `loss_map` (pixels), and where their weights are above 0 `loss_coarse` (a map of
+    stride 8 straight from the encoder) and `loss_rank` (rows 2i and 2i + 1 are a real image and its forgery).
     """
 
     @configurable
@@ -89,6 +83,19 @@ class ForgeryFPN(ForgerySystem):
         real_map_weight: float,
         options: SystemOptions,
     ) -> None:
+        """Put the parts together.
+
+        Args:
+            backbone: the encoder.
+            decoder: gives the map.
+            image_head: gives the image's logit.
+            detection_weight: of `loss_det`.
+            localization_weight: of `loss_map`.
+            coarse_weight: of `loss_coarse`.
+            rank_weight: of `loss_rank`.
+            real_map_weight: of real images in `loss_map`; at 0 the map says where an image is forged *if* it is.
+            options: what every system takes.
+        """
         super().__init__(backbone=backbone, options=options)
         shapes: dict[str, ShapeSpec] = backbone.output_shape()
         self.decoder = decoder
@@ -101,7 +108,7 @@ class ForgeryFPN(ForgerySystem):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read MODEL.FORGERY_FPN, SEM_SEG_HEAD, DETECTION and LOCALIZATION."""
+        """Return the constructor's arguments from MODEL.FORGERY_FPN, SEM_SEG_HEAD, DETECTION and LOCALIZATION."""
         detect, localize, fpn = cfg.MODEL.DETECTION, cfg.MODEL.LOCALIZATION, cfg.MODEL.FORGERY_FPN
         if not (detect.ENABLED and localize.ENABLED):
             raise ConfigError(
@@ -124,7 +131,12 @@ class ForgeryFPN(ForgerySystem):
         }
 
     def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
-        """Logits of "fake", B, differentiable: from the backbone's maps and the unpadded (height, width) of each."""
+        """Return the logits of "fake", B, differentiable.
+
+        Args:
+            features: the backbone's {name: B×C×h×w}.
+            image_sizes: the unpadded (height, width) of each image.
+        """
         return self.image_head(features, image_sizes)
 
     def _encoded(self, rows: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor]]:
@@ -132,16 +144,15 @@ class ForgeryFPN(ForgerySystem):
         return images, self.encode(images.tensor)
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Return the losses of a batch; see the class."""
-        rows = batched_inputs
-        images, features = self._encoded(rows)
+        """Compute the losses from `image`, `is_fake`, and `soft_mask` or else `forgery_mask`."""
+        images, features = self._encoded(batched_inputs)
         logits = self.image_head(features, images.image_sizes)
-        labels = torch.tensor([float(row["is_fake"]) for row in rows], device=self.device)
+        labels = fake_labels(batched_inputs, self.device).float()
         losses = {"loss_det": self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)}
         if self.rank_weight:
             losses["loss_rank"] = self.rank_weight * F.softplus(logits[0::2] - logits[1::2]).mean()
-        known = known_maps(rows, self.device).float()
-        truth, valid = self._truth(rows, images)
+        known = known_maps(batched_inputs, self.device).float()
+        truth, valid = self._truth(batched_inputs, images)
         weights = known * (labels + self.real_map_weight * (1 - labels))
         maps = self.decoder(features)
         losses["loss_map"] = self.localization_weight * _weighted_bce(maps, truth, valid, weights)
@@ -153,7 +164,7 @@ class ForgeryFPN(ForgerySystem):
         return losses
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the score, map and regions of each row."""
+        """Predict the score by the image head and the map by the decoder."""
         images, features = self._encoded(batched_inputs)
         scores = self.image_head(features, images.image_sizes).sigmoid().tolist()
         size = tuple(images.tensor.shape[-2:])
@@ -163,8 +174,8 @@ class ForgeryFPN(ForgerySystem):
             for row, logits, unpadded, score in zip(batched_inputs, maps[:, 0], images.image_sizes, scores, strict=True)
         ]
 
-    def _truth(self, rows: list[dict], images: ImageList) -> tuple[Tensor, Tensor]:
-        """Soft masks float B×H×W, and which of their pixels are no padding."""
+    def _truth(self, rows: list[dict[str, Any]], images: ImageList) -> tuple[Tensor, Tensor]:
+        """Return soft masks, float B×H×W, and which of their pixels are no padding."""
         maps = torch.zeros(len(rows), *images.tensor.shape[-2:], device=self.device)
         valid = torch.zeros_like(maps)
         for b, (row, (height, width)) in enumerate(zip(rows, images.image_sizes, strict=True)):
@@ -174,7 +185,7 @@ class ForgeryFPN(ForgerySystem):
 
 
 def _weighted_bce(logits: Tensor, truth: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
-    """BCE of maps B×h×w against truth B×H×W pooled to their size; images weighted by B."""
+    """Compute the BCE of maps B×h×w and the truth, B×H×W, pooled to their size; `weights`, B, are the images'."""
     size = (logits.shape[-2], logits.shape[-1])
     pooled = F.adaptive_avg_pool2d(truth[:, None], size)[:, 0]
     counted = F.adaptive_avg_pool2d(valid[:, None], size)[:, 0] > 0
