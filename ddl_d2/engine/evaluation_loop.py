@@ -1,15 +1,22 @@
-"""Evaluating several datasets, of which some files cannot be read."""
+"""Evaluating several datasets, of which some files cannot be read, and the evaluator of each."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from detectron2.config import CfgNode
+from detectron2.utils import comm
 from torch import nn
 
+from ddl_d2.checkpoint.loading import local_path
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
+from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
+from ddl_d2.predictions.meta import make_meta
+from ddl_d2.predictions.writer import PredictionStoreWriter
 
 logger = logging.getLogger(__name__)
 
@@ -53,3 +60,38 @@ def evaluate_each(names: Sequence[str], evaluate: Callable[[int], dict[str, Any]
     if incomplete:
         raise IncompleteEvaluationError.of(incomplete)
     return next(iter(results.values())) if len(results) == 1 else results
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str, *, save_predictions: bool | None = None) -> ForgeryEvaluator:
+    """Return an evaluator that writes metrics and predictions to `OUTPUT_DIR/inference/<dataset>`.
+
+    Args:
+        cfg: the config.
+        dataset_name: of a registered dataset.
+        save_predictions: whether to write a prediction store, too; None: as TEST.SAVE_PREDICTIONS says.
+    """
+    folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+    store = None
+    if cfg.TEST.SAVE_PREDICTIONS if save_predictions is None else save_predictions:
+        store = PredictionStoreWriter(
+            os.path.join(folder, "predictions"),
+            make_meta(
+                config=cfg.dump(),
+                weights=local_path(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None,
+                threshold=cfg.TEST.MAP_THRESHOLD,
+                max_pixels=cfg.INPUT.MAX_PIXELS,
+            ),
+            overwrite=True,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+            barrier=comm.synchronize,
+        )
+    return ForgeryEvaluator(
+        dataset_rows=dataset_name,
+        output_dir=folder,
+        threshold=cfg.TEST.MAP_THRESHOLD,
+        empty_score=cfg.TEST.EMPTY_SCORE,
+        video_score=cfg.TEST.VIDEO_SCORE,
+        store=store,
+        max_pixels=cfg.INPUT.MAX_PIXELS,
+    )

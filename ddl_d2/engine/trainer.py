@@ -21,9 +21,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ddl_d2.checkpoint.changed_keys import values_of
 from ddl_d2.checkpoint.checkpointer import Checkpointer
-from ddl_d2.checkpoint.loading import local_path
 from ddl_d2.data.build import build_test_loader, build_train_loader
-from ddl_d2.engine.evaluation_loop import OnReadable, evaluate_each
+from ddl_d2.engine.checks import check_numbers, refuse_sync_bn_on_cpu
+from ddl_d2.engine.evaluation_loop import OnReadable, build_evaluator, evaluate_each
 from ddl_d2.engine.hooks.averaging import AverageWeights
 from ddl_d2.engine.hooks.checkpoints import BestCheckpoint, RecentCheckpoints
 from ddl_d2.engine.hooks.evaluation import Evaluation, StopWhenAsked, TolerantEvaluation
@@ -31,10 +31,7 @@ from ddl_d2.engine.hooks.reports import BadFileReport, PredictionImages, Toleran
 from ddl_d2.engine.step import TrainingStep
 from ddl_d2.engine.watchdog import Watch
 from ddl_d2.errors import ConfigError
-from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.modeling.test_time.build import wrapped_for_testing
-from ddl_d2.predictions.meta import make_meta
-from ddl_d2.predictions.writer import PredictionStoreWriter
 from ddl_d2.solver.build import (
     build_lr_scheduler,
     build_optimizer,
@@ -44,18 +41,6 @@ from ddl_d2.solver.build import (
 )
 from ddl_d2.solver.ema import AveragedWeights
 from ddl_d2.utils.precision import autocast, compile_parts
-
-_AT_LEAST = {
-    "SOLVER.MAX_ITER": 1,
-    "SOLVER.CHECKPOINT_PERIOD": 1,
-    "SOLVER.MAX_TO_KEEP": 1,
-    "SOLVER.IMS_PER_BATCH": 1,
-    "SOLVER.BASE_LR": 0,
-    "SOLVER.WEIGHT_DECAY": 0,
-    "TEST.EVAL_PERIOD": 0,
-    "DATALOADER.NUM_WORKERS": 0,
-}
-"""The smallest values of numbers that a training needs."""
 
 REPORT_SECONDS = 10.0
 """After what time more than ENGINE.HANG_TIMEOUT a step is ended from outside: what waits inside it knows more."""
@@ -81,9 +66,9 @@ class ForgeryTrainer(DefaultTrainer):
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        _check_numbers(cfg)
+        check_numbers(cfg)
         model = self.build_model(cfg)
-        _refuse_sync_bn_on_cpu(model, cfg.MODEL.DEVICE)
+        refuse_sync_bn_on_cpu(model, cfg.MODEL.DEVICE)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         if cfg.MODEL.COMPILE:
@@ -239,6 +224,7 @@ class ForgeryTrainer(DefaultTrainer):
     build_lr_scheduler = staticmethod(build_lr_scheduler)
     build_train_loader = staticmethod(build_train_loader)
     build_test_loader = staticmethod(build_test_loader)
+    build_evaluator = staticmethod(build_evaluator)
 
     @classmethod
     def test(
@@ -272,57 +258,6 @@ class ForgeryTrainer(DefaultTrainer):
 
         with autocast(cfg.MODEL.DEVICE, cfg.TEST.PRECISION):
             return evaluate_each(cfg.DATASETS.TEST, test)
-
-    @classmethod
-    def build_evaluator(
-        cls, cfg: CfgNode, dataset_name: str, *, save_predictions: bool | None = None
-    ) -> ForgeryEvaluator:
-        """Return an evaluator that writes metrics and predictions to `OUTPUT_DIR/inference/<dataset>`.
-
-        Args:
-            cfg: the config.
-            dataset_name: of a registered dataset.
-            save_predictions: whether to write a prediction store, too; None: as TEST.SAVE_PREDICTIONS says.
-        """
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-        store = None
-        if cfg.TEST.SAVE_PREDICTIONS if save_predictions is None else save_predictions:
-            store = PredictionStoreWriter(
-                os.path.join(folder, "predictions"),
-                make_meta(
-                    config=cfg.dump(),
-                    weights=local_path(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None,
-                    threshold=cfg.TEST.MAP_THRESHOLD,
-                    max_pixels=cfg.INPUT.MAX_PIXELS,
-                ),
-                overwrite=True,
-                rank=comm.get_rank(),
-                world_size=comm.get_world_size(),
-                barrier=comm.synchronize,
-            )
-        return ForgeryEvaluator(
-            dataset_rows=dataset_name,
-            output_dir=folder,
-            threshold=cfg.TEST.MAP_THRESHOLD,
-            empty_score=cfg.TEST.EMPTY_SCORE,
-            video_score=cfg.TEST.VIDEO_SCORE,
-            store=store,
-            max_pixels=cfg.INPUT.MAX_PIXELS,
-        )
-
-
-def _check_numbers(cfg: CfgNode) -> None:
-    """Refuse what would fail only after the first steps, or train nothing and call it a success."""
-    for key, least in _AT_LEAST.items():
-        group, name = key.split(".")
-        value = cfg[group][name]
-        if value < least:
-            raise ConfigError(f"{key} is {value}: for a training it must be at least {least}")
-
-
-def _refuse_sync_bn_on_cpu(model: nn.Module, device: str) -> None:
-    if device == "cpu" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
-        raise ConfigError("SyncBN trains on GPUs only: on CPUs set MODEL.RESNETS.NORM FrozenBN (or BN)")
 
 
 def distributed(model: nn.Module) -> nn.Module:
