@@ -54,6 +54,8 @@ _AT_LEAST = {
     "SOLVER.WEIGHT_DECAY": 0,
     "TEST.EVAL_PERIOD": 0,
     "DATALOADER.NUM_WORKERS": 0,
+    "ENGINE.HANG_TIMEOUT": 0,
+    "ENGINE.STOP_GRACE": 0,
 }
 """The smallest values of numbers that a training needs."""
 
@@ -230,6 +232,16 @@ class ForgeryTrainer(DefaultTrainer):
         with self._watch.step(f"iteration {self.iter}"):
             super().run_step()
 
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Build the model of a config. Raises ConfigError for a name that no registry has."""
+        try:
+            return super().build_model(cfg)
+        except KeyError as error:
+            if "registry" not in str(error):
+                raise
+            raise ConfigError(f"{error.args[0]} Look at MODEL.META_ARCHITECTURE, BACKBONE and SEM_SEG_HEAD") from error
+
     @property
     def batch(self) -> list[dict[str, Any]]:
         """The latest training batch (mapper rows)."""
@@ -316,7 +328,7 @@ def _check_numbers(cfg: CfgNode) -> None:
     for key, least in _AT_LEAST.items():
         group, name = key.split(".")
         value = cfg[group][name]
-        if value < least:
+        if not value >= least:  # NaN is not either
             raise ConfigError(f"{key} is {value}: for a training it must be at least {least}")
 
 
