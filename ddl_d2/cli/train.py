@@ -20,6 +20,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
@@ -31,6 +32,7 @@ from ddl_d2.checkpoint.loading import build_trained_model
 from ddl_d2.checkpoint.resume import config_to_resume
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.config.load import find_config
+from ddl_d2.data.build import check_dataset_names
 from ddl_d2.data.datasets import register_datasets
 from ddl_d2.engine.launch import launch
 from ddl_d2.engine.run_folder import claimed, clear_run, refuse_finished
@@ -74,6 +76,10 @@ def check_first(args: Namespace) -> CfgNode:
         raise ConfigError("DATASETS.TRAIN is empty: nothing to train on")
     if args.eval_only and not cfg.DATASETS.TEST:
         raise ConfigError("DATASETS.TEST is empty: nothing to evaluate")
+    if not cfg.OUTPUT_DIR:
+        raise ConfigError("OUTPUT_DIR is empty: name a folder for checkpoints, logs and metrics")
+    check_dataset_names(cfg.DATASETS.TEST if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    _check_device(cfg.MODEL.DEVICE)
     if args.resume and args.overwrite:
         raise ConfigError("--resume goes on with a run and --overwrite deletes it: give one of them")
     if args.eval_only:
@@ -84,6 +90,15 @@ def check_first(args: Namespace) -> CfgNode:
         # Before the config is written into OUTPUT_DIR: there it is what was trained with.
         check_resumable(config_to_resume(cfg.OUTPUT_DIR), cfg.dump())
     return cfg
+
+
+def _check_device(name: str) -> None:
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise ConfigError(f"MODEL.DEVICE is {name!r}: it must be cpu, cuda or another device of PyTorch") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"MODEL.DEVICE is {name!r}, and PyTorch finds no GPU here: set MODEL.DEVICE cpu")
 
 
 def _config_of(args: Namespace) -> CfgNode:

@@ -19,6 +19,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "SOLVER.OPTIMIZER": ("ADAMW", "ADAM", "SGD"),
     "SOLVER.AMP.PRECISION": ("bfloat16", "float16"),
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR", "WarmupCosineLR"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("full_model", "value", "norm"),
     "TEST.PRECISION": PRECISIONS,
     "TEST.FP32_STRIDE": (0, 32),
     "TEST.VIDEO_SCORE": ("mean", "top_frames", "max"),
@@ -48,6 +49,7 @@ def check_config(cfg: CfgNode) -> None:
     if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU: use bfloat16, or SOLVER.AMP.ENABLED False")
     _check_sam(cfg.SOLVER)
+    _check_sizes(cfg)
     tile = cfg.TEST.TILE
     if tile.SIZE:
         check_tiles(size=tile.SIZE, overlap=tile.OVERLAP, score=tile.SCORE, batch_size=tile.BATCH_SIZE)
@@ -60,6 +62,21 @@ def _check_sam(solver: CfgNode) -> None:
         raise ConfigError(f"SOLVER.SAM.RHO is {solver.SAM.RHO}: it must be positive (or SOLVER.SAM.ENABLED False)")
     if solver.AMP.ENABLED and solver.AMP.PRECISION == "float16":
         raise ConfigError("SOLVER.SAM.ENABLED does not go with SOLVER.AMP.PRECISION float16: use bfloat16")
+
+
+def _check_sizes(cfg: CfgNode) -> None:
+    """Check numbers that would otherwise end a run with an error of arithmetic."""
+    crop, (low, high) = cfg.INPUT.CROP, cfg.INPUT.JPEG_QUALITY
+    if crop.ENABLED and (len(crop.SIZE) != 2 or min(crop.SIZE) < 1):
+        raise ConfigError(f"INPUT.CROP.SIZE is {crop.SIZE}: it must be a height and a width of at least 1 pixel")
+    if not cfg.INPUT.MIN_SIZE_TRAIN:
+        raise ConfigError("INPUT.MIN_SIZE_TRAIN is empty: it must hold at least one size, such as (512,)")
+    if not 1 <= low <= high <= 100:
+        raise ConfigError(f"INPUT.JPEG_QUALITY is {[low, high]}: it must be [smallest, largest] within 1 and 100")
+    if cfg.TEST.BATCH_SIZE < 1:
+        raise ConfigError(f"TEST.BATCH_SIZE is {cfg.TEST.BATCH_SIZE}: it must be at least 1")
+    if not 0 <= cfg.SOLVER.EMA.DECAY < 1:
+        raise ConfigError(f"SOLVER.EMA.DECAY is {cfg.SOLVER.EMA.DECAY}: it must be from 0 up to, but not, 1")
 
 
 def check_tiles(*, size: int, overlap: float, score: str, batch_size: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -173,4 +174,6 @@ def _one_line(error: Exception) -> str:
     said = " ".join(str(text).split())[:400]
     if "(<class 'str'> vs. <class 'int'>)" in said:
         return f"{said}. A name that reads as a number needs a folder before it (./20241128), or in YAML quotes"
+    if re.search(r"\(<class '(tuple|list)'> vs\. <class 'str'>\)", said):
+        return f"""{said}. A list of one name is written "('name',)", with its quotes"""
     return said

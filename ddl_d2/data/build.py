@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, build_detection_test_loader, get_detection_dataset_dicts
 from torch.utils.data import ConcatDataset, DataLoader
 
 from ddl_d2.data.datasets.sources import weights_by_dataset
@@ -26,6 +27,17 @@ from ddl_d2.faces.finders import make_finder
 from ddl_d2.utils.processes import guarded
 
 logger = logging.getLogger(__name__)
+
+_ROOTS = {
+    "folder": "DATASETS.FOLDER_ROOT",
+    "json_list": "DATASETS.JSON_LIST",
+    "ff": "DATASETS.FF_ROOT",
+    "celeb_df": "DATASETS.CELEB_DF_ROOT",
+    "dfdc": "DATASETS.DFDC_ROOT",
+    "dfdcp": "DATASETS.DFDCP_ROOT",
+    "deepfakebench": "DATASETS.DEEPFAKEBENCH_JSON",
+}
+"""How names of datasets begin that are registered only where the key says where they lie."""
 
 
 def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLoader:
@@ -52,7 +64,7 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
         names = ", ".join(cfg.DATASETS.TRAIN)
         raise DatasetError(
             f"{names}: {unlabeled} of {len(labels)} images have no real/fake label, "
-            "which training needs: put them into folders real/ and fake/, or into a list with labels"
+            "which training needs: put them into folders real/ and fake/ (in small letters), or into a list with labels"
         )
     if not pairs and not _forges(cfg) and not (labels == 1).any():
         raise DatasetError(
@@ -76,9 +88,30 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
 def training_rows(cfg: CfgNode) -> tuple[Any, np.ndarray]:
     """Load the rows of DATASETS.TRAIN, one set after the other, and the weight of each: its source's, else 1."""
     given = weights_by_dataset(cfg.DATASETS.SOURCES)
+    check_dataset_names(cfg.DATASETS.TRAIN)
     parts = [get_detection_dataset_dicts(name, filter_empty=False) for name in cfg.DATASETS.TRAIN]
     weights = [np.full(len(part), given.get(name, 1.0)) for name, part in zip(cfg.DATASETS.TRAIN, parts, strict=True)]
     return parts[0] if len(parts) == 1 else ConcatDataset(parts), np.concatenate(weights)
+
+
+def check_dataset_names(names: Sequence[str]) -> None:
+    """Refuse names of datasets that are not registered.
+
+    Raises:
+        ConfigError: says what to set for one of this project's, or which names are close.
+    """
+    registered = DatasetCatalog.list()
+    for name in names:
+        if name in registered:
+            continue
+        key = next((key for start, key in _ROOTS.items() if name == start or name.startswith(f"{start}_")), None)
+        if key:
+            raise ConfigError(f"dataset {name!r} is not registered: set {key} to where it lies")
+        close = difflib.get_close_matches(name, [*registered, *_ROOTS], n=3)
+        meant = (
+            f"did you mean {' or '.join(close)}?" if close else "`ddl-d2 train --help` and docs/datasets.md list them"
+        )
+        raise ConfigError(f"dataset {name!r} (DATASETS.TRAIN or TEST) is not registered: {meant}")
 
 
 def build_train_mapper(cfg: CfgNode) -> Mapper:
@@ -176,6 +209,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
         dataset_name: a registered one.
         mapper: replaces `ForgeryDatasetMapper(cfg, False)`.
     """
+    check_dataset_names([dataset_name])
     rows = get_detection_dataset_dicts(dataset_name, filter_empty=False)
     if cfg.DATALOADER.NUM_WORKERS:
         one_opencv_thread()

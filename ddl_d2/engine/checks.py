@@ -16,6 +16,8 @@ _AT_LEAST = {
     "SOLVER.WEIGHT_DECAY": 0,
     "TEST.EVAL_PERIOD": 0,
     "DATALOADER.NUM_WORKERS": 0,
+    "ENGINE.HANG_TIMEOUT": 0,
+    "ENGINE.STOP_GRACE": 0,
 }
 """The smallest values of numbers that a training needs."""
 
@@ -29,7 +31,7 @@ def check_numbers(cfg: CfgNode) -> None:
     for key, least in _AT_LEAST.items():
         group, name = key.split(".")
         value = cfg[group][name]
-        if value < least:
+        if not value >= least:  # NaN is not either
             raise ConfigError(f"{key} is {value}: for a training it must be at least {least}")
 
 

@@ -215,6 +215,16 @@ class ForgeryTrainer(DefaultTrainer):
         with self._watch.step(f"iteration {self.iter}"):
             super().run_step()
 
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Build the model of a config. Raises ConfigError for a name that no registry has."""
+        try:
+            return super().build_model(cfg)
+        except KeyError as error:
+            if "registry" not in str(error):
+                raise
+            raise ConfigError(f"{error.args[0]} Look at MODEL.META_ARCHITECTURE, BACKBONE and SEM_SEG_HEAD") from error
+
     @property
     def batch(self) -> list[dict[str, Any]]:
         """The latest training batch (mapper rows)."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
 
+from ddl_d2.cli import train as train_command
 from ddl_d2.data.datasets import load_config
 from ddl_d2.engine.trainer import ForgeryTrainer
 from ddl_d2.errors import ConfigError, DatasetError
@@ -81,9 +83,61 @@ def test_resuming_on_other_rows(data):
         _trainer(data, "SOLVER.MAX_ITER", 2).resume_or_load(resume=True)
 
 
-def test_a_folder_that_reads_as_a_number_in_yaml(tmp_path):
-    hint = r"OUTPUT_DIR\. A name that reads as a number needs a folder before it \(\./20241128\), or in YAML quotes$"
+def test_a_folder_that_reads_as_a_number(tmp_path):
+    assert load_config(CONFIG, ["OUTPUT_DIR", "2024_11_28"]).OUTPUT_DIR == "2024_11_28"
     config = tmp_path / "config.yaml"
     config.write_text(f"_BASE_: {CONFIG}\nOUTPUT_DIR: 2024_11_28\n")
-    with pytest.raises(ConfigError, match=hint):
+    with pytest.raises(ConfigError, match=r"needs a folder before it \(\./20241128\), or in YAML quotes$"):
         load_config(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["DATASETS.TRAIN", "('nosuch',)"], r"dataset 'nosuch' \(DATASETS.TRAIN or TEST\) is not registered: `ddl-d2"),
+        (["DATASETS.TEST", "('nosuch',)"], "dataset 'nosuch' "),
+        (["DATASETS.TRAIN", "('ddl_i_trian',)"], "'ddl_i_trian' .*: did you mean ddl_i_train"),
+        (["DATASETS.TRAIN", "('ff_train',)"], "'ff_train' is not registered: set DATASETS.FF_ROOT to where it lies"),
+        (["DATASETS.TRAIN", "ddl_i_train"], r"A list of one name is written \"\('name',\)\", with its quotes"),
+        (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN is empty: nothing to train on"),
+        (["OUTPUT_DIR", ""], "OUTPUT_DIR is empty: name a folder"),
+        (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE is 'gpu': it must be cpu, cuda or"),
+        (["MODEL.META_ARCHITECTURE", "Nope"], "No object named 'Nope' found in 'META_ARCH' registry"),
+        (["MODEL.BACKBONE.NAME", "nope"], "No object named 'nope' found in 'BACKBONE' registry"),
+        (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "nope"], "CLIP_TYPE is 'nope': it must be one of full_model, value, norm"),
+        (["SOLVER.EMA.DECAY", "1.0"], "SOLVER.EMA.DECAY is 1.0: it must be from 0 up to, but not, 1"),
+        (["TEST.BATCH_SIZE", "0"], "TEST.BATCH_SIZE is 0: it must be at least 1"),
+        (["INPUT.CROP.SIZE", "[0, 0]"], r"INPUT.CROP.SIZE is \[0, 0\]: it must be a height and a width"),
+        (["INPUT.MIN_SIZE_TRAIN", "()"], "INPUT.MIN_SIZE_TRAIN is empty: it must hold at least one size"),
+        (["INPUT.JPEG_QUALITY", "[90, 10]"], r"INPUT.JPEG_QUALITY is \[90, 10\]: it must be \[smallest, largest\]"),
+        (["ENGINE.STOP_GRACE", "-1"], "ENGINE.STOP_GRACE is -1: for a training it must be at least 0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_command_line_says_it_in_one_line(data, options, said, capfd):
+    words = [
+        "--config-file",
+        str(CONFIG),
+        *SMALL,
+        "DATASETS.DDL_ROOT",
+        str(data),
+        "OUTPUT_DIR",
+        str(data.parent / "out"),
+    ]
+    with pytest.raises(SystemExit, match="2"):
+        train_command.main([*words, *options])
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert re.search(said, errors[0])
+
+
+@pytest.mark.parametrize("names", [("Real", "Fake"), ("x", "y")])
+def test_no_labels(data, names):
+    folder = data.parent / "photos"
+    for kind, name in zip(("real", "fake"), names, strict=True):
+        shutil.copytree(data / "train" / kind, folder / name)
+    hint = (
+        r"8 of 8 images have no real/fake label, which training needs: put them into folders real/ and fake/ \(in small"
+    )
+    with pytest.raises(DatasetError, match=hint):
+        _trainer(data, "DATASETS.FOLDER_ROOT", folder, "DATASETS.TRAIN", "('folder',)")
