@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from ddl_d2.errors import DdlError
+from ddl_d2.utils.limits import MAX_PIXELS
 
 BAD_INPUT = 2
 """Exit code for input that cannot be used; argparse uses the same for bad arguments."""
@@ -73,6 +74,13 @@ def count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError("must be 0 or more")
     return value
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Add --max-pixels, for commands that read images without a config, whose INPUT.MAX_PIXELS would say it."""
+    parser.add_argument(
+        "--max-pixels", type=positive, default=MAX_PIXELS, metavar="N", help="of an image, at most (%(default)s)"
+    )
 
 
 def positive(text: str) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ddl_d2.cli.common import cli_errors
+from ddl_d2.cli.common import add_max_pixels, cli_errors
 from ddl_d2.config.forgery_options import ForgeryOptions
 from ddl_d2.errors import ForgeryError
 from ddl_d2.faces.cache import CachedFaceFinder
@@ -28,12 +28,12 @@ from ddl_d2.faces.face import Face, FaceFinder
 from ddl_d2.faces.finders import FINDERS, make_finder
 from ddl_d2.forging.appearance import apply_steps
 from ddl_d2.forging.blend import blend
-from ddl_d2.forging.photos import builtin_photos, folder_photos
+from ddl_d2.forging.photos import PhotoFile, builtin_photos, folder_photos
 from ddl_d2.forging.region_plans import draw_region
 from ddl_d2.forging.regions import REGIONS
 from ddl_d2.forging.self_blend import NoSuitableFaceError, region_stages, self_blend
 from ddl_d2.forging.soft_mask import face_square_side
-from ddl_d2.io.image import read_image, write_png
+from ddl_d2.io.image import write_png
 
 GAIN = 4
 LABEL = 18
@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cell", type=int, default=144, help="side of a cell, pixels (%(default)s)")
     parser.add_argument("--finder", choices=FINDERS, default="dlib", help="what finds the faces (%(default)s)")
     parser.add_argument("--yunet-model", type=Path, metavar="FILE", help="YuNet's ONNX file")
+    add_max_pixels(parser)
     return parser
 
 
@@ -72,24 +73,24 @@ def main(argv: list[str] | None = None) -> int:
     if args.count < 1 or args.cell < 16 or args.seed < 0:
         parser.error("--count must be at least 1, --cell at least 16, --seed not negative")
     finder = CachedFaceFinder(make_finder(args.finder, yunet_model=args.yunet_model))
-    paths = args.images or [builtin_photos()[0].path]
+    given = [PhotoFile(str(path), path, max_pixels=args.max_pixels) for path in args.images] or builtin_photos()[:1]
     if args.profile:
-        profile(paths[0], finder, args.seed)
+        profile(given[0], finder, args.seed)
         return 0
     if args.input:
-        photos = folder_photos(args.input)
+        photos = folder_photos(args.input, max_pixels=args.max_pixels)
         picked = np.linspace(0, len(photos) - 1, min(args.count, len(photos))).round().astype(int)
-        sheet = results_sheet([photos[i].path for i in picked], finder, args.seed, args.cell)
+        sheet = results_sheet([photos[i] for i in picked], finder, args.seed, args.cell)
     else:
-        sheet = np.concatenate([regions_sheet(path, finder, args.seed, args.cell) for path in paths])
+        sheet = np.concatenate([regions_sheet(photo, finder, args.seed, args.cell) for photo in given])
     write_png(args.output, sheet, compress_level=9)
     print(f"{args.output}: {sheet.shape[1]} x {sheet.shape[0]} pixels")
     return 0
 
 
-def regions_sheet(path: Path, finder: FaceFinder, seed: int, cell: int) -> np.ndarray:
+def regions_sheet(photo: PhotoFile, finder: FaceFinder, seed: int, cell: int) -> np.ndarray:
     """A row per region of the widest face of an image: uint8 H×W×3."""
-    image, faces = _open(path, finder)
+    image, faces = _open(photo, finder)
     face = max(faces, key=lambda one: one.width)
     view = _view(face, image.shape[:2])
     rows = []
@@ -99,7 +100,7 @@ def regions_sheet(path: Path, finder: FaceFinder, seed: int, cell: int) -> np.nd
         plan = draw_region(face, region, rng, options)
         stages = region_stages(image, face, plan)
         if stages is None:
-            raise ForgeryError(f"{path}: {region} lies outside the image")
+            raise ForgeryError(f"{photo.path}: {region} lies outside the image")
         x0, y0, x1, y1 = stages.box
         soft, hard = np.zeros((2, *image.shape[:2]), np.float32)
         soft[y0:y1, x0:x1], hard[y0:y1, x0:x1] = stages.soft, stages.hard
@@ -112,11 +113,11 @@ def regions_sheet(path: Path, finder: FaceFinder, seed: int, cell: int) -> np.nd
     return np.concatenate([_header(STAGES, cell), *rows])
 
 
-def results_sheet(paths: list[Path], finder: FaceFinder, seed: int, cell: int) -> np.ndarray:
+def results_sheet(photos: list[PhotoFile], finder: FaceFinder, seed: int, cell: int) -> np.ndarray:
     """A row per image, made as for training: uint8 H×W×3. Images without a face keep an empty row."""
     rows = []
-    for number, path in enumerate(paths):
-        image, cells = read_image(path), []
+    for number, photo in enumerate(photos):
+        image, cells = photo.read(), []
         try:
             made = self_blend(image, finder(image), np.random.default_rng([seed, number]))
         except NoSuitableFaceError as error:
@@ -133,10 +134,10 @@ def results_sheet(paths: list[Path], finder: FaceFinder, seed: int, cell: int) -
     return np.concatenate([_header(("real", "forged", "soft mask", "diff x4"), cell), *rows])
 
 
-def profile(path: Path, finder: FaceFinder, seed: int, pairs: int = 300) -> None:
+def profile(photo: PhotoFile, finder: FaceFinder, seed: int, pairs: int = 300) -> None:
     """Print pairs per second on one core at 256 x 256 with the faces given, and where the time goes."""
     cv2.setNumThreads(1)
-    image, faces = _open(path, finder)
+    image, faces = _open(photo, finder)
     face = max(faces, key=lambda one: one.width)
     scale = 0.55 * PROFILE_SIZE / face.width  # a face that fills its image, as crops for training have it
     center = (face.landmarks.min(0) + face.landmarks.max(0)) / 2
@@ -168,11 +169,11 @@ def profile(path: Path, finder: FaceFinder, seed: int, pairs: int = 300) -> None
             print(f"  {name:18s} {100 * spent / whole:5.1f} %  {calls / pairs:5.2f} calls a pair")
 
 
-def _open(path: Path, finder: FaceFinder) -> tuple[np.ndarray, list[Face]]:
-    image = read_image(path)
+def _open(photo: PhotoFile, finder: FaceFinder) -> tuple[np.ndarray, list[Face]]:
+    image = photo.read()
     faces = finder(image)
     if not faces:
-        raise ForgeryError(f"{path}: no face found")
+        raise ForgeryError(f"{photo.path}: no face found")
     return image, faces
 
 

@@ -23,12 +23,11 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from ddl_d2.cli.common import cli_errors
+from ddl_d2.cli.common import add_max_pixels, cli_errors
 from ddl_d2.errors import ImageReadError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.finders import FINDERS, make_finder
 from ddl_d2.forging.photos import PhotoFile, folder_photos
-from ddl_d2.io.image import read_image
 
 _finder: CachedFaceFinder | None = None  # of this process
 
@@ -44,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--yunet-model", type=Path, metavar="FILE", help="YuNet's ONNX file")
     parser.add_argument("--landmark-model", type=Path, metavar="FILE", help="another 68-point model for dlib")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where to keep the results (faces/ in $DDL_D2_CACHE)")
+    add_max_pixels(parser)
     return parser
 
 
@@ -54,7 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.workers < 1:
         parser.error("--workers must be at least 1")
-    photos = [photo for photo in folder_photos(args.root) if "masks" not in Path(photo.name).parts[:-1]]
+    photos = [
+        photo
+        for photo in folder_photos(args.root, max_pixels=args.max_pixels)
+        if "masks" not in Path(photo.name).parts[:-1]
+    ]
     make = partial(
         _start,
         cache=args.cache,
@@ -92,7 +96,7 @@ def _look(photo: PhotoFile) -> tuple[PhotoFile, int, bool, str | None]:
     assert _finder is not None  # noqa: S101  every process has started with `_start`
     before = _finder.hits
     try:
-        number = len(_finder(read_image(photo.path)))
+        number = len(_finder(photo.read()))
     except ImageReadError as error:
         return photo, 0, False, error.reason
     return photo, number, _finder.hits > before, None

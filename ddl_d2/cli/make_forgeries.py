@@ -16,7 +16,7 @@ import argparse
 import os
 from pathlib import Path
 
-from ddl_d2.cli.common import cli_errors
+from ddl_d2.cli.common import add_max_pixels, cli_errors
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.dlib_finder import DlibFaceFinder
 from ddl_d2.forging.forged_dataset import ForgedDatasetSettings, make_forged_dataset
@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     parser.add_argument("--landmarks", type=Path, metavar="DIR", help="cache of found faces (faces/ in $DDL_D2_CACHE)")
     parser.add_argument("--landmark-model", type=Path, metavar="FILE", help="another 68-point model for dlib")
+    add_max_pixels(parser)
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="complete a set that was interrupted")
     existing.add_argument("--overwrite", action="store_true", help="delete a set made earlier, then make it anew")
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Make the set; returns the exit code."""
     args = build_parser().parse_args(argv)
-    photos = builtin_photos() if args.builtin else folder_photos(args.real_dir)
+    photos = builtin_photos() if args.builtin else folder_photos(args.real_dir, max_pixels=args.max_pixels)
     settings = ForgedDatasetSettings(
         source="builtin" if args.builtin else "folder",
         count=args.count,

@@ -15,13 +15,13 @@ import argparse
 import csv
 import hashlib
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.errors import DatasetError
-
-_ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
+from ddl_d2.io.file_kinds import file_kind, passed_over_note
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,7 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = persons(args.manifest)
     for entry in args.source:
         name, _, folder = entry.partition("=")
-        files = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in _ENDINGS)
+        there = sorted(path for path in Path(folder).glob("*") if path.name[0] != "." and path.is_file())
+        kinds = {path: file_kind(path) for path in there}
+        files = [path for path, kind in kinds.items() if kind == "image"]
+        if note := passed_over_note([path for path, kind in kinds.items() if kind != "image"], wanted="no images"):
+            print(f"note: {folder}: {note}", file=sys.stderr)
         if not name or not files:
             raise DatasetError(f"--source {entry}: must be NAME=DIR, with images in DIR")
         counts = {"train": 0, "valid": 0}

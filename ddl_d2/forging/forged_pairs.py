@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,7 +17,6 @@ from ddl_d2.forging.canvas import ComposeOptions, Photo, compose, draw_cells
 from ddl_d2.forging.combine import CombineOptions, random_combination
 from ddl_d2.forging.photos import PhotoFile
 from ddl_d2.forging.self_blend import Forgery, NoSuitableFaceError, self_blend
-from ddl_d2.io.image import read_image
 
 STYLES = ("canvas", "faces", "combination")
 # Of a face's box, kept around it in the style "faces".
@@ -90,7 +88,7 @@ def _forge_canvas(photos: Sequence[PhotoFile], rng: np.random.Generator, size: i
 def _forge_face(photo: PhotoFile, rng: np.random.Generator, size: int) -> tuple[dict[str, Any], Forgery]:
     face = photo.faces[int(rng.integers(len(photo.faces)))]
     margins = rng.uniform(*_FACE_MARGIN, size=4)
-    image, face = crop_around(_read(photo.path), face, margins=margins)
+    image, face = crop_around(_read(photo), face, margins=margins)
     image, (face,) = _fitted(image, [face], size)
     record = {"photograph": photo.name, "margins": [round(float(m), 4) for m in margins]}
     return record, self_blend(image, [face], rng, ForgeryOptions())
@@ -101,7 +99,7 @@ def _combine_photos(
 ) -> tuple[dict[str, Any], Forgery]:
     photo, others = photos[number], [*photos[:number], *photos[number + 1 :]]
     drawn = rng.choice(len(others), size=min(len(others), CombineOptions().count[1]), replace=False)
-    image, faces = _fitted(_read(photo.path), photo.faces, size)
+    image, faces = _fitted(_read(photo), photo.faces, size)
     host = Photo(photo.name, image, tuple(faces))
     return {"photograph": photo.name}, random_combination(host, [_load(others[i]) for i in drawn], rng)
 
@@ -118,9 +116,9 @@ def _fitted(image: np.ndarray, faces: Sequence[Face], size: int) -> tuple[np.nda
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path) -> np.ndarray:
-    return read_image(path)
+def _read(photo: PhotoFile) -> np.ndarray:
+    return photo.read()
 
 
 def _load(photo: PhotoFile) -> Photo:
-    return Photo(photo.name, _read(photo.path), photo.faces)
+    return Photo(photo.name, _read(photo), photo.faces)

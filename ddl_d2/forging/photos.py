@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from ddl_d2.errors import ForgeryError, ImageReadError
 from ddl_d2.faces.face import Face, FaceFinder
-from ddl_d2.io.file_names import IMAGE_EXTENSIONS, is_image
+from ddl_d2.io.file_kinds import file_kind, passed_over_note
+from ddl_d2.io.file_names import is_image, says_nothing
 from ddl_d2.io.image import read_image
+from ddl_d2.utils.limits import MAX_PIXELS
+
+logger = logging.getLogger(__name__)
 
 # Portraits that come inside packages ddl_d2 needs anyway: (name, package, path in it).
 _BUILTIN = (
@@ -27,11 +34,17 @@ class PhotoFile:
         name: for records.
         path: of the file.
         faces: once looked for.
+        max_pixels: the most pixels it may have.
     """
 
     name: str
     path: Path
     faces: tuple[Face, ...] = ()
+    max_pixels: int = MAX_PIXELS
+
+    def read(self) -> np.ndarray:
+        """Decode the photograph: uint8 H×W×3 RGB. Raises ImageReadError."""
+        return read_image(self.path, max_pixels=self.max_pixels)
 
 
 def builtin_photos() -> list[PhotoFile]:
@@ -51,18 +64,38 @@ def builtin_photos() -> list[PhotoFile]:
     return photos
 
 
-def folder_photos(folder: Path) -> list[PhotoFile]:
-    """List the images below `folder`, sorted by path; their names are paths relative to it.
+def folder_photos(folder: Path, *, max_pixels: int = MAX_PIXELS) -> list[PhotoFile]:
+    """List the images below `folder`, as `list_photos` does, and log what is passed over."""
+    photos, others = list_photos(folder, max_pixels=max_pixels)
+    if note := passed_over_note(others, wanted="no images"):
+        logger.warning("%s: %s", folder, note)
+    return photos
+
+
+def list_photos(folder: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[list[PhotoFile], list[Path]]:
+    """List the images below a folder, told by their names, or by their content where those say nothing.
+
+    Args:
+        folder: searched to the bottom.
+        max_pixels: the most pixels a photograph may have when it is read.
+
+    Returns:
+        The images sorted by path, their names being paths relative to the folder; and the other files. Hidden files
+        are in neither.
 
     Raises:
         ForgeryError: no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise ForgeryError(f"{folder} is not a folder")
-    paths = sorted(path for path in folder.rglob("*") if is_image(path.name) and path.is_file())
-    if not paths:
-        raise ForgeryError(f"no image ({', '.join(sorted(IMAGE_EXTENSIONS))}) in {folder}")
-    return [PhotoFile(path.relative_to(folder).as_posix(), path) for path in paths]
+    files = sorted(path for path in folder.rglob("*") if path.name[0] != "." and path.is_file())
+    kinds = {path: file_kind(path) if says_nothing(path) or is_image(path) else "other" for path in files}
+    photos = [path for path, kind in kinds.items() if kind == "image"]
+    if not photos:
+        raise ForgeryError(f"no image in {folder} ({len(files)} files of other kinds)")
+    others = [path for path, kind in kinds.items() if kind != "image"]
+    names = [path.relative_to(folder).as_posix() for path in photos]
+    return [PhotoFile(name, path, max_pixels=max_pixels) for name, path in zip(names, photos, strict=True)], others
 
 
 def find_faces(
@@ -81,13 +114,13 @@ def find_faces(
     found, skipped = [], {}
     for photo in photos:
         try:
-            faces = finder(read_image(photo.path))
+            faces = finder(photo.read())
         except ImageReadError as error:
             skipped[photo.name] = f"unreadable: {error.reason}"
             continue
         wide = tuple(face for face in faces if face.width >= min_width)
         if wide:
-            found.append(PhotoFile(photo.name, photo.path, wide))
+            found.append(replace(photo, faces=wide))
         else:
             skipped[photo.name] = f"no face at least {min_width:g} pixels wide"
     return found, skipped

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.io.atomic import write_json
-from ddl_d2.io.file_kinds import file_kind
+from ddl_d2.io.file_kinds import file_kind, passed_over_note
 from ddl_d2.io.file_names import is_image
 from ddl_d2.io.image import read_image, write_png
 from ddl_d2.utils.text import printable
@@ -37,11 +37,7 @@ class Inputs(NamedTuple):
 
     def note(self) -> str:
         """One line about what was passed over; "" if nothing was."""
-        if not self.passed_over:
-            return ""
-        names = ", ".join(printable(path.name) for path in self.passed_over[:3])
-        more = ", ..." if len(self.passed_over) > 3 else ""
-        return f"{len(self.passed_over)} files are neither images nor videos and were passed over: {names}{more}"
+        return passed_over_note(self.passed_over)
 
 
 def expand_inputs(inputs: Sequence[str | os.PathLike[str]], *, output: Path | None = None) -> Inputs:

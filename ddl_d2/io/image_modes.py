@@ -25,6 +25,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from ddl_d2.io.file_kinds import image_format, is_read
 from ddl_d2.io.guard import RefusedError, check_pixels, regular_file
 from ddl_d2.io.orientation import EXIF_TURNS, UPRIGHT, Turn, turned
 
@@ -78,6 +79,9 @@ def _identified(file: BinaryIO) -> Image.Image:
             return factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):  # how Pillow's readers say that it is not theirs
             continue
+    found = image_format(head)
+    if found and not is_read(found):
+        raise RefusedError(f"is a {found} image, which is not read: save it as JPEG or PNG")
     raise RefusedError("is not a readable JPEG, PNG, WebP, BMP or TIFF image")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddl_d2.errors import ImageReadError
-from ddl_d2.io.file_names import is_video
+from ddl_d2.io.file_kinds import file_kind
 from ddl_d2.io.image import MASK_THRESHOLD, read_image, read_image_size, read_image_turn, read_mask
 from ddl_d2.io.orientation import UPRIGHT, Turn
 from ddl_d2.io.video import count_frames, read_frame, read_video_turn
@@ -23,7 +23,7 @@ def read_row_image(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> n
 
     Returns and raises as `read_image`.
     """
-    if not is_video(row["file_name"]):
+    if file_kind(row["file_name"]) != "video":
         return read_image(row["file_name"], max_pixels=max_pixels)
     if row["frame_index"] == UNCOUNTED:
         count_frames(row["file_name"], max_pixels=max_pixels)  # says why not
@@ -33,7 +33,7 @@ def read_row_image(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> n
 
 def read_row_size(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Read (height, width) of `read_row_image`'s image; of a video its frame is decoded. Raises as `read_image`."""
-    if is_video(row["file_name"]):
+    if file_kind(row["file_name"]) == "video":
         return read_row_image(row, max_pixels=max_pixels).shape[:2]
     return read_image_size(row["file_name"], max_pixels=max_pixels)
 
@@ -50,7 +50,7 @@ def read_row_mask(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> np
         ImageReadError: as `read_image`.
     """
     path = row["mask_file_name"]
-    if is_video(path):
+    if file_kind(path) == "video":
         return read_frame(path, int(row["frame_index"]), max_pixels=max_pixels).max(axis=2) >= MASK_THRESHOLD
     return read_mask(path, max_pixels=max_pixels)
 
@@ -69,4 +69,4 @@ def read_row_turn(row: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS) -> Tu
 
 
 def _turn(path: str, max_pixels: int) -> Turn:
-    return (read_video_turn if is_video(path) else read_image_turn)(path, max_pixels=max_pixels)
+    return (read_video_turn if file_kind(path) == "video" else read_image_turn)(path, max_pixels=max_pixels)

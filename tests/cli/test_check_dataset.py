@@ -83,6 +83,20 @@ def test_without_deep_only_names_count(root, capsys):
     assert check_dataset.main([str(root), "--split", "valid"]) == 0
 
 
+def test_files_that_are_not_used_are_counted_and_named(root, capsys):
+    """Of seven files three cannot be used: not clean."""
+    train = root / "train"
+    (train / "real" / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    (train / "real" / "photo").write_bytes((train / "real" / "a.png").read_bytes())
+    (train / "real" / "notes.txt").touch()
+    assert check_dataset.main([str(train), "--deep", "--workers", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "6 images, 4 real" in out
+    assert "1 images of formats that are not read; kept, and fail when they are read (e.g. photo.HEIC: HEIC)" in out
+    assert "real/photo.HEIC: is a HEIC image, which is not read" in out
+    assert "1 files of other kinds; not used (e.g. notes.txt)" in out
+
+
 def test_a_json_list(root, capsys):
     (root / "list.json").write_text(json.dumps([["train/real/a.png", "Negative"], ["../x.png", "Negative"], [1]]))
     assert check_dataset.main([str(root / "list.json")]) == 1

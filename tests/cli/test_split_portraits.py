@@ -40,6 +40,16 @@ def test_the_manifest_says_who_it_is(tmp_path, portraits):
     assert sorted(map(len, _split(tmp_path / "out", "a").values())) == [0, 120]
 
 
+def test_portraits_are_told_by_content_and_the_others_named(tmp_path, portraits, capsys):
+    for name in ("house_a", "house_b.jfif", "house_c.heic"):
+        (portraits / name).write_bytes(b"\xff\xd8\xff" if name != "house_c.heic" else b"\0\0\0\x18ftypheic")
+    (portraits / "notes.txt").touch()
+    assert main(["--source", f"a={portraits}", "--output", str(tmp_path / "out")]) == 0
+    found = set().union(*_split(tmp_path / "out", "a").values())
+    assert {"house_a", "house_b.jfif", "house_c.heic"} < found
+    assert "1 files are no images and were passed over: notes.txt" in capsys.readouterr().err
+
+
 def test_a_folder_without_images_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--source", f"a={tmp_path}", "--output", str(tmp_path / "out")])

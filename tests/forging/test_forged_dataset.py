@@ -30,6 +30,13 @@ def settings(**changes) -> ForgedDatasetSettings:
     )
 
 
+def test_photographs_are_told_by_content_and_the_others_named(tmp_path, caplog):
+    for name, content in (("a", b"\xff\xd8\xff"), ("b.jfif", b""), ("notes.txt", b""), ("c.mp4", b""), (".x", b"")):
+        (tmp_path / name).write_bytes(content)
+    assert [photo.name for photo in folder_photos(tmp_path)] == ["a", "b.jfif"]
+    assert "2 files are no images and were passed over: c.mp4, notes.txt" in caplog.text
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_cells_cover_the_canvas_once(seed):
     cover = np.zeros((96, 96), int)

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from ddl_d2.io.file_kinds import file_kind
+from ddl_d2.io.file_kinds import file_kind, image_format, is_read, passed_over_note, read_head
 from tests.video_files import write_video
 
 
@@ -29,6 +29,25 @@ def test_videos(tmp_path):
     clip = write_video(tmp_path / "clip.mp4", 2)
     assert file_kind(clip) == "video"
     assert file_kind(clip.rename(tmp_path / "clip")) == "video"
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.ts", "mpeg2video"), ("a.wmv", "mpeg4"), ("a.mkv", "mpeg4")])
+def test_videos_by_content(tmp_path, name, codec):
+    assert file_kind(write_video(tmp_path / name, 4, codec=codec).rename(tmp_path / "clip")) == "video"
+
+
+def test_formats_have_names(tmp_path):
+    for name in ("PNG", "TIFF", "BMP", "GIF", "WEBP"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "file", format=name)
+        assert image_format(read_head(tmp_path / "file")).upper() == name
+    assert is_read("WebP")
+    assert not is_read("GIF")
+
+
+def test_passed_over():
+    assert passed_over_note([]) == ""
+    said = passed_over_note(["x/a\n.txt", "b", "c", "d"], wanted="no images")
+    assert said == "4 files are no images and were passed over: a\\n.txt, b, c, ..."
 
 
 def test_others(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ddl_d2.data.mask_fit import MaskOrientationError, MaskShapeError, fit_mask
 from ddl_d2.errors import ImageReadError
-from ddl_d2.io.file_names import is_video
+from ddl_d2.io.file_kinds import file_kind
 from ddl_d2.io.image import inspect_mask
 from ddl_d2.io.rows import read_row_image, read_row_mask, read_row_turn
 
@@ -31,7 +31,7 @@ def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str
         return findings
     notes: tuple[str, ...] = ()
     try:
-        if is_video(row["mask_file_name"]):  # lossy: its gray values tell nothing
+        if file_kind(row["mask_file_name"]) == "video":  # lossy: its gray values tell nothing
             mask = read_row_mask(row, max_pixels=max_pixels)
         else:
             mask, notes = inspect_mask(row["mask_file_name"], max_pixels=max_pixels)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ddl_d2.io.file_names import is_video
 from ddl_d2.io.rows import UNCOUNTED
 
 
@@ -200,7 +199,7 @@ class FrameColumns(DatasetColumns):
         kind = unpack(arrays["types"], arrays["type_ends"], video)
         if kind:
             row["forgery_type"] = kind
-        if is_video(row["file_name"]):
+        if row["image_id"] == row["video_id"]:  # the file is the video, not an image of it
             row["image_id"] += "/unreadable" if frame == UNCOUNTED else f"/{frame:06d}"
         return row
 

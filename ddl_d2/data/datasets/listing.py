@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from ddl_d2.data.datasets.report import MAX_EXAMPLES, DatasetReport
 from ddl_d2.data.datasets.stamps import Stamps
-from ddl_d2.io.file_names import is_image
+from ddl_d2.io.file_kinds import image_format, is_read, read_head
+from ddl_d2.io.file_names import is_image, says_nothing
 
 MASK_FOLDERS = ("masks", "mask")
 _UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
@@ -29,9 +30,10 @@ def is_within(path: str, root: str) -> bool:
 class Lister:
     """Lists the images below a root, once each folder, in no more than one call to the system per folder.
 
-    Files are told by the folder's own entries (no `stat` for each). Names that cannot be used, links out of the root,
-    pipes and files of other kinds go into the report. Links to folders are followed only where a layout names the
-    folder itself (`root/fake`), never while descending, so no loop can arise.
+    Files are told by the folder's own entries (no `stat` for each), and where their names say nothing by how they
+    begin. Names that cannot be used, links out of the root, pipes and files of other kinds go into the report. Links to
+    folders are followed only where a layout names the folder itself (`root/fake`), never while descending, so no loop
+    can arise.
 
     Args:
         root: the real path of the folder that nothing may leave.
@@ -81,12 +83,27 @@ class Lister:
                         folders.append(name)
                     else:
                         self.report.add("unreadable_name", prefix + name)
-                elif self._odd_entry(entry, prefix + name, image):
+                elif self._odd_entry(entry, prefix + name, image or self._begins_like_an_image(entry, prefix + name)):
                     names.append(name)
         return names, folders
 
+    def _begins_like_an_image(self, entry: os.DirEntry[str], shown: str) -> bool:
+        """Whether a file whose name says nothing is an image; one of a format that is not read is reported."""
+        if not says_nothing(entry.name) or not os.path.isfile(entry.path) or not is_within(entry.path, self.root):
+            return False
+        self.stamps.note(entry.path)
+        try:
+            found = image_format(read_head(entry.path))
+        except OSError as error:
+            self.stamps.complete = False
+            self.report.add("unopened_file", f"{shown}: {error.strerror}")
+            return False
+        if found and not is_read(found):
+            self.report.add("unread_format", f"{shown}: {found}")
+        return bool(found)
+
     def _odd_entry(self, entry: os.DirEntry[str], shown: str, image: bool) -> bool:
-        """Report an entry that is not plainly an image or a folder; True if it is a link to a usable image."""
+        """Report an entry that is not plainly an image or a folder; True if it is an image all the same."""
         if not image:
             if entry.is_symlink() and os.path.isdir(entry.path):
                 inside = is_within(entry.path, self.root)
@@ -96,6 +113,8 @@ class Lister:
             return False
         if not has_usable_name(entry.name):
             self.report.add("unreadable_name", shown)
+        elif entry.is_file(follow_symlinks=False):
+            return True
         elif not entry.is_symlink() or not os.path.isfile(entry.path):
             self.report.add("not_a_file", shown)
         elif not is_within(entry.path, self.root):

@@ -23,6 +23,14 @@ KINDS = {
         "rename the files",
     ),
     "other_file": ("files of other kinds; not used", "nothing, if they are not images"),
+    "unread_format": (
+        "images of formats that are not read; kept, and fail when they are read",
+        "save them as JPEG or PNG",
+    ),
+    "unopened_file": (
+        "files that cannot be opened to see what they are; not used",
+        "allow to read them, or remove them",
+    ),
     "not_a_file": ("pipes, sockets, devices or broken links with an image's name; not used", "remove them"),
     "link_outside": (
         "links that lead out of the dataset's root; not followed",

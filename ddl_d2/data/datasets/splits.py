@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 
 from ddl_d2.data.datasets.listing import MASK_FOLDERS, is_within
 from ddl_d2.errors import DatasetError
-from ddl_d2.io.file_names import is_image
+from ddl_d2.io.file_kinds import file_kind
+from ddl_d2.io.file_names import is_image, says_nothing
 
 SPLITS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 """Split -> the names that its folder may have."""
@@ -75,9 +77,17 @@ def find_split(root: str, split: str) -> str:
 
 
 def _has_image(folder: str) -> bool:
+    # First by their names: the folder may hold a million files, of which none has to be opened.
+    return any(_files(folder, lambda file: is_image(file.name))) or any(
+        _files(folder, lambda file: says_nothing(file.name) and file_kind(file.path) == "image")
+    )
+
+
+def _files(folder: str, wanted: Callable[[os.DirEntry[str]], bool]) -> Iterator[str]:
+    """The names of the files in a folder that are `wanted`, as far as they are asked for."""
     try:
         with os.scandir(folder) as entries:
-            return any(is_image(entry.name) and entry.is_file() for entry in entries)
+            yield from (entry.name for entry in entries if entry.is_file() and wanted(entry))
     except OSError as error:
         raise DatasetError(f"{folder}: cannot be listed ({error.strerror})") from error
 

@@ -16,7 +16,8 @@ from ddl_d2.data.datasets.assemble import assemble
 from ddl_d2.data.datasets.columns import FrameColumns
 from ddl_d2.data.datasets.listing import Lister, has_usable_name, is_within
 from ddl_d2.errors import DatasetError, ImageReadError
-from ddl_d2.io.file_names import is_video
+from ddl_d2.io.file_kinds import kind_of_head, read_head
+from ddl_d2.io.file_names import is_video, says_nothing
 from ddl_d2.io.rows import UNCOUNTED
 from ddl_d2.io.video import count_frames, spread_frames
 from ddl_d2.utils.limits import MAX_PIXELS
@@ -116,8 +117,10 @@ def videos_in(lister: Lister, folder: str) -> dict[str, str]:
         if inner.endswith("/frames"):
             found.update((name, f"{inner}/{name}") for name in folders)
         for name in files:
-            if is_video(name):
+            if _is_video(lister, f"{inner}/{name}"):
                 found.setdefault(os.path.splitext(name)[0], f"{inner}/{name}")
+            else:
+                lister.report.add("other_file", f"{inner}/{name}")
     return found
 
 
@@ -135,11 +138,11 @@ def frames_of_videos(
     Raises:
         DatasetError: as `assemble`.
     """
-    files = [video.name for video in videos if is_video(video.name)]
+    files = [video.name for video in videos if is_video(video.name) or lister.stamps.is_file(_path(lister, video.name))]
     for name in files:
-        lister.stamps.note(os.path.join(lister.root, name))
+        lister.stamps.note(_path(lister, name))
     with ThreadPoolExecutor(_COUNTING_THREADS) as pool:
-        found = pool.map(lambda name: _count(os.path.join(lister.root, name), options.max_pixels), files)
+        found = pool.map(lambda name: _count(_path(lister, name), options.max_pixels), files)
         counts = dict(zip(files, found, strict=True))
     rows = _Rows(lister, fake_without_mask)
     for video in videos:
@@ -224,6 +227,23 @@ class _Rows:
         self.row_videos.append(len(self.videos))
 
 
+def _path(lister: Lister, name: str) -> str:
+    return os.path.join(lister.root, name)
+
+
+def _is_video(lister: Lister, name: str) -> bool:
+    """Whether a file is a video, by its name or, where that says nothing, by how it begins."""
+    if not says_nothing(name):
+        return is_video(name)
+    lister.stamps.note(_path(lister, name))
+    try:
+        return kind_of_head(read_head(_path(lister, name))) == "video"
+    except OSError as error:
+        lister.stamps.complete = False
+        lister.report.add("unopened_file", f"{name}: {error.strerror}")
+        return False
+
+
 def _count(path: str, max_pixels: int) -> int | str:
     """Frames of a video, or why they cannot be counted."""
     try:
@@ -240,10 +260,11 @@ def _frame_files(video: Video, lister: Lister) -> list[FrameFile]:
     if any(number < 0 for number in numbers):
         numbers = list(range(len(names)))
     masks: dict[str, str] = {}
-    if video.mask and not is_video(video.mask):
+    is_folder = os.path.isdir(_path(lister, video.mask))
+    if video.mask and is_folder:
         found = lister.images(os.path.join(lister.root, video.mask))
         masks = {os.path.splitext(name)[0]: f"{video.mask}/{name}" for name in found}
-    shared = video.mask if is_video(video.mask or "") else ""
+    shared = "" if is_folder else video.mask
     frames = [
         FrameFile(f"{video.name}/{name}", number, shared or masks.get(stem, ""))
         for name, stem, number in zip(names, stems, numbers, strict=True)

@@ -4,10 +4,13 @@ import json
 import os
 
 import pytest
+from PIL import Image
 
-from ddl_d2.data.datasets import find_splits, load_dataset, load_folder
-from ddl_d2.errors import DatasetError
-from tests.data.datasets.dataset_folders import LAYOUT_A, ROWS_A, rows_of, touch
+from ddl_d2.data.datasets import find_splits, listing, load_dataset, load_folder
+from ddl_d2.errors import DatasetError, ImageReadError
+from ddl_d2.io.rows import read_row_image
+from tests.data.datasets.dataset_folders import LAYOUT_A, ROWS_A, age, rows_of, touch
+from tests.video_files import write_video
 
 # Layouts.
 
@@ -92,6 +95,97 @@ def test_json_list(tmp_path):
         rows, report = load_dataset(path)
         assert rows_of(rows) == {"Tp/a.jpg": (1, "Gt/a.png"), "Au/b.jpg": (0, None), "c.png": (1, "c_mask.png")}
         assert not report.counts
+
+
+# Files whose names do not say what they are.
+
+
+def write_images(root, *names, **options):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 4), (200, 0, 0)).save(root / name, **{"format": "JPEG", **options})
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_images_are_told_by_content_where_their_names_say_nothing(tmp_path, labels):
+    """No suffix, rare and foreign ones; and what is passed over is counted and named."""
+    fakes = ("a.jfif", "b.JPE", "c", "d.data1", "e.jpg")
+    write_images(tmp_path, *(f"{'fake/' if labels else ''}{name}" for name in fakes))
+    top = tmp_path / "fake" if labels else tmp_path
+    (top / "f.HEIC").write_bytes(HEIC)
+    (top / "g.avif").write_bytes(HEIC.replace(b"heic", b"avif"))
+    Image.new("P", (4, 4)).save(top / "h.gif")
+    (top / "notes").write_text("nothing to see")
+    (top / "readme.txt").write_bytes((top / "e.jpg").read_bytes())  # not opened: it says what it is
+    (top / "clip").write_bytes(write_video(tmp_path.parent / "clip.mp4", 2).read_bytes())
+    if labels:
+        write_images(tmp_path, "masks/a", "masks/c.jfif", "masks/f.png")
+    rows, report = load_dataset(tmp_path, fake_without_mask="score")
+    prefix = "fake/" if labels else ""
+    assert set(rows_of(rows)) == {prefix + name for name in (*fakes, "f.HEIC", "g.avif", "h.gif")}
+    assert {kind: report.counts[kind] for kind in ("other_file", "unread_format")} == {
+        "other_file": 3,
+        "unread_format": 3,
+    }
+    assert sorted(report.examples["other_file"]) == ["clip", "notes", "readme.txt"]
+    assert "f.HEIC: HEIC" in report.examples["unread_format"]
+    if labels:
+        masks = {name: mask for name, (_, mask) in rows_of(rows).items() if mask}
+        assert masks == {"fake/a.jfif": "masks/a", "fake/c": "masks/c.jfif", "fake/f.HEIC": "masks/f.png"}
+    reasons = {}
+    for row in rows:
+        try:
+            assert read_row_image(row).shape == (4, 6, 3)
+        except ImageReadError as error:
+            reasons[row["image_id"].removeprefix(prefix)] = error.reason
+    assert reasons == {
+        name: f"is a {kind} image, which is not read: save it as JPEG or PNG"
+        for name, kind in (("f.HEIC", "HEIC"), ("g.avif", "AVIF"), ("h.gif", "GIF"))
+    }
+
+
+def test_a_folder_of_images_without_suffixes_is_a_dataset(tmp_path):
+    write_images(tmp_path, "test/0a1b", "test/2c3d")
+    assert set(rows_of(load_dataset(tmp_path, "test")[0])) == {"0a1b", "2c3d"}
+    touch(tmp_path, "valid/notes", "valid/more")
+    with pytest.raises(DatasetError, match="no valid split"):
+        load_dataset(tmp_path, "valid")
+
+
+def test_only_files_whose_names_say_nothing_are_opened(tmp_path, monkeypatch):
+    touch(tmp_path, *(f"real/{i}.jpg" for i in range(20)), *(f"real/x.{e}" for e in ("txt", "json", "csv", "npy")))
+    touch(tmp_path, *(f"real/y.{e}" for e in ("pth", "zip", "mp4", "PDF")), "real/.hidden", "real/strange")
+    opened = []
+    monkeypatch.setattr(listing, "read_head", lambda path: opened.append(os.path.basename(path)) or b"")
+    rows, report = load_dataset(tmp_path)
+    assert len(rows) == 20
+    assert opened == ["strange"]
+    assert report.counts == {"other_file": 9}
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path, cache, monkeypatch):
+    touch(tmp_path, "real/a.jpg", "real/b")
+    age(tmp_path)
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(listing, "read_head", denied)
+    _, report = load_dataset(tmp_path)
+    assert report.problems == {"unopened_file": 1}
+    assert report.examples["unopened_file"] == ["b: Permission denied"]
+    assert not list(cache.iterdir())
+
+
+def test_a_file_that_becomes_an_image_is_noticed(tmp_path):
+    touch(tmp_path, "real/a.jpg", "real/b")
+    age(tmp_path)
+    assert len(load_dataset(tmp_path)[0]) == 1
+    (tmp_path / "real/b").write_bytes(b"\xff\xd8\xff")
+    assert len(load_dataset(tmp_path)[0]) == 2
 
 
 # Pairing and oddities.

@@ -22,7 +22,7 @@ from ddl_d2.io import video as video_files
 from ddl_d2.io.bad_files import TooManyBadFilesError
 from ddl_d2.io.rows import read_row_image
 from tests.data.datasets.dataset_folders import age, touch
-from tests.video_files import cut_off, write_mask_video, write_video
+from tests.video_files import cut_off, gray_of, write_mask_video, write_video
 
 TWO = VideoOptions(frames_per_video=2)
 
@@ -325,6 +325,20 @@ def test_a_video_that_cannot_be_read_is_a_row_that_fails(tmp_path, monkeypatch):
     with pytest.raises(TooManyBadFilesError, match="3 of the 4 rows"):
         for _ in zip(range(20), loader, strict=False):
             pass
+
+
+def test_videos_are_told_by_content_where_their_names_say_nothing(tmp_path):
+    for name in ("Celeb-real/a", "Celeb-real/b.clip", "Celeb-synthesis/c.3gp", "YouTube-real/d.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_video(tmp_path / "x.mp4", 4).rename(tmp_path / name)
+    touch(tmp_path, "Celeb-real/notes", "Celeb-real/list.txt", "YouTube-real/frames.zip")
+    rows, report = load_dataset(tmp_path, video=VideoOptions(1))
+    assert [(row["image_id"], row["is_fake"]) for row in rows] == [
+        *[("Celeb-real/a/000002", 0), ("Celeb-real/b.clip/000002", 0)],
+        *[("YouTube-real/d.mp4/000002", 0), ("Celeb-synthesis/c.3gp/000002", 1)],
+    ]
+    assert report.counts == {"other_file": 3}
+    assert all(abs(int(read_row_image(row)[0, 0, 0]) - gray_of(2)) < 8 for row in rows)
 
 
 def test_a_video_that_is_replaced_is_counted_anew(tmp_path, cache):
