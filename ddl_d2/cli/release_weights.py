@@ -1,9 +1,10 @@
 """Make the file that ships of trained weights: half precision, with the config and what the weights are in it.
 
-    ddl-d2 release-weights output/eyes_lite0/model_final.safetensors --config release/eyes_lite0 \
+    ddl-d2 release-weights output/eyes_lite0/model_0*.pth --config release/eyes_lite0 \
         --name eyes_lite0 --score-offset -0.7 --output weights/eyes_lite0.safetensors
 
-The config that is stored names no dataset, folder or pretrained file. `--score-offset` is added to the logit of every
+Several checkpoints of one run become one by the mean of their weights (of their moving averages, where SOLVER.EMA made
+them). The config that is stored names no dataset, folder or pretrained file. `--score-offset` is added to the logit of every
 image, so that a score of .5 lies where it should: a whole number of false alarms, not a probability. The metadata:
 `config` (YAML), `name`, `description`, `score_offset`, and `sha256` of all tensors (names, shapes and values).
 """
@@ -25,8 +26,8 @@ from ddl_d2.checkpoint.saving import save_tensors
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.config.load import read_config
-from ddl_d2.errors import ConfigError
-from ddl_d2.io.weights import load_tensors
+from ddl_d2.errors import CheckpointError, ConfigError
+from ddl_d2.io.weights import load_checkpoint_file
 
 # What shifts the image's logit: the bias of the last layer of every system's image head.
 _BIAS = "image_head.linear.bias"
@@ -47,7 +48,7 @@ _LOCAL = (
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", metavar="FILE", help="trained weights, .safetensors or .pth")
+    parser.add_argument("weights", nargs="+", metavar="FILE", help="trained weights, .safetensors or .pth")
     parser.add_argument("--config", required=True, metavar="NAME", help="the recipe: a config's name or file")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--name", required=True, help="what the weights are called")
@@ -63,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.output.suffix != ".safetensors" or not math.isfinite(args.score_offset):
         raise ConfigError("--output must end in .safetensors, and --score-offset be a number")
-    weights = load_tensors(args.weights)
+    weights = mean_of([_trained(path) for path in args.weights])
     if args.score_offset and _BIAS not in weights:
-        raise ConfigError(f"{args.weights}: has no {_BIAS}, so --score-offset cannot be put into it")
+        raise ConfigError(f"{args.weights[0]}: has no {_BIAS}, so --score-offset cannot be put into it")
     if args.score_offset:
         weights = weights | {_BIAS: weights[_BIAS] + args.score_offset}
     halves = {name: _half(value) for name, value in weights.items()}
@@ -81,6 +82,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, sha256 of its tensors {digest(halves)}")
     return 0
+
+
+def _trained(path: str) -> dict[str, Tensor]:
+    """The weights of a file that an evaluation uses: the moving average, where it holds one."""
+    content = load_checkpoint_file(path)
+    return content.get("ema", {}).get("weights") or content["model"]
+
+
+def mean_of(checkpoints: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each tensor; counters are those of the last checkpoint.
+
+    Raises:
+        CheckpointError: they are not of one model.
+    """
+    first, last = checkpoints[0], checkpoints[-1]
+    shapes = {name: value.shape for name, value in first.items()}
+    if any({name: value.shape for name, value in one.items()} != shapes for one in checkpoints):
+        raise CheckpointError("the checkpoints to average are not of one model")
+    return {
+        name: torch.stack([one[name] for one in checkpoints]).double().mean(0).to(value.dtype)
+        if value.is_floating_point()
+        else last[name]
+        for name, value in first.items()
+    }
 
 
 def _half(value: Tensor) -> Tensor:

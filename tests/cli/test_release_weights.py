@@ -3,9 +3,11 @@ import torch
 from detectron2.modeling import build_model
 from safetensors.torch import load_file
 
+import ddl_d2.modeling  # noqa: F401  registers the systems
 from ddl_d2.checkpoint.saving import read_metadata, save_tensors
-from ddl_d2.cli.release_weights import digest, main
+from ddl_d2.cli.release_weights import digest, main, mean_of
 from ddl_d2.config.load import config_from_text
+from ddl_d2.errors import CheckpointError
 from tests.conftest import TINY
 
 RECIPE = "release/eyes_lite0"
@@ -41,6 +43,23 @@ def test_the_offset_moves_every_logit(weights, tmp_path):
     _release(weights, outputs[1], "--score-offset", "1.5")
     before, after = (load_file(path)["image_head.linear.bias"].float() for path in outputs)
     assert after.item() - before.item() == pytest.approx(1.5, abs=2e-3)
+
+
+def test_several_checkpoints_become_their_mean(tmp_path):
+    for number, (own, average) in enumerate([(9.0, 1.0), (9.0, 2.0)]):
+        average_of = {"w": torch.full((2,), average), "n": torch.tensor(number)}
+        state = {"model": {"w": torch.full((2,), own), "n": torch.tensor(number)}, "ema": {"weights": average_of}}
+        torch.save(state, tmp_path / f"{number}.pth")
+    words = [str(tmp_path / "0.pth"), str(tmp_path / "1.pth"), "--config", RECIPE, "--name", "eyes"]
+    assert main([*words, "--output", str(tmp_path / "mean.safetensors")]) == 0
+    found = load_file(tmp_path / "mean.safetensors")
+    assert found["w"].tolist() == [1.5, 1.5]
+    assert found["n"].item() == 1
+
+
+def test_checkpoints_of_two_models_are_refused():
+    with pytest.raises(CheckpointError, match="not of one model"):
+        mean_of([{"a": torch.zeros(2)}, {"a": torch.zeros(3)}])
 
 
 def test_a_changed_value_changes_the_digest():
