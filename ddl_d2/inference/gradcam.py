@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
-from ddl_d2.modeling.postprocessing import to_original
+from ddl_d2.modeling.postprocessing import original_size, to_original
 from ddl_d2.modeling.test_time.windows import OnWindows
 
 
@@ -73,12 +73,11 @@ def _predict_with_evidence(model: nn.Module, row: dict[str, Any]) -> tuple[dict[
     finally:
         hook.remove()
     unpadded = (int(row["image"].shape[-2]), int(row["image"].shape[-1]))
-    original = (int(row.get("height", unpadded[0])), int(row.get("width", unpadded[1])))
     strides = {name: shape.stride for name, shape in explained.backbone.output_shape().items()}
     name, cells = class_activation(caught, strides, lambda features: explained.image_logits(features, [unpadded]))
     padded = tuple(side * strides[name] for side in cells.shape)
     whole = F.interpolate(cells[None, None], size=padded, mode="bilinear", align_corners=False)[0, 0]
-    return output, to_original(whole, unpadded, original).clamp_min(0)
+    return output, to_original(whole, unpadded, original_size(row)).clamp_min(0)
 
 
 def class_activation(
