@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,6 +18,7 @@ from ddl_d2.forging.canvas import ComposeOptions, Photo, compose, draw_cells
 from ddl_d2.forging.combine import CombineOptions, random_combination
 from ddl_d2.forging.photos import PhotoFile
 from ddl_d2.forging.self_blend import Forgery, NoSuitableFaceError, self_blend
+from ddl_d2.io.image import read_image
 
 STYLES = ("canvas", "faces", "combination")
 # Of a face's box, kept around it in the style "faces".
@@ -115,9 +117,13 @@ def _fitted(image: np.ndarray, faces: Sequence[Face], size: int) -> tuple[np.nda
     return small, [face.moved(matrix) for face in faces]
 
 
-@lru_cache(maxsize=32)
 def _read(photo: PhotoFile) -> np.ndarray:
-    return photo.read()
+    return _read_file(photo.path, photo.max_pixels)
+
+
+@lru_cache(maxsize=32)
+def _read_file(path: Path, max_pixels: int) -> np.ndarray:
+    return read_image(path, max_pixels=max_pixels)
 
 
 def _load(photo: PhotoFile) -> Photo:
