@@ -19,9 +19,8 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from ddl_d2.cli.common import cli_errors
-from ddl_d2.data.datasets import DatasetColumns, find_splits, load_dataset
+from ddl_d2.data.datasets import DatasetColumns, VideoOptions, datasets_at, load_dataset
 from ddl_d2.data.datasets.check import check_row
-from ddl_d2.errors import DatasetError
 from ddl_d2.io.atomic import write_json
 from ddl_d2.utils.limits import MAX_PIXELS
 
@@ -50,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.workers < 1 or args.max_pixels < 1:
         parser.error("--workers and --max-pixels must be at least 1")
-    results = [check_split(args, root, split) for root, split in what_to_check(args.root, args.split)]
+    parts = [(args.root, args.split)] if args.split else datasets_at(args.root)
+    results = [check_split(args, root, split) for root, split in parts]
     for result in results:
         print(result["summary"])
         for line in result["lines"]:
@@ -62,22 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if problems else 0
 
 
-def what_to_check(root: str, split: str | None) -> list[tuple[str, str | None]]:
-    """(path, split) of each dataset meant by the arguments: all splits below `root` unless one is named."""
-    if split or not os.path.isdir(root):
-        return [(root, split)]
-    try:
-        load_dataset(root, fake_without_mask="score")
-    except DatasetError:
-        found: list[tuple[str, str | None]] = [(path, None) for paths in find_splits(root).values() for path in paths]
-        if found:
-            return found
-    return [(root, None)]
-
-
 def check_split(args: argparse.Namespace, root: str, split: str | None) -> dict[str, Any]:
     """The findings in one dataset."""
-    rows, report = load_dataset(root, split, fake_without_mask="score")
+    rows, report = load_dataset(root, split, fake_without_mask="score", video=VideoOptions(max_pixels=args.max_pixels))
     if args.deep:
         for kind, example in deep(rows, functools.partial(check_row, max_pixels=args.max_pixels), args.workers):
             report.add(kind, example)

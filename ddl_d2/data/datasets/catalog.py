@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ddl_d2.config.load import read_config
 from ddl_d2.data.datasets.columns import DatasetColumns
-from ddl_d2.data.datasets.load import load_dataset, load_deepfakebench, load_folder, load_video_set
+from ddl_d2.data.datasets.load import load_dataset, load_deepfakebench, load_video_set
 from ddl_d2.data.datasets.report import DatasetReport
 from ddl_d2.data.datasets.sources import load_source, parse_sources
 from ddl_d2.data.datasets.splits import SPLITS
@@ -57,15 +57,15 @@ def register_datasets(cfg: CfgNode) -> None:
     Raises:
         ConfigError: DATASETS.SOURCES is not as it should be, or one of its names is taken.
     """
-    policy = cfg.DATASETS.FAKE_WITHOUT_MASK
-    register_all_ddl(cfg.DATASETS.DDL_ROOT or None, fake_without_mask=policy)
+    policy, video = cfg.DATASETS.FAKE_WITHOUT_MASK, _video_options(cfg)
+    register_all_ddl(cfg.DATASETS.DDL_ROOT or None, fake_without_mask=policy, video=video)
     others = {
         "folder": (cfg.DATASETS.FOLDER_ROOT, _load_folder),
         "json_list": (cfg.DATASETS.JSON_LIST, _load_list),
     }
     for name, (path, load) in others.items():
         if path:
-            _register(name, path, functools.partial(load, path, fake_without_mask=policy))
+            _register(name, path, functools.partial(load, path, fake_without_mask=policy, video=video))
         elif name in DatasetCatalog:
             _forget(name)
     _register_videos(cfg)
@@ -84,20 +84,14 @@ def _register_sources(cfg: CfgNode) -> None:
                     f"DATASETS.SOURCES: {source.name} would be registered as {name}, which is another dataset's name; "
                     "choose another"
                 )
-            load = functools.partial(load_source, source, split, fake_without_mask=cfg.DATASETS.FAKE_WITHOUT_MASK)
+            policy, video = cfg.DATASETS.FAKE_WITHOUT_MASK, _video_options(cfg)
+            load = functools.partial(load_source, source, split, fake_without_mask=policy, video=video)
             _register(name, source.root, load)
             _source_names.add(name)
 
 
 def _register_videos(cfg: CfgNode) -> None:
-    sets = cfg.DATASETS
-    options = VideoOptions(
-        frames_per_video=sets.FRAMES_PER_VIDEO,
-        compression=sets.FF_COMPRESSION,
-        methods=tuple(sets.FF_METHODS),
-        frame_root=sets.DEEPFAKEBENCH_ROOT,
-        max_pixels=cfg.INPUT.MAX_PIXELS,
-    )
+    sets, options = cfg.DATASETS, _video_options(cfg)
     for kind, (key, splits) in VIDEO_NAMES.items():
         path = sets[key]
         for split in splits:
@@ -109,29 +103,43 @@ def _register_videos(cfg: CfgNode) -> None:
                 _forget(name)
 
 
-def register_all_ddl(root: str | None = None, *, fake_without_mask: str = "skip") -> None:
+def _video_options(cfg: CfgNode) -> VideoOptions:
+    sets = cfg.DATASETS
+    return VideoOptions(
+        frames_per_video=sets.FRAMES_PER_VIDEO,
+        compression=sets.FF_COMPRESSION,
+        methods=tuple(sets.FF_METHODS),
+        frame_root=sets.DEEPFAKEBENCH_ROOT,
+        max_pixels=cfg.INPUT.MAX_PIXELS,
+    )
+
+
+def register_all_ddl(
+    root: str | None = None, *, fake_without_mask: str = "skip", video: VideoOptions | None = None
+) -> None:
     """Register ddl_i_train, ddl_i_valid and ddl_i_test.
 
     Args:
         root: folder that holds the splits, at any depth; None = $DETECTRON2_DATASETS/ddl_i (looked up now).
         fake_without_mask: see `assemble`.
+        video: how videos become rows, where there are any.
     """
     folder = root or os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), "ddl_i")
     for split in SPLITS:
-        load = functools.partial(load_dataset, folder, split, fake_without_mask=fake_without_mask)
+        load = functools.partial(load_dataset, folder, split, fake_without_mask=fake_without_mask, video=video)
         _register(f"ddl_i_{split}", folder, load)
 
 
-def _load_folder(path: str, *, fake_without_mask: str) -> tuple[DatasetColumns, DatasetReport]:
+def _load_folder(path: str, *, fake_without_mask: str, video: VideoOptions) -> tuple[DatasetColumns, DatasetReport]:
     if not os.path.isdir(os.path.expanduser(path)):
         raise DatasetError(f"{path}: no such folder (DATASETS.FOLDER_ROOT)")
-    return load_folder(os.path.expanduser(path), fake_without_mask=fake_without_mask)
+    return load_dataset(path, fake_without_mask=fake_without_mask, video=video)
 
 
-def _load_list(path: str, *, fake_without_mask: str) -> tuple[DatasetColumns, DatasetReport]:
+def _load_list(path: str, *, fake_without_mask: str, video: VideoOptions) -> tuple[DatasetColumns, DatasetReport]:
     if not os.path.isfile(os.path.expanduser(path)):
         raise DatasetError(f"{path}: no such file (DATASETS.JSON_LIST)")
-    return load_dataset(path, fake_without_mask=fake_without_mask)
+    return load_dataset(path, fake_without_mask=fake_without_mask, video=video)
 
 
 def _load_videos(

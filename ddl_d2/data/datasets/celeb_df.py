@@ -22,6 +22,11 @@ def is_celeb_df(root: str) -> bool:
     return os.path.isfile(os.path.join(root, LIST_NAME)) or os.path.isdir(os.path.join(root, "Celeb-synthesis"))
 
 
+def has_celeb_df_videos(root: str) -> bool:
+    """Tell whether a folder has one of Celeb-DF's folders."""
+    return any(os.path.isdir(os.path.join(root, folder)) for folder in FOLDERS)
+
+
 def list_celeb_df(lister: Lister, split: str | None, options: VideoOptions) -> list[Video]:
     """List the videos of "test" (those of the list), of "train" (all others), or all (None).
 

@@ -12,30 +12,44 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from ddl_d2.data.datasets.listed_files import ListedFiles
 from ddl_d2.data.datasets.listing import Lister
-from ddl_d2.data.datasets.text_files import read_json, read_text
+from ddl_d2.data.datasets.text_files import decoded, read_json, read_text
 from ddl_d2.data.datasets.video import Video, VideoOptions, subfolders_and_files
 from ddl_d2.errors import DatasetError
+from ddl_d2.io.file_names import is_image
 
 METADATA, LABELS, PREVIEW = "metadata.json", "labels.csv", "dataset.json"
 _SPLITS = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
 _LABELS = {"real": 0, "fake": 1, "0": 0, "1": 1}
 _MAX_DEPTH = 3
+_HEAD = 65536
+_FIRST_ENTRY = re.compile(r'\s*\{\s*"((?:[^"\\]|\\.)+)"\s*:\s*\{([^{}]*)')
 
 
 def is_dfdc(root: str) -> bool:
-    """Tell whether a folder looks like DFDC, or one part of it."""
-    if any(os.path.isfile(os.path.join(root, name)) for name in (METADATA, LABELS)):
-        return True
-    try:
-        inner = [entry.path for entry in os.scandir(root) if entry.name.startswith("dfdc_train_part")]
-    except OSError:
-        return False
-    return any(os.path.isfile(os.path.join(path, METADATA)) for path in inner)
+    """Tell whether a folder looks like DFDC, or one part of it, by the names in it."""
+    return bool(_part_tables(root)) or any(os.path.isfile(os.path.join(root, name)) for name in (METADATA, LABELS))
+
+
+def lists_dfdc_videos(root: str) -> bool:
+    """Tell whether a metadata.json or labels.csv of a folder, or of a part of DFDC in it, begins as DFDC's do."""
+    tables = [os.path.join(root, METADATA), *_part_tables(root)]
+    return any(_names_a_video(path, ("label",)) for path in tables) or _begins_like_labels(os.path.join(root, LABELS))
+
+
+def is_dfdcp(root: str) -> bool:
+    """Tell whether a folder looks like DFDCP, by the names in it."""
+    return os.path.isfile(os.path.join(root, PREVIEW))
+
+
+def lists_dfdcp_videos(root: str) -> bool:
+    """Tell whether the dataset.json of a folder begins as DFDCP's does."""
+    return _names_a_video(os.path.join(root, PREVIEW), ("label", "set"))
 
 
 def list_dfdc(lister: Lister, split: str | None, options: VideoOptions) -> list[Video]:
@@ -100,6 +114,39 @@ def list_dfdcp(lister: Lister, split: str | None, options: VideoOptions) -> list
     if split is not None and split not in seen:
         raise DatasetError(f'{path}: no entry has the "set" {split}; found: {", ".join(sorted(seen)) or "none"}')
     return videos
+
+
+def _part_tables(root: str) -> list[str]:
+    """The metadata.json of each part of DFDC in a folder."""
+    try:
+        with os.scandir(root) as entries:
+            parts = [entry.path for entry in entries if entry.name.startswith("dfdc_train_part")]
+    except OSError:
+        return []
+    return [path for part in sorted(parts) if os.path.isfile(path := os.path.join(part, METADATA))]
+
+
+def _names_a_video(path: str, keys: tuple[str, ...]) -> bool:
+    """Whether a JSON file begins like {"x.mp4": {..., key: ...}}. It may be large, and is not read further."""
+    first = _FIRST_ENTRY.match(_head(path))
+    return bool(first) and not is_image(first[1]) and all(f'"{key}"' in first[2] for key in keys)
+
+
+def _begins_like_labels(path: str) -> bool:
+    """Whether a CSV file has the columns of DFDC's labels, and lists something else than images."""
+    rows = [[cell.strip().strip('"') for cell in line.split(",")] for line in _head(path).splitlines()[:2]]
+    columns = [column.lower() for column in rows[0]] if rows else []
+    if len(rows) < 2 or not {"filename", "label"} <= set(columns) or len(rows[1]) < len(columns):
+        return False
+    return not is_image(rows[1][columns.index("filename")])
+
+
+def _head(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return decoded(file.read(_HEAD))
+    except OSError:
+        return ""
 
 
 def _tables(lister: Lister) -> Iterator[tuple[str, str]]:

@@ -6,18 +6,25 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 
-from ddl_d2.data.datasets.celeb_df import is_celeb_df, list_celeb_df
+from ddl_d2.data.datasets.celeb_df import has_celeb_df_videos, is_celeb_df, list_celeb_df
 from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.ddl_i import load_flat, load_labeled_list
 from ddl_d2.data.datasets.deepfakebench import read_deepfakebench
-from ddl_d2.data.datasets.dfdc import PREVIEW, is_dfdc, list_dfdc, list_dfdcp
+from ddl_d2.data.datasets.dfdc import (
+    is_dfdc,
+    is_dfdcp,
+    list_dfdc,
+    list_dfdcp,
+    lists_dfdc_videos,
+    lists_dfdcp_videos,
+)
 from ddl_d2.data.datasets.faceforensics import is_faceforensics, list_faceforensics
 from ddl_d2.data.datasets.folder import load_labeled_folder, load_tampered_folder, load_unlabeled_folder
 from ddl_d2.data.datasets.index_cache import Built, cached
 from ddl_d2.data.datasets.json_list import load_json_list
 from ddl_d2.data.datasets.listing import Lister
 from ddl_d2.data.datasets.report import DatasetReport
-from ddl_d2.data.datasets.splits import find_split, find_splits, split_layout
+from ddl_d2.data.datasets.splits import SPLITS, find_split, find_splits, holds_image, split_layout
 from ddl_d2.data.datasets.video import Video, VideoOptions, frames_of_lists, frames_of_videos
 from ddl_d2.errors import DatasetError
 
@@ -28,6 +35,19 @@ VIDEO_SETS: dict[str, Callable[[Lister, str | None, VideoOptions], list[Video]]]
     "dfdcp": list_dfdcp,
 }
 """Sets of videos, by the first part of the names they are registered under."""
+# By their names alone, and by what is in their lists.
+_NAMED: dict[str, Callable[[str], bool]] = {
+    "ff": is_faceforensics,
+    "celeb_df": is_celeb_df,
+    "dfdcp": is_dfdcp,
+    "dfdc": is_dfdc,
+}
+_CONTENT: dict[str, Callable[[str], bool]] = {
+    "ff": is_faceforensics,
+    "celeb_df": has_celeb_df_videos,
+    "dfdcp": lists_dfdcp_videos,
+    "dfdc": lists_dfdc_videos,
+}
 
 
 def load_dataset(
@@ -99,15 +119,40 @@ def load_folder(
     return cached(key, lambda: _build(root, loaders[layout]))
 
 
+def datasets_at(root: str | os.PathLike[str]) -> list[tuple[str, str | None]]:
+    """List the datasets that lie at `root`, one by one.
+
+    Returns:
+        (root, split) of each, as `load_dataset` takes them; (root, None) if there is one, or none.
+    """
+    given = os.path.realpath(os.path.expanduser(os.fspath(root)))
+    if not os.path.isdir(given) or video_set_at(given) or is_one_dataset(given):
+        return [(os.fspath(root), None)]
+    found: list[tuple[str, str | None]] = []
+    for split, paths in find_splits(given).items():
+        folders = [path for path in paths if path != given]
+        # Of several for one split, which `load_dataset` does not choose between, each is a dataset.
+        found += [(os.fspath(root), split)] if len(paths) == 1 == len(folders) else [(path, None) for path in folders]
+    return found or [(os.fspath(root), None)]
+
+
 def video_set_at(root: str) -> str:
-    """Tell which of `VIDEO_SETS` lies in a folder, by its folders and lists; "" for none."""
-    if is_faceforensics(root):
-        return "ff"
-    if is_celeb_df(root):
-        return "celeb_df"
-    if os.path.isfile(os.path.join(root, PREVIEW)):
-        return "dfdcp"
-    return "dfdc" if is_dfdc(root) else ""
+    """Tell which of `VIDEO_SETS` lies in a folder, by its folders and by what is in its lists; "" for none.
+
+    A file that is named like a list of videos does not make a dataset of videos out of one of images: folders of real
+    and fake images come first, then what lists say; and where nothing else is there, their names are believed.
+    """
+    named = [kind for kind, is_there in _NAMED.items() if is_there(root)]
+    if not named or holds_labeled_images(root):
+        return ""
+    sure = [kind for kind in named if _CONTENT[kind](root)]
+    return (sure or ([] if holds_image(root) else named) or [""])[0]
+
+
+def holds_labeled_images(root: str) -> bool:
+    """Tell whether a folder, or a split directly in it, holds real and fake images."""
+    folders = [root, *(os.path.join(root, name) for names in SPLITS.values() for name in names)]
+    return any(is_one_dataset(folder) and holds_image(folder) for folder in folders)
 
 
 def load_video_set(

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ddl_d2.data.datasets.columns import DatasetColumns
-from ddl_d2.data.datasets.load import is_one_dataset, load_dataset, load_folder
+from ddl_d2.data.datasets.load import is_one_dataset, load_dataset
 from ddl_d2.data.datasets.report import DatasetReport
 from ddl_d2.data.datasets.splits import SPLITS
+from ddl_d2.data.datasets.video import VideoOptions
 from ddl_d2.errors import ConfigError, DatasetError
 
 _FORM = 'a list of [name, root, weight], such as [["simswap", "/data/simswap", 2.0]]'
@@ -65,7 +66,9 @@ def weights_by_dataset(entries: Sequence[Any]) -> Mapping[str, float]:
     return {source.names["train"]: source.weight for source in parse_sources(entries)}
 
 
-def load_source(source: Source, split: str, *, fake_without_mask: str) -> tuple[DatasetColumns, DatasetReport]:
+def load_source(
+    source: Source, split: str, *, fake_without_mask: str, video: VideoOptions | None = None
+) -> tuple[DatasetColumns, DatasetReport]:
     """Load one split of a source; a folder that is one dataset (fake/, masks/, ...) without splits is its "train".
 
     Raises:
@@ -74,6 +77,5 @@ def load_source(source: Source, split: str, *, fake_without_mask: str) -> tuple[
     root = os.path.expanduser(source.root)
     if not os.path.isdir(root):
         raise DatasetError(f"{source.root}: no such folder (DATASETS.SOURCES, {source.name})")
-    if split == "train" and is_one_dataset(root):
-        return load_folder(root, fake_without_mask=fake_without_mask)
-    return load_dataset(root, split, fake_without_mask=fake_without_mask)
+    whole = split == "train" and is_one_dataset(root)
+    return load_dataset(root, None if whole else split, fake_without_mask=fake_without_mask, video=video)

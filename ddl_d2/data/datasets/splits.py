@@ -76,6 +76,18 @@ def find_split(root: str, split: str) -> str:
     )
 
 
+def holds_image(folder: str) -> bool:
+    """Tell whether there is an image in a folder or below it."""
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        if _has_image(current):
+            return True
+        with os.scandir(current) as entries:
+            pending += [e.path for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
+    return False
+
+
 def _has_image(folder: str) -> bool:
     # First by their names: the folder may hold a million files, of which none has to be opened.
     return any(_files(folder, lambda file: is_image(file.name))) or any(

@@ -11,7 +11,11 @@ from ddl_d2.errors import DatasetError
 def read_text(path: str) -> str:
     """Read a text file, with or without a byte order mark (UTF-8, UTF-16); invalid bytes become surrogates."""
     with open(path, "rb") as file:
-        data = file.read()
+        return decoded(file.read())
+
+
+def decoded(data: bytes) -> str:
+    """Decode the bytes of a text file as `read_text` does."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", errors="replace")
     return data.decode("utf-8-sig", errors="surrogateescape")

@@ -4,12 +4,14 @@ import json
 import os
 
 import pytest
+from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from ddl_d2.data.datasets import find_splits, listing, load_dataset, load_folder
+from ddl_d2.data.datasets import datasets_at, find_splits, listing, load_dataset, load_folder, register_datasets
 from ddl_d2.errors import DatasetError, ImageReadError
 from ddl_d2.io.rows import read_row_image
 from tests.data.datasets.dataset_folders import LAYOUT_A, ROWS_A, age, rows_of, touch
+from tests.data.datasets.test_registration import config
 from tests.video_files import write_video
 
 # Layouts.
@@ -361,3 +363,71 @@ def test_bad_json(tmp_path, text):
     (tmp_path / "a.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(DatasetError):
         load_dataset(tmp_path / "a.json")
+
+
+# Lists of videos that are none.
+
+STRAY = {
+    "metadata.json": ['{"license": {"name": "CC"}, "author": "me"}', '{"a.jpg": {"label": "REAL"}}', "[]", "", "{"],
+    "labels.csv": ["filename,label\na.jpg,0\n", "name;class\n", "", "filename,label\n"],
+    "dataset.json": ['{"name": "mine"}', '{"images": [], "annotations": []}', '{"a.mp4": {"label": "fake"}}'],
+    "List_of_testing_videos.txt": ["1 YouTube-real/00170.mp4\n", ""],
+}
+
+
+@pytest.mark.parametrize("name", STRAY)
+@pytest.mark.parametrize("place", ["splits", "one set", "wrapped", "a list of labels", "no labels", "deep"])
+def test_a_stray_file_is_not_taken_for_a_set_of_videos(tmp_path, name, place):
+    names = {
+        "splits": ("train/real/a.jpg", "train/fake/b.jpg"),
+        "one set": ("real/a.jpg", "fake/b.jpg"),
+        "wrapped": ("x/y/train/real/a.jpg", "x/y/train/fake/b.jpg"),
+        "a list of labels": ("train/imgs/a.jpg", "train/imgs/b.jpg"),
+        "no labels": ("train/a.jpg", "train/b.jpg"),
+        "deep": ("some/where/a.jpg", "b.jpg"),
+    }[place]
+    touch(tmp_path, *names)
+    if place == "a list of labels":
+        (tmp_path / "train/labels.txt").write_text("a.jpg,0\nb.jpg,1\n")
+    for content in STRAY[name]:
+        (tmp_path / name).write_text(content)
+        rows, _ = load_dataset(tmp_path, fake_without_mask="score")
+        assert sorted(os.path.basename(image_id) for image_id in rows_of(rows)) == ["a.jpg", "b.jpg"]
+        if place in ("splits", "wrapped", "no labels", "a list of labels"):
+            assert len(load_dataset(tmp_path, "train", fake_without_mask="score")[0]) == 2
+            assert datasets_at(tmp_path) == [(str(tmp_path), "train")]
+        else:
+            assert datasets_at(tmp_path) == [(str(tmp_path), None)]
+
+
+def test_real_and_fake_images_come_before_videos(tmp_path):
+    """Also where the list beside them is one of videos."""
+    touch(tmp_path, "train/real/a.jpg", "train/fake/b.jpg", "x.mp4")
+    for name, entry in (("metadata.json", {"label": "FAKE"}), ("dataset.json", {"label": "fake", "set": "train"})):
+        (tmp_path / name).write_text(json.dumps({"x.mp4": entry}))
+        assert set(rows_of(load_dataset(tmp_path, "train", fake_without_mask="score")[0])) == {
+            "real/a.jpg",
+            "fake/b.jpg",
+        }
+
+
+def test_a_list_of_videos_without_images_is_told_by_its_name(tmp_path):
+    (tmp_path / "metadata.json").write_text("[]")
+    touch(tmp_path, "a.mp4")
+    with pytest.raises(DatasetError, match="holds a JSON list; expected"):
+        load_dataset(tmp_path, "train")
+
+
+def test_training_and_checking_find_the_same(tmp_path):
+    touch(tmp_path, "train/real/a.jpg", "valid/real/b.jpg", "x/test/c.jpg", "twin/test/d.jpg", "metadata.json")
+    found = datasets_at(tmp_path)
+    assert found == [
+        *((str(tmp_path), split) for split in ("train", "valid")),
+        *((str(tmp_path / name), None) for name in ("twin/test", "x/test")),
+    ]
+    assert [len(load_dataset(*one)[0]) for one in found] == [1, 1, 1, 1]
+    register_datasets(config(FOLDER_ROOT=str(tmp_path / "train"), DDL_ROOT=str(tmp_path)))
+    for name, expected in (("folder", "real/a.jpg"), ("ddl_i_train", "real/a.jpg"), ("ddl_i_valid", "real/b.jpg")):
+        assert list(rows_of(DatasetCatalog.get(name))) == [expected]
+    (tmp_path / "train/metadata.json").write_text('{"x.mp4": {"label": "FAKE"}}')
+    assert list(rows_of(DatasetCatalog.get("folder"))) == ["real/a.jpg"]
