@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddl_d2.cli.common import cli_errors
+from ddl_d2.data.datasets.listed_names import same_text, with_slashes
 from ddl_d2.errors import DatasetError
 from ddl_d2.io.file_kinds import file_kind, passed_over_note
 
@@ -34,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def persons(manifest: Path | None) -> dict[Path, str]:
+def persons(manifest: Path | None) -> dict[str, str]:
     """File -> person, from a manifest.
 
     Raises:
@@ -48,7 +49,12 @@ def persons(manifest: Path | None) -> dict[Path, str]:
         rows = list(csv.DictReader(file))
     if not rows or not {"file", "person"} <= set(rows[0]):
         raise DatasetError(f"{manifest}: has no rows with the columns file and person")
-    return {(manifest.parent / row["file"]).resolve(): row["person"] for row in rows if row["person"]}
+    return {_place(manifest.parent / with_slashes(row["file"])): row["person"] for row in rows if row["person"]}
+
+
+def _place(path: Path) -> str:
+    """The absolute path, in one form of Unicode."""
+    return same_text(str(path.resolve()))
 
 
 def split_of(person: str, valid_share: float) -> str:
@@ -73,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise DatasetError(f"--source {entry}: must be NAME=DIR, with images in DIR")
         counts = {"train": 0, "valid": 0}
         for path in files:
-            split = split_of(known.get(path.resolve()) or path.stem.partition("_")[2] or path.stem, args.valid_share)
+            split = split_of(known.get(_place(path)) or path.stem.partition("_")[2] or path.stem, args.valid_share)
             target = args.output / name / split / "real" / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)

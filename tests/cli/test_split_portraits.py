@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ddl_d2.cli.split_portraits import main
+from ddl_d2.cli.split_portraits import main, persons
 
 
 @pytest.fixture
@@ -38,6 +38,21 @@ def test_the_manifest_says_who_it_is(tmp_path, portraits):
     arguments = ["--source", f"a={portraits}", "--output", str(tmp_path / "out"), "--manifest", str(manifest)]
     assert main(arguments) == 0
     assert sorted(map(len, _split(tmp_path / "out", "a").values())) == [0, 120]
+
+
+def test_a_manifest_written_elsewhere_is_understood(tmp_path, portraits):
+    """With backslashes, and with accents as characters of their own: else a person would be in both splits."""
+    for name in ("house_zoë.jpg", "senate_zo\u0065\u0308.jpg"):
+        (portraits / name).touch()
+    manifest = tmp_path / "manifest.csv"
+    rows = ["portraits\\house_zo\u0065\u0308.jpg,Zoë", "portraits\\senate_zoë.jpg,Zoë"]
+    manifest.write_text("\n".join(["file,person", *rows]), encoding="utf-8")
+    known = persons(manifest)
+    assert len(known) == 2
+    arguments = ["--source", f"a={portraits}", "--output", str(tmp_path / "out"), "--manifest", str(manifest)]
+    assert main(arguments) == 0
+    splits = _split(tmp_path / "out", "a")
+    assert sorted(len([name for name in names if "zo" in name]) for names in splits.values()) == [0, 2]
 
 
 def test_portraits_are_told_by_content_and_the_others_named(tmp_path, portraits, capsys):

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from ddl_d2.data.datasets.json_list import check_not_coco
 from ddl_d2.data.datasets.listed_files import ListedFiles
 from ddl_d2.data.datasets.listing import Lister
 from ddl_d2.data.datasets.splits import SPLITS
@@ -62,6 +63,7 @@ def read_deepfakebench(
 
 def _parts(path: str, content: dict[str, Any], compression: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(label name, split, its videos)."""
+    check_not_coco(path, content)
     for labels in content.values():
         if not isinstance(labels, dict):
             raise DatasetError(f"{path}: not a list of DeepfakeBench. Expected {_SHAPE}.")

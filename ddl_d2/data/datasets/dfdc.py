@@ -10,22 +10,21 @@ There are no masks.
 from __future__ import annotations
 
 import csv
-import io
 import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from ddl_d2.data.datasets.listed_files import ListedFiles
+from ddl_d2.data.datasets.listed_names import LABEL_WORDS, label_of, unquoted
 from ddl_d2.data.datasets.listing import Lister
-from ddl_d2.data.datasets.text_files import decoded, read_json, read_text
+from ddl_d2.data.datasets.text_files import decoded, read_json, read_lines
 from ddl_d2.data.datasets.video import Video, VideoOptions, subfolders_and_files
 from ddl_d2.errors import DatasetError
 from ddl_d2.io.file_names import is_image
 
 METADATA, LABELS, PREVIEW = "metadata.json", "labels.csv", "dataset.json"
 _SPLITS = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
-_LABELS = {"real": 0, "fake": 1, "0": 0, "1": 1}
 _MAX_DEPTH = 3
 _HEAD = 65536
 _FIRST_ENTRY = re.compile(r'\s*\{\s*"((?:[^"\\]|\\.)+)"\s*:\s*\{([^{}]*)')
@@ -104,13 +103,13 @@ def list_dfdcp(lister: Lister, split: str | None, options: VideoOptions) -> list
     videos, seen = [], set()
     for name, entry in _object(lister, PREVIEW).items():
         label = _label(lister, name, entry, PREVIEW)
-        its_split = _SPLITS.get(str(entry.get("set", "")).lower(), "") if isinstance(entry, dict) else ""
+        its_split = _SPLITS.get(str(entry.get("set", "")).strip().lower(), "") if isinstance(entry, dict) else ""
         seen.add(its_split)
         if label is None or split not in (None, its_split):
             continue
         resolved = files.resolve(name)
         if resolved is not None:
-            videos.append(Video(resolved, label, name.split("/")[0] if label == 1 else ""))
+            videos.append(Video(resolved, label, resolved.split("/")[0] if label == 1 else ""))
     if split is not None and split not in seen:
         raise DatasetError(f'{path}: no entry has the "set" {split}; found: {", ".join(sorted(seen)) or "none"}')
     return videos
@@ -129,7 +128,7 @@ def _part_tables(root: str) -> list[str]:
 def _names_a_video(path: str, keys: tuple[str, ...]) -> bool:
     """Whether a JSON file begins like {"x.mp4": {..., key: ...}}. It may be large, and is not read further."""
     first = _FIRST_ENTRY.match(_head(path))
-    return bool(first) and not is_image(first[1]) and all(f'"{key}"' in first[2] for key in keys)
+    return first is not None and not is_image(first[1]) and all(f'"{key}"' in first[2] for key in keys)
 
 
 def _begins_like_labels(path: str) -> bool:
@@ -177,21 +176,32 @@ def _read_metadata(lister: Lister, folder: str) -> Iterator[tuple[str, int, str]
     """(file name, label, split or "") of the entries."""
     for name, entry in _object(lister, os.path.join(folder, METADATA)).items():
         label = _label(lister, name, entry, METADATA)
-        if label is not None:
-            yield name, label, _SPLITS.get(str(entry.get("split", "")).lower(), "")
+        written = str(entry.get("split") or "") if isinstance(entry, dict) else ""
+        its_split = _SPLITS.get(written.strip().lower(), "")
+        if written and not its_split:  # not to be taken for training
+            lister.report.add("bad_line", f"{METADATA}: {name[:60]}: the split {written[:60]} is not known")
+        elif label is not None:
+            yield unquoted(name), label, its_split
 
 
 def _read_labels(lister: Lister, folder: str) -> Iterator[tuple[str, int, str]]:
     path = os.path.join(lister.root, folder, LABELS)
     lister.stamps.note(path)
     inner = "videos/" if lister.stamps.is_folder(os.path.join(lister.root, folder, "videos")) else ""
-    reader = csv.DictReader(io.StringIO(read_text(path)))
-    if not {"filename", "label"} <= set(reader.fieldnames or ()):
-        raise DatasetError(f'{path}: expected the columns "filename" and "label", found {reader.fieldnames}')
-    for number, row in enumerate(reader, start=2):
-        name, label = (row["filename"] or "").strip(), _LABELS.get((row["label"] or "").strip().lower())
+    try:
+        columns, *rows = list(csv.reader(read_lines(path))) or [[]]
+    except csv.Error as error:
+        raise DatasetError(f"{path}: cannot be read as CSV ({error})") from error
+    columns = [unquoted(column).lower() for column in columns]
+    if not {"filename", "label"} <= set(columns):
+        raise DatasetError(f'{path}: expected the columns "filename" and "label", found {columns}')
+    for number, cells in enumerate(rows, start=2):
+        row = dict(zip(columns, cells, strict=False))
+        name, label = unquoted(row.get("filename", "")), label_of(row.get("label"))
+        if not any(cells):
+            continue
         if not name or label is None:
-            lister.report.add("bad_line", f"{LABELS} line {number}")
+            lister.report.add("bad_line", f"{LABELS} line {number}: {','.join(cells)[:60]} (labels are {LABEL_WORDS})")
         else:
             yield inner + name, label, ""
 
@@ -209,7 +219,7 @@ def _object(lister: Lister, name: str) -> dict[str, Any]:
 
 def _label(lister: Lister, name: str, entry: Any, table: str) -> int | None:
     """0 or 1; None, and an entry in the report, for what cannot be understood."""
-    label = _LABELS.get(str(entry.get("label", "")).lower()) if isinstance(entry, dict) else None
+    label = label_of(entry.get("label")) if isinstance(entry, dict) else None
     if label is None or not name.strip():
         lister.report.add("bad_line", f"{table}: {name[:60]}: {str(entry)[:60]}")
         return None

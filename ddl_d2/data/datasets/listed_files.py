@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ddl_d2.data.datasets.listed_names import spellings
 from ddl_d2.data.datasets.listing import Lister, is_within
 
 
@@ -21,23 +22,32 @@ class ListedFiles:
         self._folders: dict[str, dict[str, str]] = {}
 
     def resolve(self, text: str) -> str | None:
-        """Give a path relative to the root, with "/"; None, and an entry in the report, if it cannot be used."""
-        path = text
+        """Give a path relative to the root, with "/"; None, and an entry in the report, if it cannot be used.
+
+        Paths with backslashes, and names in another form of Unicode than on disk, are found, too.
+        """
+        path, state = self._look(text)
+        for spelling in spellings(text) if state == "missing_file" else ():
+            path, state = self._look(spelling)
+            if state != "missing_file":
+                break
+        if not state:
+            return path
+        self.lister.report.add(state, text[:200])
+        return None
+
+    def _look(self, path: str) -> tuple[str, str]:
+        """(path relative to the root, the kind of problem or "")."""
         if path[0] in "/." or "/." in path or "//" in path:
             full = os.path.normpath(os.path.join(self.root, path))
             if not full.startswith(self.root.rstrip("/") + "/"):
-                self.lister.report.add("outside_root", text[:200])
-                return None
+                return path, "outside_root"
             path = os.path.relpath(full, self.root)
         folder, _, name = path.rpartition("/")
         states = self._folders.get(folder)
         if states is None:
             states = self._folders[folder] = self._list(os.path.join(self.root, folder) if folder else self.root)
-        state = states.get(name)
-        if state == "":
-            return path
-        self.lister.report.add(state or "missing_file", text[:200])
-        return None
+        return path, states.get(name, "missing_file")
 
     def _list(self, folder: str) -> dict[str, str]:
         states: dict[str, str] = {}

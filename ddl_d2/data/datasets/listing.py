@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 
+from ddl_d2.data.datasets.listed_names import same_text
 from ddl_d2.data.datasets.report import MAX_EXAMPLES, DatasetReport
 from ddl_d2.data.datasets.stamps import Stamps
 from ddl_d2.io.file_kinds import image_format, is_read, read_head
@@ -156,13 +157,13 @@ def pair_masks(fakes: list[str], masks: list[str], report: DatasetReport, prefix
     waiting: dict[str, list[int]] = {}
     for index, name in enumerate(fakes):
         if not paired[index]:
-            waiting.setdefault(os.path.splitext(name)[0], []).append(index)
+            waiting.setdefault(_stem(name), []).append(index)
     candidates: dict[str, list[str]] = {}
     for mask in sorted(available):
-        stem = os.path.splitext(mask)[0]
+        stem = _stem(mask)
         plain = re.sub(r"_(gt|mask)$", "", stem)
         candidates.setdefault(stem if stem in waiting else plain, []).append(mask)
-    taken_stems = {os.path.splitext(mask)[0] for mask in paired if mask}
+    taken_stems = {_stem(mask) for mask in paired if mask}
     for stem, indices in waiting.items():
         options = candidates.get(stem, [])
         if len(indices) == len(options) == 1:
@@ -177,3 +178,7 @@ def pair_masks(fakes: list[str], masks: list[str], report: DatasetReport, prefix
     for mask in sorted(available):
         report.add("mask_without_fake", prefix + mask)
     return paired
+
+
+def _stem(name: str) -> str:
+    return same_text(os.path.splitext(name)[0])

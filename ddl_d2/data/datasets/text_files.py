@@ -14,6 +14,11 @@ def read_text(path: str) -> str:
         return decoded(file.read())
 
 
+def read_lines(path: str) -> list[str]:
+    """Read the lines of a text file as `read_text` does; they end as on Unix, Windows or old Macs (CR)."""
+    return read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def decoded(data: bytes) -> str:
     """Decode the bytes of a text file as `read_text` does."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
