@@ -90,6 +90,9 @@ class LandmarkModel:
         except RuntimeError as error:
             raise FaceFinderUnavailableError(f"dlib cannot read the landmark model {self.path}: {error}") from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,)  # its file, not its 100 MB
+
     @cached_property
     def sha256(self) -> str:
         """Hash of the model's file."""

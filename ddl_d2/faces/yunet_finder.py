@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,12 @@ class YuNetFaceFinder:
             raise FaceFinderUnavailableError(
                 f"YuNet finds boxes and 5 points, forging a face needs 68 landmarks: {error}"
             ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # For workers that are not forked: OpenCV's detector cannot be pickled.
+        landmarks = self._landmarks
+        make = partial(type(self), max_side=self.max_side, min_score=self.min_score, landmarks=landmarks is not None)
+        return make, (self._model, None if landmarks is None else landmarks.path)
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:

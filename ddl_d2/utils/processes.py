@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from multiprocessing import connection
 
 from detectron2.data.build import worker_init_reset_seed
 from torch.utils.data import DataLoader
@@ -54,9 +55,11 @@ def die_with_parent() -> None:
     if not sys.platform.startswith("linux"):
         return
     known = multiprocessing.parent_process()
-    parent = known.pid if known else os.getppid()
+    # Under "forkserver" the kernel's parent is the server, which ends with the process that asked for this one.
+    parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before this could be asked for
+    # Either may have ended before this could be asked for.
+    if os.getppid() != parent or (known is not None and connection.wait([known.sentinel], 0)):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -70,10 +73,12 @@ def _only_parent_may_terminate() -> None:
     if not hasattr(signal, "sigwaitinfo"):
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_wait_for_parents_signal, daemon=True).start()
+    known = multiprocessing.parent_process()
+    parent = os.getppid() if known is None or known.pid is None else known.pid
+    threading.Thread(target=_wait_for_signal_of, args=(parent,), daemon=True).start()
 
 
-def _wait_for_parents_signal() -> None:
+def _wait_for_signal_of(parent: int) -> None:
     while True:
-        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == os.getppid():
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == parent:
             os._exit(0)

@@ -70,17 +70,21 @@ def test_a_worker_that_hangs_is_an_error():
     assert time.monotonic() - started < 20
 
 
-def _parent(pipe):
+def _parent(pipe, method):
+    torch.multiprocessing.set_start_method(method, force=True)
     batches = iter(guarded(DataLoader(_Pids(), batch_size=None, num_workers=2)))
     pipe.send([next(batches), next(batches)])
     time.sleep(60)
 
 
-def test_workers_end_with_a_parent_that_is_killed():
-    context = torch.multiprocessing.get_context("fork")
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_end_with_a_parent_that_is_killed(method):
+    # A process of its own: a forked one would take a fork server of this process for its own.
+    context = torch.multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    parent = context.Process(target=_parent, args=(there,))
+    parent = context.Process(target=_parent, args=(there, method))
     parent.start()
+    assert here.poll(120)
     workers = here.recv()
     assert len(set(workers)) == 2
     parent.kill()
@@ -100,7 +104,9 @@ def test_a_parent_that_was_gone_before(tmp_path):
                 time.sleep(0.01)
             import multiprocessing
 
-            multiprocessing.process._parent_process = type("Parent", (), {"pid": parent})()
+            ended, kept = os.pipe()
+            os.close(kept)
+            multiprocessing.process._parent_process = type("Parent", (), {"pid": parent, "sentinel": ended})()
             os.close(reading)
             die_with_parent()
             os.write(writing, b"survived")

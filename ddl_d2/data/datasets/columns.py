@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from ddl_d2.io.rows import UNCOUNTED
@@ -16,8 +15,8 @@ from ddl_d2.io.rows import UNCOUNTED
 class DatasetColumns(Dataset, Sequence):
     """A read-only sequence of dataset dicts, made when asked for from byte and offset arrays.
 
-    It is also a map-style torch dataset. Workers that are forked share its memory; workers that are spawned share it
-    through torch. A slice or `select` shares the arrays too.
+    It is also a map-style torch dataset. Workers that are forked share its memory; others each get a copy. A slice or
+    `select` shares the arrays too.
 
     A row holds `file_name`, `image_id` (the file's path relative to `root`, with "/"), `is_fake` (0 or 1, absent if
     unknown), `mask_file_name` (absent if there is none) and `fully_forged` (True for a fake that stands without a mask
@@ -120,14 +119,6 @@ class DatasetColumns(Dataset, Sequence):
     def arrays(self) -> dict[str, np.ndarray]:
         """The columns, for storing; give them back to the constructor. Do not write to them."""
         return dict(self._arrays)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # As tensors: torch's own pickler hands them to a spawned worker through shared memory.
-        return {"root": self.root, "arrays": {key: torch.from_numpy(array) for key, array in self._arrays.items()}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.root = state["root"]
-        self._arrays = {key: value.numpy() for key, value in state["arrays"].items()}
 
     def __repr__(self) -> str:
         labels = self.labels
