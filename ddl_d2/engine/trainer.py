@@ -42,6 +42,11 @@ from ddl_d2.solver.build import (
 from ddl_d2.solver.ema import AveragedWeights
 from ddl_d2.utils.precision import autocast, compile_parts
 
+logger = logging.getLogger(__name__)
+
+_INSTEAD_OF_FINAL = ("ddl/auc", "ddl/f1 + ddl/iou", "ddl/accuracy")
+"""What chooses the best checkpoint where the final score is not defined: without masks, reals, or both."""
+
 REPORT_SECONDS = 10.0
 """After what time more than ENGINE.HANG_TIMEOUT a step is ended from outside: what waits inside it knows more."""
 
@@ -180,7 +185,9 @@ class ForgeryTrainer(DefaultTrainer):
         if cfg.TEST.EVAL_PERIOD > 0 and len(cfg.DATASETS.TEST) == 1:
             # The tag of the last checkpoint must stay on the periodic one: the best is no place to resume from.
             best = Checkpointer(self.model, cfg.OUTPUT_DIR, tag_last=False, config=cfg.dump())
-            reports.append(BestCheckpoint(best, "ddl/final", exported=self._exported))
+            reports.append(BestCheckpoint(best, "ddl/final", instead=_INSTEAD_OF_FINAL, exported=self._exported))
+        elif cfg.TEST.EVAL_PERIOD > 0 and cfg.DATASETS.TEST:
+            logger.warning("No model_best is chosen: DATASETS.TEST names %d datasets, not one", len(cfg.DATASETS.TEST))
         if cfg.VIS_PERIOD > 0:
             reports.append(PredictionImages(cfg.VIS_PERIOD, cfg.TEST.MAP_THRESHOLD))
         reports.append(BadFileReport(self.data_loader.bad_files, cfg.OUTPUT_DIR))

@@ -32,6 +32,9 @@ def make_finder(
         return DlibFaceFinder(landmark_model, **options)
     if name == "yunet":
         if yunet_model is None:
-            raise FaceFinderUnavailableError("the face finder yunet needs the path of a YuNet model file")
+            raise FaceFinderUnavailableError(
+                "the face finder yunet needs the path of a YuNet model file (face_detection_yunet_*.onnx of OpenCV's "
+                "model zoo, MIT): INPUT.FACES.YUNET_MODEL file.onnx; or take another finder: INPUT.FACES.FINDER dlib"
+            )
         return YuNetFaceFinder(yunet_model, landmark_model, **options)
     raise ValueError(f"unknown face finder {name!r}; known: {', '.join(FINDERS)}")

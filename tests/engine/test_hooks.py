@@ -133,6 +133,57 @@ def test_the_best_is_saved_and_a_resumed_run_knows_it(tmp_path):
     assert run({0: 0.1}, 0, 1) == 0
 
 
+class _Metrics(HookBase):
+    """Puts dicts of metrics, by iteration, into the storage."""
+
+    def __init__(self, by_iteration):
+        self.by_iteration = by_iteration
+
+    def after_step(self):
+        for name, value in self.by_iteration.get(self.trainer.iter, {}).items():
+            self.trainer.storage.put_scalar(name, value, smoothing_hint=False)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "by"),
+    [
+        ({"final": 0.5, "auc": 0.5, "f1": 0.5, "iou": 0.5, "accuracy": 0.5}, "final"),
+        ({"final": NAN, "auc": 0.5, "f1": NAN, "iou": NAN, "accuracy": 0.5}, "auc"),
+        ({"final": NAN, "auc": NAN, "f1": 0.25, "iou": 0.25, "accuracy": 1.0}, "f1 + iou"),
+        ({"final": NAN, "auc": NAN, "f1": NAN, "iou": NAN, "accuracy": 0.5}, "accuracy"),
+    ],
+)
+def test_images_of_one_class_have_a_best_checkpoint_too(tmp_path, caplog, metrics, by):
+    def run(factors, start, end):
+        scores = {i: {name: value * factor for name, value in metrics.items()} for i, factor in factors.items()}
+        trainer = _Trainer()
+        checkpointer = _checkpointer(tmp_path, trainer, tag_last=False)
+        best = BestCheckpoint(checkpointer, "final", instead=("auc", "f1 + iou", "accuracy"))
+        trainer.run(_Metrics(scores), best, start=start, end=end)
+        saved = read_lightly(tmp_path / "model_best.pth")
+        return saved["iteration"], saved["best_by"]
+
+    assert run({0: 0.5, 1: 1.0, 2: 0.7}, 0, 3) == (1, by)
+    assert caplog.text.count(f"final is not defined on these images: model_best is chosen by {by}") == (by != "final")
+    assert run({3: 0.8}, 3, 4) == (1, by)
+    assert run({4: 1.1}, 4, 5) == (4, by)
+
+
+def test_values_of_two_metrics_are_not_compared(tmp_path):
+    scores = {
+        0: {"final": NAN, "accuracy": 0.9},
+        1: {"final": 0.1, "accuracy": 0.9},
+        2: {"final": NAN, "accuracy": 1.0},
+    }
+    trainer = _Trainer()
+    best = BestCheckpoint(_checkpointer(tmp_path, trainer, tag_last=False), "final", instead=("accuracy",))
+    trainer.run(_Metrics(scores), best, end=3)
+    assert (best.best, best.best_by) == (0.1, "final")
+
+
 def test_a_best_file_that_does_not_say_its_score_is_replaced(tmp_path, caplog):
     torch.save({"model": {}, "iteration": 7}, tmp_path / "model_best.pth")
     trainer = _Trainer({3: 0.1})

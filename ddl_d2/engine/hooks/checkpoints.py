@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -94,22 +94,37 @@ class RecentCheckpoints(HookBase):
 class BestCheckpoint(HookBase):
     """Saves `model_best` (.pth and .safetensors) whenever an evaluation gives more of `metric` than any before.
 
-    The file remembers its score, so that a resumed run does not replace it by worse. For the main process, and after
-    the hook that evaluates.
+    Where that is not defined, as on images of one class, the first of `instead` counts that is; the log says which. The
+    file remembers its score, so that a resumed run does not replace it by worse. For the main process, and after the
+    hook that evaluates.
 
     Attributes:
         best: the highest value so far, None before the first.
+        best_by: what `best` is a value of.
     """
 
-    def __init__(self, checkpointer: Checkpointer, metric: str, exported: Exported = nullcontext) -> None:
-        """Save with `checkpointer`, which leaves the tag of the last checkpoint alone; `metric` as in the storage.
+    def __init__(
+        self,
+        checkpointer: Checkpointer,
+        metric: str,
+        *,
+        instead: Sequence[str] = (),
+        exported: Exported = nullcontext,
+    ) -> None:
+        """Choose by `metric`, or by what stands in for it.
 
-        Inside of `exported()` the model has the weights that were evaluated.
+        Args:
+            checkpointer: saves, and leaves the tag of the last checkpoint alone.
+            metric: as in the storage.
+            instead: further metrics, or sums of them ("f1 + iou"), best first.
+            exported: inside of it the model has the weights that were evaluated.
         """
         self.checkpointer = checkpointer
         self.exported = exported
         self.metric = metric
+        self.choices = (metric, *instead)
         self.best: float | None = None
+        self.best_by = metric
         self._seen = -1
 
     def before_train(self) -> None:
@@ -131,30 +146,54 @@ class BestCheckpoint(HookBase):
         if not os.path.exists(path):
             return None
         try:
-            best = read_lightly(path).get("best_metric")
+            content = read_lightly(path)
         except CheckpointError as error:
             logger.warning("%s: %s. The next evaluation replaces it", path, error)
             return None
+        best = content.get("best_metric")
         if not isinstance(best, float):
             logger.warning("%s does not say what it scored: the next evaluation replaces it", path)
             return None
-        logger.info("The best %s so far is %.5f", self.metric, best)
+        by = content.get("best_by", self.metric)
+        if by not in self.choices:
+            logger.warning("%s was chosen by %s: the next evaluation replaces it", path, by)
+            return None
+        self.best_by = by
+        logger.info("The best %s so far is %.5f", by, best)
         return best
 
     def _compare(self) -> None:
-        value, iteration = self.trainer.storage.latest().get(self.metric, (math.nan, self._seen))
+        latest = self.trainer.storage.latest()
+        iteration = latest.get(self.metric, (math.nan, self._seen))[1]
         if iteration == self._seen:
             return
         self._seen = iteration
-        if not math.isfinite(value) or (self.best is not None and value <= self.best):
-            logger.info("%s is %.5f at iteration %d: not better than before", self.metric, value, iteration)
+        value, by = self._value(latest, iteration)
+        if not math.isfinite(value) or not self._better(value, by):
+            logger.info("%s is %.5f at iteration %d: not better than before", by, value, iteration)
             return
+        if by not in (self.metric, self.best_by):
+            logger.warning("%s is not defined on these images: model_best is chosen by %s", self.metric, by)
         try:
             with self.exported():
-                self.checkpointer.save("model_best", iteration=iteration, best_metric=value)
+                self.checkpointer.save("model_best", iteration=iteration, best_metric=value, best_by=by)
                 self.checkpointer.save_weights("model_best", iteration=iteration)
         except SaveError as error:
             logger.error("%s. Training goes on", error)
             return
-        self.best = value
-        logger.info("%s is %.5f at iteration %d: the best so far", self.metric, value, iteration)
+        self.best, self.best_by = value, by
+        logger.info("%s is %.5f at iteration %d: the best so far", by, value, iteration)
+
+    def _value(self, latest: Mapping[str, tuple[float, int]], iteration: int) -> tuple[float, str]:
+        """Return the first choice that this evaluation defines, and its name; (NaN, `metric`) if it defines none."""
+        for by in self.choices:
+            parts = [latest.get(name, (math.nan, iteration)) for name in by.split(" + ")]
+            if all(math.isfinite(value) and at == iteration for value, at in parts):
+                return sum(value for value, _ in parts), by
+        return math.nan, self.metric
+
+    def _better(self, value: float, by: str) -> bool:
+        """Compare with the best; values of two metrics are not compared: the one that comes first counts."""
+        if self.best is None or by == self.best_by:
+            return self.best is None or value > self.best
+        return self.choices.index(by) < self.choices.index(self.best_by)
