@@ -61,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     """Predict images and videos; returns the exit code."""
     args = build_parser().parse_args(argv)
     if args.weights is None:
-        raise InputError("--weights is missing: no weights come with ddl_d2 yet, so train some (see docs/model_zoo.md)")
+        raise InputError(
+            "--weights is missing: train some, or take weights/eyes_lite0.safetensors (see docs/model_zoo.md)"
+        )
     inputs = expand_inputs(args.paths, output=args.output)
     sources = [*inputs.images, *inputs.videos]
     if not sources:

@@ -5,8 +5,8 @@
 
 Several checkpoints of one run become one by the mean of their weights (of their moving averages, where SOLVER.EMA made
 them). The config that is stored names no dataset, folder or pretrained file. `--score-offset` is added to the logit of
-every image, so that a score of .5 lies where it should: a whole number of false alarms, not a probability. The metadata:
-`config` (YAML), `name`, `description`, `score_offset`, and `sha256` of all tensors (names, shapes and values).
+every image, so that a score of .5 lies where it should: a whole number of false alarms, not a probability. The
+metadata: `config` (YAML), `name`, `description`, `score_offset`, and `sha256` of all tensors (names, shapes, values).
 """
 
 from __future__ import annotations
