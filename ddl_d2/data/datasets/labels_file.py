@@ -77,13 +77,13 @@ def _understood(lines: Sequence[str], on_disk: dict[str, str], lister: Lister) -
             if number > 1 or not comma or _find(unquoted(name), on_disk)[0]:  # else a header
                 lister.report.add("bad_line", f"{LABELS_NAME} line {number}: {text[:60]} (labels are {LABEL_WORDS})")
             continue
-        written = unquoted(name)
+        written = name if name in on_disk else unquoted(name)
         yield _Line(written, label, *_find(written, on_disk))
 
 
 def _find(written: str, on_disk: dict[str, str]) -> tuple[str, str]:
     """(name on disk or "", what stands before it)."""
-    found = on_disk.get(written) or on_disk.get(same_text(written))
+    found = on_disk.get(written) or on_disk.get(same_text(written), "")
     if found:
         return found, ""
     parts = same_text(with_slashes(written)).split("/")

@@ -10,20 +10,20 @@ _LABELS = {
 }
 LABEL_WORDS = "0 or real, 1 or fake"
 """What labels are to be written like, for messages."""
-_QUOTES = "\"'"
+_QUOTES = ('"', "'")
 
 
 def label_of(value: object) -> int | None:
     """Read a label, 0 real and 1 fake, from a number or a word in upper or lower case; None for anything else."""
-    if isinstance(value, (int, float)):  # bool, too
-        return int(value) if value in (0, 1) else None
-    return _LABELS.get(unquoted(value).lower()) if isinstance(value, str) else None
+    if isinstance(value, str):
+        return _LABELS[value] if value in _LABELS else _LABELS.get(unquoted(value).lower())
+    return int(value) if isinstance(value, (int, float)) and value in (0, 1) else None  # bool, too
 
 
 def unquoted(text: str) -> str:
     """Take off white space and, if they stand on both sides, quotes."""
     text = text.strip()
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in _QUOTES:
+    if text[:1] in _QUOTES and len(text) >= 2 and text[0] == text[-1]:
         text = text[1:-1].strip()
     return text
 
