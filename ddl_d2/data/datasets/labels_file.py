@@ -90,7 +90,7 @@ def _find(written: str, on_disk: dict[str, str]) -> tuple[str, str]:
     if ".." in parts:
         return "", ""
     for start in range(len(parts)):
-        found = on_disk.get("/".join(parts[start:]))
+        found = on_disk.get("/".join(parts[start:]), "")
         if found:
             return found, "/".join(part for part in parts[:start] if part != ".")
     return "", ""
