@@ -176,6 +176,8 @@ def _report(
     for row in rows[:20]:
         frames = f" ({row['frame_count']} frames)" if "frame_count" in row else ""
         print(f"{row['score']:.4f}  {row['verdict']}  {row['file']}{frames}")
+        if "note" in row:
+            print(f"note: {row['file']}: {row['note']}", file=sys.stderr)
     if inputs.images and args.output.suffix.lower() != ".png":
         bad = [{"file": printable(error.path), "reason": error.reason} for error in failed]
         write_json(args.output / SUMMARY_NAME, {"model": about, "predictions": rows, "failed": bad})

@@ -145,3 +145,5 @@ def _print_line(row: Row) -> None:
         return
     what = f"{row['forged_share']:6.1%} forged" if "forged_share" in row else f"{len(row['frames']):6} frames"
     print(f"{row['score']:.4f}  {row['verdict']}  {what}  {row['file']}")
+    if "note" in row:
+        print(f"note: {row['file']}: {row['note']}", file=sys.stderr)

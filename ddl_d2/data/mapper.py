@@ -15,7 +15,7 @@ from ddl_d2.data.targets import forgery_mask_to_instances, read_forgery_mask
 from ddl_d2.data.transforms.build import build_augmentations
 from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.crop import FaceWindow, cut, nose_box, nose_points
-from ddl_d2.io.file_names import is_video
+from ddl_d2.io.file_kinds import file_kind
 from ddl_d2.io.image import MASK_THRESHOLD, read_map
 from ddl_d2.io.rows import read_row_image
 from ddl_d2.utils.limits import MAX_PIXELS
@@ -41,6 +41,7 @@ class ForgeryDatasetMapper:
 
     - `crops`: one {`image`: as above, `window`: (x0, y0, x1, y1) in pixels of the image as stored} for each window
       (what a system makes of them: `modeling/test_time/faces.py`),
+    - `has_face`: False where no face was found, and the one window is the whole image,
 
     and in training
 
@@ -182,7 +183,7 @@ def _why_empty(row: Mapping[str, Any], max_pixels: int) -> str:
     """Say why the mask of a fake image shows nothing forged; its gray values tell a coding such as {0, 2}."""
     said = "the mask of a fake image marks nothing as forged"
     path = row.get("mask_file_name")
-    if not path or is_video(path):
+    if not path or file_kind(path) == "video":
         return said
     values = np.unique(read_map(path, max_pixels=max_pixels))
     coding = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
@@ -198,15 +199,14 @@ def inference_input(image: np.ndarray, augmentation: T.Augmentation, crop: Crop 
         crop: chooses the crops; None for the whole image.
 
     Returns:
-        `image` or `crops`, and `height` and `width`, see `ForgeryDatasetMapper`.
+        `image`, or `crops` and `has_face`; and `height` and `width`, see `ForgeryDatasetMapper`.
     """
     size = {"height": image.shape[0], "width": image.shape[1]}
     if crop is None:
         return {"image": _augmented(image, augmentation), **size}
-    crops = [
-        {"image": _augmented(cut(image, found.window), augmentation), "window": found.window} for found in crop(image)
-    ]
-    return {"crops": crops, **size}
+    chosen = crop(image)
+    crops = [{"image": _augmented(cut(image, found.window), augmentation), "window": found.window} for found in chosen]
+    return {"crops": crops, "has_face": any(found.face is not None for found in chosen), **size}
 
 
 def _augmented(image: np.ndarray, augmentation: T.Augmentation) -> torch.Tensor:

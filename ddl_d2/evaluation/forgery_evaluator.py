@@ -106,7 +106,8 @@ class ForgeryEvaluator(DatasetEvaluator):
                 fake's), `height`, `width` in pixels of the original image, and `video_id` (a frame's). Where the
                 image could not be read: `image_id` and `unreadable`, an ImageReadError; its output is not looked at.
             outputs: `fake_score`, P(fake) as a float or 0-d tensor, and `forgery_map`, float tensor or array H x W in
-                [0, 1]; either may be absent or None, but then for all images.
+                [0, 1]; either may be absent or None, but then for all images. `has_face`, False where no face was found
+                to be predicted; absent, it is True.
 
         Raises:
             EvaluationError: an output is impossible; the message names the image.
@@ -135,12 +136,14 @@ class ForgeryEvaluator(DatasetEvaluator):
         # First the table, which checks the values; the store then keeps only what passed.
         counts, has_mask, resized = found
         video_id = row.get("video_id")
-        self._table.add(ImageResult(image_id, label, score, counts, has_mask, height, width, resized, video_id))
+        has_face = bool(output.get("has_face", True))
+        result = ImageResult(image_id, label, score, counts, has_mask, height, width, resized, video_id, has_face)
+        self._table.add(result)
         if self._store is not None:
             if score is None:
                 raise EvaluationError(f"{image_id}: a prediction store needs a fake score")
             stored_map = None if forgery_map is None else quantize_map(forgery_map)
-            self._store.add(image_id, score, stored_map, label=label, seconds=seconds)
+            self._store.add(image_id, score, stored_map, label=label, seconds=seconds, has_face=has_face)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """Gather, check that every image was scored, complete the store, compute, write `metrics.json`.

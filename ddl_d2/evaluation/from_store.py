@@ -84,7 +84,8 @@ def _evaluate_one(
     except ImageReadError as error:
         return BadFile.of(-1, row, error)
     counts, has_mask, resized = found
-    return ImageResult(image_id, label, score, counts, has_mask, height, width, resized, row.get("video_id"))
+    has_face = image_id not in store.without_face
+    return ImageResult(image_id, label, score, counts, has_mask, height, width, resized, row.get("video_id"), has_face)
 
 
 def _stored_map(store: PredictionStore, image_id: str) -> NDArray[np.uint8]:

@@ -30,6 +30,8 @@ _TITLES = {
     "video_eer": "equal error rate, videos",
     "video_ap": "average precision, videos",
     "num_videos": "videos",
+    "num_frames_without_face": "frames without a face, left out of their videos",
+    "num_videos_without_face": "videos without a face, scored 0.5",
     "num_images": "images",
     "num_fake": "fake images",
     "num_real": "real images",

@@ -53,6 +53,7 @@ class ImageResult(NamedTuple):
         width: likewise.
         resized_mask: whether the mask file had another size than the image and was brought to it.
         video_id: the video that the image is a frame of, or None.
+        has_face: False where images are cropped to faces and none was found: a frame is left out of its video's score.
     """
 
     image_id: str
@@ -64,6 +65,7 @@ class ImageResult(NamedTuple):
     width: int
     resized_mask: bool = False
     video_id: str | None = None
+    has_face: bool = True
 
 
 class ResultTable:
@@ -176,12 +178,18 @@ def _of_videos(rows: list[ImageResult], labels: np.ndarray, threshold: float, ru
     """Compute `VIDEO_METRIC_NAMES` of frames that all have a video and a label."""
     result = dict.fromkeys(VIDEO_METRIC_NAMES, math.nan)
     ids = [str(row.video_id) for row in rows]
+    with_face = {video_id for video_id, row in zip(ids, rows, strict=True) if row.has_face}
+    if missing := sum(not row.has_face for row in rows):  # only where images are cropped to faces
+        result["num_frames_without_face"] = missing
+        result["num_videos_without_face"] = len(set(ids)) - len(with_face)
     result["num_videos"] = len(set(ids))
     scores = [row.score for row in rows if row.score is not None]
     if not scores:
         return result
     try:
-        _, video_labels, video_scores = scores_of_videos(ids, labels, scores, rule)
+        _, video_labels, video_scores = scores_of_videos(
+            ids, labels, scores, rule, has_face=[row.has_face for row in rows]
+        )
     except ValueError as error:
         raise EvaluationError(str(error)) from error
     result.update((f"video_{key}", value) for key, value in _detection(video_labels, video_scores, threshold).items())
@@ -197,7 +205,7 @@ def _same_image(first: ImageResult, second: ImageResult) -> bool:
 
     def plain(row: ImageResult) -> tuple[Any, ...]:
         same = (row.is_fake, row.score is None, row.counts is None, row.has_mask)
-        return (*same, row.height, row.width, row.video_id)
+        return (*same, row.height, row.width, row.video_id, row.has_face)
 
     if plain(first) != plain(second):
         return False

@@ -73,7 +73,13 @@ def write_fused_store(
                 forgery_map = fuse_maps(maps)
             writer = free.get()
             try:
-                writer.add(image_id, float(scores[index]), forgery_map, label=None if label < 0 else label)
+                writer.add(
+                    image_id,
+                    float(scores[index]),
+                    forgery_map,
+                    label=None if label < 0 else label,
+                    has_face=any(image_id not in store.without_face for store in systems.stores),
+                )
             finally:
                 free.put(writer)
             return resized

@@ -45,6 +45,8 @@ class VideoPrediction:
         threshold: of the score.
         video_score: "mean", "top_frames" or "max", see `evaluation.functional.video_score`.
         frames: (number of the frame, seconds, P(fake)) of each frame that was predicted, in order.
+        without_face: numbers of those in which no face was found, where images are cropped to faces
+            (INPUT.FACE_CROP). They are left out of the score; if there are no others, it is 0.5.
     """
 
     file: str
@@ -53,20 +55,30 @@ class VideoPrediction:
     threshold: float
     video_score: str
     frames: tuple[tuple[int, float, float], ...]
+    without_face: tuple[int, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What to know about the score besides; "" for nothing."""
+        return _face_note(len(self.without_face), len(self.frames))
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values."""
+        """The result as JSON values; `"face": false` marks frames without one, and `note` is there if it is not ""."""
         values = asdict(self)
+        del values["without_face"]
+        faceless = set(self.without_face)
         values["frames"] = [
             {"frame": number, "seconds": round(seconds, 3), "score": round(score, 6)}
+            | _face_mark(number not in faceless)
             for number, seconds, score in self.frames
         ]
-        return values
+        return values | ({"note": self.note} if self.note else {})
 
     def draw(self) -> np.ndarray:
         """The scores over time, uint8 300×1000×3 RGB."""
         _, seconds, scores = zip(*self.frames, strict=True)
-        said = f"{self.verdict.upper()}   score {self.score:.3f} ({self.video_score} of {len(scores)} frames)"
+        used = len(scores) - len(self.without_face)
+        said = f"{self.verdict.upper()}   score {self.score:.3f} ({self.video_score} of {used} frames)"
         return draw_timeline(seconds, scores, self.threshold, title=f"{said}   {Path(self.file).name}")
 
 
@@ -79,7 +91,7 @@ def predict_video(
     threshold: float = 0.5,
     max_pixels: int = MAX_PIXELS,
 ) -> VideoPrediction:
-    """Score a video by evenly spaced frames.
+    """Score a video by evenly spaced frames, without those in which no face was found to be predicted.
 
     Args:
         path: the video.
@@ -92,13 +104,21 @@ def predict_video(
     Raises:
         ImageReadError: not a readable video.
     """
-    found = tuple(
-        (number, seconds, float(predictor(image)["fake_score"]))
-        for number, seconds, image in _frames(path, frames, max_pixels)
+    found, has_face = [], []
+    for number, seconds, image in _frames(path, frames, max_pixels):
+        output = predictor(image)
+        found.append((number, seconds, float(output["fake_score"])))
+        has_face.append(bool(output.get("has_face", True)))
+    score = functional.score_with_faces([frame[2] for frame in found], has_face, video_score)
+    return VideoPrediction(
+        file=printable(path),
+        score=score,
+        verdict="fake" if score > threshold else "real",
+        threshold=threshold,
+        video_score=video_score,
+        frames=tuple(found),
+        without_face=tuple(frame[0] for frame, there in zip(found, has_face, strict=True) if not there),
     )
-    score = functional.video_score([frame[2] for frame in found], video_score)
-    verdict = "fake" if score > threshold else "real"
-    return VideoPrediction(printable(path), score, verdict, threshold, video_score, found)
 
 
 class VideoWriter:
@@ -215,17 +235,19 @@ def annotate_video(
         with open(temporary, "w", encoding="utf-8") as lines:
             lines.write('{"frames": [')
             with VideoWriter(video) if video is not None else contextlib.nullcontext() as writer:
-                times, scores = array("d"), array("d")
+                times, scores, has_face = array("d"), array("d"), array("b")
                 for index, seconds, image in _frames(path, frames, max_pixels):
                     prediction = predictor(image)
                     summary = summarize(prediction, threshold, map_threshold)
                     if writer is not None:
                         writer.write(draw_frame(image, prediction, summary), seconds)
-                    lines.write((",\n" if scores else "\n") + json.dumps(_line(index, seconds, summary)))
+                    has_face.append(bool(prediction.get("has_face", True)))
+                    line = _line(index, seconds, summary) | _face_mark(bool(has_face[-1]))
+                    lines.write((",\n" if scores else "\n") + json.dumps(line))
                     times.append(seconds)
                     scores.append(summary.score)
                     on_frame()
-            score = functional.video_score(scores, video_score)
+            score = functional.score_with_faces(scores, list(map(bool, has_face)), video_score)
             head = {
                 **(about or {}),
                 "file": printable(path),
@@ -237,11 +259,27 @@ def annotate_video(
                 "map_threshold": map_threshold,
                 "frame_count": len(scores),
             }
+            if note := _face_note(len(scores) - sum(has_face), len(scores)):
+                head["note"] = note
             lines.write("\n],\n" + json.dumps(head, indent=2)[1:].lstrip("\n"))
         if curve is not None:
-            said = f"{head['verdict'].upper()}   score {score:.3f} ({video_score} of {len(scores)} frames)"
+            said = f"{head['verdict'].upper()}   score {score:.3f} ({video_score} of {sum(has_face)} frames)"
             write_png(curve, draw_timeline(times, scores, threshold, title=f"{said}   {printable(path.name)}"))
     return head
+
+
+def _face_mark(has_face: bool) -> dict[str, bool]:
+    """What marks a frame without a face in a report; nothing for others."""
+    return {} if has_face else {"face": False}
+
+
+def _face_note(missing: int, total: int) -> str:
+    """What to know about a video's score if no face was found in some of its frames."""
+    if not missing:
+        return ""
+    if missing == total:
+        return f"no face was found in any of the {total} frames: the score {functional.NO_FACE_SCORE} says nothing"
+    return f"no face was found in {missing} of the {total} frames, which are left out of the score"
 
 
 def _line(index: int, seconds: float, summary: PredictionSummary) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def read_meta(root: Path) -> dict[str, Any]:
         raise StoreError(f"{path}: not a prediction store of format version {FORMAT_VERSION}")
     if not isinstance(meta.get("has_maps"), bool) or not isinstance(meta.get("num_images"), int):
         raise StoreError(f"{path}: has_maps or num_images is missing")
+    if not isinstance(meta.get("without_face", []), list):
+        raise StoreError(f"{path}: without_face is not a list of image ids")
     if not isinstance(meta.get("max_pixels", 1), int):
         raise StoreError(f"{path}: max_pixels is {meta['max_pixels']!r}, not a number of pixels")
     return meta

@@ -32,6 +32,7 @@ class PredictionStore:
         seconds: (N,) float64, time spent on each image, NaN where unknown.
         meta: the content of `meta.json`.
         has_maps: whether the images have forgery maps.
+        without_face: ids of the images in which no face was found to be predicted.
         max_pixels: the most pixels an image may have: INPUT.MAX_PIXELS of the config that the predictions came from.
     """
 
@@ -47,6 +48,7 @@ class PredictionStore:
         _check_complete(self.root)
         self.meta = read_meta(self.root)
         self.has_maps = bool(self.meta["has_maps"])
+        self.without_face = frozenset(map(str, self.meta.get("without_face", ())))
         self.max_pixels = int(self.meta.get("max_pixels", MAX_PIXELS))
         path = self.root / PREDICTIONS
         self.ids, self.scores, self.labels, self.seconds = _read_predictions(path)

@@ -25,6 +25,8 @@ from ddl_d2.io.image import write_png
 from ddl_d2.predictions.layout import CSV_COLUMNS, MAPS, META, METRICS, PARTS, PREDICTIONS, SCORE_TOLERANCE, map_path
 from ddl_d2.predictions.meta import FORMAT_VERSION
 
+_NO_FACE = "no face"  # behind the columns of a line, until the store is complete
+
 
 class PredictionStoreWriter:
     """Writes a store, from one process or from several that share a file system.
@@ -93,6 +95,7 @@ class PredictionStoreWriter:
         *,
         label: int | None = None,
         seconds: float | None = None,
+        has_face: bool = True,
     ) -> None:
         """Keep one prediction.
 
@@ -103,6 +106,7 @@ class PredictionStoreWriter:
                 size; for every image or for none.
             label: 0 real, 1 fake, None unknown.
             seconds: time spent on the image, non-negative.
+            has_face: False where images are cropped to faces and none was found in this one.
 
         Raises:
             StoreError: a value is impossible.
@@ -129,7 +133,8 @@ class PredictionStoreWriter:
             write_png(path, forgery_map)
         self._has_maps = forgery_map is not None
         time = "" if seconds is None else f"{seconds:.6f}"
-        self._writer.writerow((image_id, repr(fake_score), "" if label is None else int(label), time))
+        line = (image_id, repr(fake_score), "" if label is None else int(label), time)
+        self._writer.writerow(line if has_face else (*line, _NO_FACE))
 
     def close(self, barrier: Callable[[], None] | None = None) -> None:
         """Complete the store: every process its own list, then rank 0 `meta.json` and `predictions.csv`.
@@ -179,14 +184,16 @@ def _complete(root: Path, world_size: int, meta: Mapping[str, Any]) -> None:
     with_map = sum(map_path(root, line[0]).is_file() for line in lines)
     if with_map not in (0, len(lines)):
         raise StoreError(f"{root}: only {with_map} of {len(lines)} images have a forgery map")
-    counts = {"format_version": FORMAT_VERSION, "num_images": len(lines), "has_maps": with_map > 0}
+    without_face = [line[0] for line in lines if _NO_FACE in line[len(CSV_COLUMNS) :]]
+    counts: dict[str, Any] = {"without_face": without_face} if without_face else {}
+    counts |= {"format_version": FORMAT_VERSION, "num_images": len(lines), "has_maps": with_map > 0}
     text = json.dumps({**meta, **counts}, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_whole(root / META, text, durable=True)
     with (
         replacing(root / PREDICTIONS, durable=True) as temporary,
         open(temporary, "w", encoding="utf-8", newline="") as file,
     ):
-        csv.writer(file, lineterminator="\n").writerows([CSV_COLUMNS, *lines])
+        csv.writer(file, lineterminator="\n").writerows([CSV_COLUMNS, *(line[: len(CSV_COLUMNS)] for line in lines)])
     shutil.rmtree(root / PARTS)
 
 

@@ -12,7 +12,7 @@ from ddl_d2.data.targets import read_forgery_mask, resize_nearest
 from ddl_d2.data.transforms.geometric import RandomFlip
 from ddl_d2.data.transforms.resize import ResizeToFit
 from ddl_d2.errors import ImageReadError
-from ddl_d2.faces.crop import FaceWindow
+from ddl_d2.faces.crop import FaceCropper, FaceWindow
 from ddl_d2.faces.face import Face
 from ddl_d2.io.image import write_png
 
@@ -245,6 +245,13 @@ def test_testing_on_windows(cfg, fake):
     assert part["image"].is_contiguous()
     assert (part["image"][1, :, 40:] == 255).all()
     assert (part["image"][1, :, :28] == 128).all()
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_testing_tells_whether_a_face_was_found(cfg, fake, synthetic_face, found):
+    crop = FaceCropper(lambda image: [synthetic_face()] if found else [])
+    assert ForgeryDatasetMapper(cfg, False, crop=crop)(fake)["has_face"] is found
+    assert "has_face" not in ForgeryDatasetMapper(cfg, False)(fake)
 
 
 # A nose of 5 landmarks, in a window of 40 × 30 that is made twice as large: its tip at ((x - 10) · 2, (y - 5) · 2).

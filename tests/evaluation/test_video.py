@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -17,7 +18,7 @@ from ddl_d2.evaluation import (
     ResultTable,
     table_from_store,
 )
-from ddl_d2.evaluation.functional import scores_of_videos, video_score
+from ddl_d2.evaluation.functional import NO_FACE_SCORE, score_with_faces, scores_of_videos, video_score
 from ddl_d2.predictions.store import PredictionStore
 from ddl_d2.predictions.writer import PredictionStoreWriter
 from tests.video_files import write_mask_video, write_video
@@ -53,6 +54,61 @@ def test_grouping():
     assert scores == pytest.approx([0.2, 0.7])
     with pytest.raises(ValueError, match="video a has both"):
         scores_of_videos(["a", "a"], [0, 1], [0.5, 0.5])
+
+
+def test_frames_without_a_face_are_left_out():
+    assert score_with_faces([0.2, 0.9, 0.4], [True, False, True]) == pytest.approx(0.3)
+    assert score_with_faces([0.2, 0.9, 0.4], [True, False, True], "max") == 0.4
+    assert score_with_faces([0.2, 0.9], [False, False]) == NO_FACE_SCORE == 0.5
+    with pytest.raises(ValueError, match="without frames"):
+        score_with_faces([], [])
+    ids, _, scores = scores_of_videos(
+        ["a", "a", "b", "b"], [0, 0, 1, 1], [0.1, 0.9, 0.8, 0.2], has_face=[True, False, False, False]
+    )
+    assert ids == ["a", "b"]
+    assert scores == pytest.approx([0.1, 0.5])
+
+
+def test_a_table_with_frames_without_a_face():
+    """By all frames the real r would score .5 and the fake f .3; by their faces .1 and .6; n, without a face, .5."""
+    rows = [frame("r", 0, 0, 0.1), frame("r", 1, 0, 0.9, has_face=False)]
+    rows += [frame("f", 0, 1, 0.6), frame("f", 1, 1, 0.0, has_face=False)]
+    rows += [frame("n", i, 0, 0.9, has_face=False) for i in range(2)]
+    metrics = ResultTable(rows).metrics()
+    assert (metrics["video_auc"], metrics["video_accuracy"]) == (1.0, 1.0)
+    assert (metrics["num_videos"], metrics["num_frames_without_face"], metrics["num_videos_without_face"]) == (3, 4, 1)
+    # The frames themselves count as they are.
+    assert metrics["auc"] == ResultTable([row._replace(has_face=True) for row in rows]).metrics()["auc"]
+    assert "num_videos_without_face" not in ResultTable(rows[::2][:2]).metrics()
+
+
+def test_a_store_says_the_same_as_the_run_that_wrote_it(tmp_path):
+    for name in ("real.mp4", "fake.mp4"):
+        write_video(tmp_path / "data" / name, 4)
+    labels = {"real.mp4": {"label": "REAL"}, "fake.mp4": {"label": "FAKE"}}
+    (tmp_path / "data/metadata.json").write_text(json.dumps(labels))
+    rows, _ = load_dataset(tmp_path / "data", video=VideoOptions(2))
+    outputs = [
+        {"fake_score": score, "has_face": face}
+        for score, face in ((0.2, True), (0.9, False), (0.1, False), (0.3, False))
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ddl_d2.evaluation.forgery_evaluator.comm.synchronize", lambda: None)
+        store = PredictionStoreWriter(tmp_path / "store")
+        evaluator = ForgeryEvaluator(dataset_rows=rows, store=store)
+        evaluator.reset()
+        for row, output in zip(rows, outputs, strict=True):
+            evaluator.process([row | {"height": 64, "width": 64}], [output])
+        metrics = evaluator.evaluate()["ddl"]
+    assert metrics["video_auc"] == 1.0  # .2 of the real, .5 of the fake, without a face
+    kept = PredictionStore(tmp_path / "store")
+    assert kept.without_face == {
+        row["image_id"] for row, output in zip(rows, outputs, strict=True) if not output["has_face"]
+    }
+    assert (tmp_path / "store/predictions.csv").read_text().splitlines()[0] == "image_id,fake_score,label,seconds"
+    again = table_from_store(kept, rows).metrics()
+    for name, value in metrics.items():
+        assert again[name] == pytest.approx(value, nan_ok=True), name
 
 
 def test_table():

@@ -19,7 +19,7 @@ from ddl_d2.data.datasets import register_datasets
 from ddl_d2.data.transforms.resize import ResizeToFit
 from ddl_d2.errors import CheckpointError, ImageReadError, InputError
 from ddl_d2.faces.cache import CachedFaceFinder
-from ddl_d2.faces.crop import FaceWindow
+from ddl_d2.faces.crop import FaceCropper, FaceWindow
 from ddl_d2.faces.face import Face
 from ddl_d2.inference.images import expand_inputs, output_names, plan_outputs, predict_images
 from ddl_d2.inference.predictor import ForgeryPredictor
@@ -110,6 +110,18 @@ def test_on_face_crops():
     assert [face["fake_score"] for face in prediction["faces"]] == [1.0, 0.0]
     upside_down = predictor(red_square()[::-1])  # a view with a negative stride
     assert upside_down["forgery_map"].shape == (40, 60)
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_whether_a_face_was_found_is_told(found, synthetic_face):
+    """Cropped by the finder's word, to the whole image if there is none."""
+    cropper = FaceCropper(lambda image: [synthetic_face()] if found else [])
+    predictor = ForgeryPredictor(OnFaceCrops(RednessModel()), ResizeToFit(32, 64), crop=cropper)
+    for output in (predictor(red_square()), predictor.predict_batch([red_square()])[0]):
+        assert output["has_face"] is found
+        assert 0 <= output["fake_score"] <= 1
+        assert output["forgery_map"].shape == (40, 60)
+    assert "has_face" not in ForgeryPredictor(RednessModel(), ResizeToFit(32, 64))(red_square())
 
 
 def test_the_numbers_of_each_face_are_written(tmp_path):

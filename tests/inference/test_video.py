@@ -12,7 +12,7 @@ import torch
 from ddl_d2.errors import ImageReadError
 from ddl_d2.inference.overlay import FORGED, GREEN
 from ddl_d2.inference.timeline import draw_timeline
-from ddl_d2.inference.video import annotate_video
+from ddl_d2.inference.video import annotate_video, predict_video
 from ddl_d2.io.image import read_image
 from ddl_d2.io.video import iter_video_frames
 from tests.video_files import gray_of, write_video
@@ -40,6 +40,52 @@ def test_evenly_spaced_frames_and_rules(tmp_path):
         assert head["video_score"] == rule
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["r.json", "r.png"]
     assert read_image(tmp_path / "o/r.png").shape == (300, 1000, 3)
+
+
+def without_face(*numbers):
+    """The predictor, which finds no face in the frames with these numbers."""
+
+    def predict(image):
+        number = round((float(image.mean()) - gray_of(0)) / 8)
+        return predictor(image) | {"has_face": number not in numbers}
+
+    return predict
+
+
+def test_frames_without_a_face_are_left_out_of_the_score(tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", 20)
+    # Frames 2, 7, 12, 17 score .02, .07, .12, .17.
+    head = annotate_video(clip, without_face(2, 12), tmp_path / "r.json", curve=tmp_path / "r.png", frames=4)
+    assert head["score"] == pytest.approx(0.12, abs=0.01)
+    assert head["frame_count"] == 4
+    assert head["note"] == "no face was found in 2 of the 4 frames, which are left out of the score"
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [row["frame"] for row in report["frames"] if row.get("face") is False] == [2, 12]
+    result = predict_video(clip, without_face(2, 12), frames=4)
+    assert (result.score, result.without_face) == (pytest.approx(0.12, abs=0.01), (2, 12))
+    said = result.to_dict()
+    assert said["note"] == head["note"] == result.note
+    assert [row["frame"] for row in said["frames"] if "face" in row] == [2, 12]
+    assert len(said["frames"]) == len(result.frames) == 4
+    assert result.draw().shape == (300, 1000, 3)
+
+
+def test_a_video_without_a_face_scores_one_half(tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", 20)
+    none = without_face(*range(20))
+    said = "no face was found in any of the 4 frames: the score 0.5 says nothing"
+    head = annotate_video(clip, none, tmp_path / "r.json", frames=4, video_score="max")
+    assert (head["score"], head["verdict"], head["note"]) == (0.5, "real", said)
+    result = predict_video(clip, none, frames=4)
+    assert (result.score, result.note) == (0.5, said)
+
+
+def test_without_face_crops_nothing_is_said_of_faces(tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", 20)
+    assert "note" not in annotate_video(clip, predictor, tmp_path / "r.json", frames=2)
+    said = predict_video(clip, predictor, frames=2).to_dict()
+    assert set(said) == {"file", "score", "verdict", "threshold", "video_score", "frames"}
+    assert all(set(row) == {"frame", "seconds", "score"} for row in said["frames"])
 
 
 @pytest.mark.parametrize("frames", [0, 20])

@@ -15,11 +15,18 @@ from ddl_d2.evaluation.functional.localization import (
     localization_metrics,
     pixel_counts,
 )
-from ddl_d2.evaluation.functional.video import VIDEO_SCORES, scores_of_videos, video_score
+from ddl_d2.evaluation.functional.video import (
+    NO_FACE_SCORE,
+    VIDEO_SCORES,
+    score_with_faces,
+    scores_of_videos,
+    video_score,
+)
 from ddl_d2.predictions.maps import binarize_map, quantize_map
 
 __all__ = [
     "EMPTY_SCORES",
+    "NO_FACE_SCORE",
     "VIDEO_SCORES",
     "UndefinedMetricWarning",
     "accuracy",
@@ -33,6 +40,7 @@ __all__ = [
     "pixel_counts",
     "quantize_map",
     "roc_auc",
+    "score_with_faces",
     "scores_of_videos",
     "video_score",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 VIDEO_SCORES = ("mean", "top_frames", "max")
+NO_FACE_SCORE = 0.5
 """Rules for a video's score: the mean over its frames, the mean of the highest tenth (at least one), the highest."""
 
 
@@ -37,11 +38,30 @@ def video_score(scores: Sequence[float] | NDArray[np.floating], rule: str = "mea
     return math.fsum(values) / len(values)
 
 
+def score_with_faces(scores: Sequence[float], has_face: Sequence[bool], rule: str = "mean") -> float:
+    """Score a video by those of its frames in which a face was found; `NO_FACE_SCORE` if there is none.
+
+    Args:
+        scores: as of `video_score`.
+        has_face: of each frame.
+        rule: as of `video_score`.
+
+    Raises:
+        ValueError: as `video_score`.
+    """
+    if not len(scores):
+        raise ValueError("a video without frames has no score")
+    usable = [score for score, found in zip(scores, has_face, strict=True) if found]
+    return video_score(usable, rule) if usable else NO_FACE_SCORE
+
+
 def scores_of_videos(
     video_ids: Sequence[str],
     labels: Sequence[int] | NDArray[np.integer],
     scores: Sequence[float] | NDArray[np.floating],
     rule: str = "mean",
+    *,
+    has_face: Sequence[bool] | None = None,
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
     """Score videos by their frames.
 
@@ -50,6 +70,7 @@ def scores_of_videos(
         labels: (N,) 0 real, 1 fake; the same for all frames of a video.
         scores: (N,) of the frames, in [0, 1].
         rule: see `video_score`.
+        has_face: (N,) whether a face was found in the frame, see `score_with_faces`; None: frames count as they are.
 
     Returns:
         The ids of the V videos, sorted, with their labels and scores, (V,) each.
@@ -57,15 +78,16 @@ def scores_of_videos(
     Raises:
         ValueError: as `video_score`, and for a video whose frames have both labels, naming it.
     """
-    frames: dict[str, list[float]] = {}
+    frames: dict[str, list[tuple[float, bool]]] = {}
     label_of: dict[str, int] = {}
-    for video_id, label, score in zip(video_ids, labels, scores, strict=True):
-        frames.setdefault(video_id, []).append(float(score))
+    found = [True] * len(scores) if has_face is None else has_face
+    for video_id, label, score, face in zip(video_ids, labels, scores, found, strict=True):
+        frames.setdefault(video_id, []).append((float(score), bool(face)))
         if label_of.setdefault(video_id, int(label)) != int(label):
             raise ValueError(f"video {video_id} has both real and fake frames")
     ids = sorted(frames)
     return (
         ids,
         np.array([label_of[video_id] for video_id in ids], dtype=np.int64),
-        np.array([video_score(frames[video_id], rule) for video_id in ids], dtype=np.float64),
+        np.array([score_with_faces(*zip(*frames[video_id], strict=True), rule) for video_id in ids], dtype=np.float64),
     )

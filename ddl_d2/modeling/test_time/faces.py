@@ -28,7 +28,8 @@ class OnFaceCrops(OnWindows):
     In eval mode a row with `crops` (each `image` uint8 3×h'×w' and `window`), `height` and `width` gives what every
     system gives, at the size of the image: `fake_score` from those of its crops, `forgery_map` with the crops' maps
     pasted (the highest where they overlap, 0 outside), `instances` with the crops' masks pasted (no more than
-    `max_instances`, those of the highest scores), and besides `faces`: {`window`, `fake_score`} of each crop.
+    `max_instances`, those of the highest scores), and besides `faces`: {`window`, `fake_score`} of each crop, and
+    `has_face` if the row has it: False where no face was found and the only crop is the whole image.
 
     Probabilities are pasted. The released code of LFDL thresholds each face's map first and so dilates it a little;
     here, masks are dilated or closed where they are fused (`fusion/morphology.py`).
@@ -73,6 +74,8 @@ class OnFaceCrops(OnWindows):
             "instances": paste_instances(instances, windows, size, limit=self.max_instances),
             "faces": [{"window": w, "fake_score": score} for w, score in zip(windows, scores, strict=True)],
         }
+        if "has_face" in row:
+            merged["has_face"] = row["has_face"]
         return merged if whole is None else merged | {"forgery_map": whole}
 
     def merge_maps(self, row: dict[str, Any], maps: Iterable[Tensor]) -> Tensor:
