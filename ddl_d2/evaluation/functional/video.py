@@ -86,8 +86,9 @@ def scores_of_videos(
         if label_of.setdefault(video_id, int(label)) != int(label):
             raise ValueError(f"video {video_id} has both real and fake frames")
     ids = sorted(frames)
+    scored = [score_with_faces([s for s, _ in frames[v]], [face for _, face in frames[v]], rule) for v in ids]
     return (
         ids,
         np.array([label_of[video_id] for video_id in ids], dtype=np.int64),
-        np.array([score_with_faces(*zip(*frames[video_id], strict=True), rule) for video_id in ids], dtype=np.float64),
+        np.array(scored, dtype=np.float64),
     )
