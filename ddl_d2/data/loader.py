@@ -23,6 +23,7 @@ from ddl_d2.data.samplers import StatefulSampler
 from ddl_d2.errors import ConfigError, ImageReadError
 from ddl_d2.io.bad_files import BadFile, BadFiles, TooManyBadFilesError, listed
 from ddl_d2.utils.processes import guarded
+from ddl_d2.utils.shared_memory import explained_shared_memory
 
 # A row to a model input; or to a pair of them, where the mapper has `rows_per_sample` 2.
 Mapper = Callable[[Mapping[str, Any]], dict[str, Any] | list[dict[str, Any]]]
@@ -165,8 +166,12 @@ class TrainLoader:
 
         Raises:
             TooManyBadFilesError: see the class; on several ranks only where nothing can stand in for what is bad.
+            InputError: shared memory is too small for the workers' batches.
         """
-        for batch in self._loader:
+        batches = iter(self._loader)
+        while True:
+            with explained_shared_memory():
+                batch = next(batches)
             self.sampler.position += self.samples_per_step
             reports = [row.pop(_REPORT, []) for row in batch]
             self.bad_files.add(bad for report in reports for bad in report)

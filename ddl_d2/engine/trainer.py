@@ -41,6 +41,7 @@ from ddl_d2.solver.build import (
 )
 from ddl_d2.solver.ema import AveragedWeights
 from ddl_d2.utils.precision import autocast, compile_parts
+from ddl_d2.utils.shared_memory import explained_shared_memory
 
 logger = logging.getLogger(__name__)
 
@@ -262,6 +263,7 @@ class ForgeryTrainer(DefaultTrainer):
 
         Raises:
             IncompleteEvaluationError: once all datasets were evaluated, if files of theirs cannot be read.
+            InputError: shared memory is too small for the batches of data workers.
         """
         given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
         model = OnReadable(wrapped_for_testing(cfg, model))
@@ -273,7 +275,7 @@ class ForgeryTrainer(DefaultTrainer):
             alone.DATASETS.TEST = (cfg.DATASETS.TEST[number],)
             return test_one(alone, model, None if given is None else given[number])
 
-        with autocast(cfg.MODEL.DEVICE, cfg.TEST.PRECISION):
+        with autocast(cfg.MODEL.DEVICE, cfg.TEST.PRECISION), explained_shared_memory():
             return evaluate_each(cfg.DATASETS.TEST, test)
 
 

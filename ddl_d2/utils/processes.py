@@ -14,6 +14,8 @@ from multiprocessing import connection
 from detectron2.data.build import worker_init_reset_seed
 from torch.utils.data import DataLoader
 
+from ddl_d2.utils.shared_memory import InSharedMemory
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -36,6 +38,7 @@ def guarded(loader: DataLoader, timeout: float = 0.0) -> DataLoader:
     if loader.num_workers:
         loader.timeout = timeout
         loader.worker_init_fn = start_worker
+        loader.collate_fn = InSharedMemory(loader.collate_fn)
     return loader
 
 
@@ -47,20 +50,27 @@ def start_worker(worker_id: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process as soon as its parent ends in any way.
+    """Have this process killed as soon as its parent ends in any way (by the kernel, but for that of a fork server).
 
     On Linux only. Elsewhere a rank that trains notices by itself (`engine.watchdog`), and so does a data worker that is
     not stuck, through torch's check every few seconds.
     """
     if not sys.platform.startswith("linux"):
         return
-    known = multiprocessing.parent_process()
-    # Under "forkserver" the kernel's parent is the server, which ends with the process that asked for this one.
-    parent = os.getppid()
+    known, parent = multiprocessing.parent_process(), os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Either may have ended before this could be asked for.
-    if os.getppid() != parent or (known is not None and connection.wait([known.sentinel], 0)):
+    if known is not None and known.pid != parent:
+        # The kernel's parent is a fork server, which lives as long as its children: ask after the one that matters.
+        if connection.wait([known.sentinel], 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        threading.Thread(target=_die_at_the_end_of, args=(known.sentinel,), daemon=True).start()
+    elif os.getppid() != parent:  # it ended before this could be asked for
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_at_the_end_of(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _only_parent_may_terminate() -> None:
