@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import functools
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing import connection
+from typing import Any
 
 from detectron2.data.build import worker_init_reset_seed
 from torch.utils.data import DataLoader
@@ -39,7 +42,23 @@ def guarded(loader: DataLoader, timeout: float = 0.0) -> DataLoader:
         loader.timeout = timeout
         loader.worker_init_fn = start_worker
         loader.collate_fn = InSharedMemory(loader.collate_fn)
+        # Where torch starts the workers, whoever iterates.
+        loader._get_iterator = functools.partial(_with_sigterm_held, loader._get_iterator)  # type: ignore[method-assign]
     return loader
+
+
+def _with_sigterm_held(start: Callable[[], Any]) -> Any:
+    """Call `start` so that processes it makes hold SIGTERM back in all their threads, those of libraries too.
+
+    They inherit it: blocking it later, in a worker that was spawned, would miss the threads that imports have started.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        return start()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        return start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_worker(worker_id: int) -> None:
