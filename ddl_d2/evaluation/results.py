@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
@@ -116,8 +117,14 @@ class ResultTable:
         """Raise EvaluationError unless the images of the table are exactly the expected ones."""
         expected, present = set(expected_ids), {row.image_id for row in self._rows}
         if missing := sorted(expected - present):
+            other_form = {normalize("NFC", name) for name in missing} & {normalize("NFC", name) for name in present}
+            hint = (
+                f". {len(other_form)} of them were under the same names in another form of Unicode (NFC, NFD): predict "
+                "the images where they are evaluated, or rename them alike"
+            )
             raise EvaluationError(
                 f"{len(missing)} of {len(expected)} images of the dataset were not scored: {listed(missing)}"
+                + (hint if other_form else "")
             )
         if unknown := sorted(present - expected):
             raise EvaluationError(f"{len(unknown)} scored images are not in the dataset: {listed(unknown)}")

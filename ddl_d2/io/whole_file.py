@@ -1,10 +1,13 @@
 """Whether a video file is as long as its container says: a download that stopped is told before anything is decoded.
 
-MP4 and QuickTime, AVI, Matroska and WebM say how long they are. Other formats do not, and are taken as they are.
+MP4 and QuickTime, AVI, Matroska and WebM, WMV and FLV say how long they are. MPEG streams do not, and are taken as they
+are.
 """
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -14,6 +17,8 @@ _MAX_BOXES = 100_000
 # Boxes of an MP4 whose sizes are believed: what stands behind them may be anything.
 _BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"sidx", b"styp", b"uuid", b"mfra"})
 _EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
+_ASF, _ASF_PROPERTIES = (bytes.fromhex(t) for t in ("3026b2758e66cf11", "a1dcab8c47a9cf118ee400c00c205365"))
+_HEAD = 4096
 _RIFF_SLACK = 16  # bytes: some programs count the header, or the padding, too
 
 
@@ -30,13 +35,17 @@ def check_whole(file: BinaryIO, size: int) -> None:
     position = file.tell()
     try:
         file.seek(0)
-        head = file.read(256)
+        head = file.read(_HEAD)
         if head[4:8] in _BOXES:
             promised = max(_ends_of_boxes(file, size), default=0)
         elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
             promised = max(_ends_of_lists(file, size), default=0) - _RIFF_SLACK
         elif head[:4] == _EBML:
             promised = _end_of_segment(head)
+        elif head.startswith(_ASF):
+            promised = _number_behind(head, _ASF_PROPERTIES, skip=24, form="<Q")
+        elif head.startswith(b"FLV"):
+            promised = _number_behind(head, b"filesize\0", skip=0, form=">d")
         else:
             return
     finally:
@@ -77,6 +86,15 @@ def _ends_of_lists(file: BinaryIO, size: int) -> Iterator[int]:
         yield start
         if start >= size:
             return
+
+
+def _number_behind(head: bytes, mark: bytes, *, skip: int, form: str) -> int:
+    """The number that stands `skip` bytes behind a mark; 0 if there is none."""
+    start = head.find(mark) + len(mark) + skip
+    if mark not in head or len(head) < start + struct.calcsize(form):
+        return 0
+    (value,) = struct.unpack_from(form, head, start)
+    return int(value) if math.isfinite(value) else 0
 
 
 def _end_of_segment(head: bytes) -> int:

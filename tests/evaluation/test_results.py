@@ -149,3 +149,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_metrics(path, {"auc": math.inf})
     assert json.loads(path.read_text()) == {"auc": 0.5}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_in_two_forms_of_unicode_are_explained():
+    table = ResultTable([ImageResult("cafe\u0301.png", 0, 0.1, None, True, 2, 2)])
+    with pytest.raises(
+        EvaluationError, match=r"1 of 1 images of the dataset were not scored: .*another form of Unicode"
+    ):
+        table.check_complete(["caf\u00e9.png"])
+    with pytest.raises(EvaluationError, match=r"not scored: b\.png$"):
+        table.check_complete(["b.png"])

@@ -1,9 +1,12 @@
 import json
+import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ddl_d2.faces.cache import CachedFaceFinder
+from ddl_d2.io.image import read_image
 
 
 class CountingFinder:
@@ -41,6 +44,17 @@ def test_without_a_folder_all_tools_share_one(tmp_path, image, monkeypatch):
     monkeypatch.setenv("DDL_D2_CACHE", str(tmp_path))
     CachedFaceFinder(CountingFinder([]))(image)
     assert len(list((tmp_path / "faces").rglob("*.json"))) == 1
+
+
+def test_a_file_that_is_replaced_is_looked_at_anew(tmp_path, image):
+    """In place, with the same size and time of change: what counts is what is in it."""
+    path, finder = tmp_path / "a.bmp", CountingFinder([])
+    cached = CachedFaceFinder(finder, tmp_path / "cache")
+    for pixels in (image, image[::-1], image):
+        Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+        os.utime(path, (10_000, 10_000))
+        cached(read_image(path))
+    assert (finder.calls, cached.hits) == (2, 1)
 
 
 def test_no_face_is_remembered_too(tmp_path, image):

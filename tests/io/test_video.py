@@ -193,6 +193,8 @@ CUT = {
     "a.avi": {},
     "a.mkv": {"codec": "libx264"},
     "a.webm": {"codec": "libvpx"},
+    "a.wmv": {},
+    "a.flv": {"codec": "flv"},
 }
 
 
