@@ -137,4 +137,4 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_a_list(trained, tiny_set
     done = _run("--config-file", CONFIG, "--eval-only", *options, *wider, check=False)
     assert done.returncode == 2
     assert "query_feat.weight (file (6, 32), model (9, 32))" in done.stderr
-    assert not (tmp_path / "inference").exists()
+    assert not (tmp_path / "inference/ddl_i_valid").exists()
