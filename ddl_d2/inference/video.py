@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -248,17 +248,8 @@ def annotate_video(
                     scores.append(summary.score)
                     on_frame()
             score = functional.score_with_faces(scores, list(map(bool, has_face)), video_score)
-            head = {
-                **(about or {}),
-                "file": printable(path),
-                "score": round(score, 6),
-                "video_score": video_score,
-                "highest_score": round(max(scores), 6),
-                "verdict": "fake" if score > threshold else "real",
-                "threshold": threshold,
-                "map_threshold": map_threshold,
-                "frame_count": len(scores),
-            }
+            head = {**(about or {}), "file": printable(path), "score": round(score, 6), "video_score": video_score}
+            head |= _verdict(score, scores, threshold) | {"map_threshold": map_threshold, "frame_count": len(scores)}
             if note := _face_note(len(scores) - sum(has_face), len(scores)):
                 head["note"] = note
             lines.write("\n],\n" + json.dumps(head, indent=2)[1:].lstrip("\n"))
@@ -266,6 +257,14 @@ def annotate_video(
             said = f"{head['verdict'].upper()}   score {score:.3f} ({video_score} of {sum(has_face)} frames)"
             write_png(curve, draw_timeline(times, scores, threshold, title=f"{said}   {printable(path.name)}"))
     return head
+
+
+def _verdict(score: float, scores: Sequence[float], threshold: float) -> dict[str, Any]:
+    return {
+        "highest_score": round(max(scores), 6),
+        "verdict": "fake" if score > threshold else "real",
+        "threshold": threshold,
+    }
 
 
 def _face_mark(has_face: bool) -> dict[str, bool]:
