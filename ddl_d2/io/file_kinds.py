@@ -38,7 +38,8 @@ def file_kind(path: str | os.PathLike[str]) -> str:
     """Tell the kind of a file: "image", "video" or "other".
 
     A file whose name does not end like an image's or a video's (`.HEIC`, no suffix) is opened to see how it begins.
-    Whether an image can be read is not looked at.
+    Whether an image can be read is not looked at; a file that cannot be opened counts as one, so that reading it says
+    why.
     """
     if is_image(path):
         return "image"
@@ -46,8 +47,10 @@ def file_kind(path: str | os.PathLike[str]) -> str:
         return "video"
     try:
         return kind_of_head(read_head(path))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return "other"
+    except OSError:
+        return "image"
 
 
 def read_head(path: str | os.PathLike[str]) -> bytes:

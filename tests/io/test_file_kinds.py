@@ -3,6 +3,7 @@
 import pytest
 from PIL import Image
 
+from ddl_d2.io import file_kinds
 from ddl_d2.io.file_kinds import file_kind, image_format, is_read, passed_over_note, read_head
 from tests.video_files import write_video
 
@@ -48,6 +49,14 @@ def test_passed_over():
     assert passed_over_note([]) == ""
     said = passed_over_note(["x/a\n.txt", "b", "c", "d"], wanted="no images")
     assert said == "4 files are no images and were passed over: a\\n.txt, b, c, ..."
+
+
+def test_what_cannot_be_opened_is_not_passed_over(tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(file_kinds, "read_head", denied)
+    assert file_kind(tmp_path / "photo") == "image"
 
 
 def test_others(tmp_path):
