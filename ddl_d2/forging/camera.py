@@ -165,8 +165,8 @@ def h264(image: np.ndarray, *, crf: int) -> np.ndarray:
     encoder.thread_count = 1
     encoder.options = {"crf": str(crf), "preset": "veryfast", "tune": "zerolatency", "x264-params": "log-level=-1"}
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-    packets = [*encoder.encode(frame.reformat(format="yuv420p")), *encoder.encode(None)]
+    packets = [*encoder.encode(frame.reformat(format="yuv420p", threads=1)), *encoder.encode(None)]
     decoder = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
     frames = [shown for packet in packets for shown in decoder.decode(packet)] + list(decoder.decode(None))
-    return np.ascontiguousarray(frames[0].to_ndarray(format="rgb24")[:height, :width])
+    return np.ascontiguousarray(frames[0].to_ndarray(format="rgb24", threads=1)[:height, :width])

@@ -38,7 +38,8 @@ def opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[tuple[Any,
 def to_rgb(frame: Any, max_pixels: int) -> np.ndarray:
     """Convert a decoded frame to uint8 H x W x 3, RGB, turned and mirrored as the file's display matrix says."""
     check_pixels(frame.width, frame.height, max_pixels)
-    return np.ascontiguousarray(turned(frame.to_ndarray(format="rgb24"), turn_of_frame(frame)))
+    # One thread: freed in a forked process, a converter with threads of its own would wait for them for ever.
+    return np.ascontiguousarray(turned(frame.to_ndarray(format="rgb24", threads=1), turn_of_frame(frame)))
 
 
 def _container(file: Any) -> Any:

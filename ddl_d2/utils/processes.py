@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import functools
+import gc
 import multiprocessing
 import os
 import signal
@@ -63,6 +64,8 @@ def _with_sigterm_held(start: Callable[[], Any]) -> Any:
 
 def start_worker(worker_id: int) -> None:
     """Prepare a worker process of a loader: its random seed, how it ends, and what signals do."""
+    # What a forked worker has inherited is not its to collect: libraries' objects may own threads that it does not have.
+    gc.freeze()
     worker_init_reset_seed(worker_id)
     die_with_parent()
     _only_parent_may_terminate()

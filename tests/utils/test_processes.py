@@ -1,3 +1,5 @@
+import gc
+import multiprocessing
 import os
 import signal
 import sys
@@ -8,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ddl_d2.utils.processes import die_with_parent, guarded
+from ddl_d2.utils.processes import die_with_parent, guarded, start_worker
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for the death of its children")
 
@@ -115,3 +117,32 @@ def test_a_parent_that_was_gone_before(tmp_path):
     os.close(writing)
     os.waitpid(pid, 0)
     assert os.read(reading, 100) == b""
+
+
+def test_a_forked_worker_leaves_inherited_garbage_alone():
+    """Else it might free what owns threads of the parent, and wait for them for ever."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("nothing is forked here")
+
+    class Cycle:
+        def __del__(self):
+            if os.getpid() != parent:
+                os._exit(1)
+
+    parent = os.getpid()
+    gc.disable()
+    try:
+        cycle = Cycle()
+        cycle.own = cycle
+        del cycle
+        process = multiprocessing.get_context("fork").Process(target=_start_and_collect)
+        process.start()
+        process.join(30)
+        assert process.exitcode == 0
+    finally:
+        gc.enable()
+
+
+def _start_and_collect():
+    start_worker(0)
+    gc.collect()
