@@ -64,7 +64,7 @@ def _with_sigterm_held(start: Callable[[], Any]) -> Any:
 
 def start_worker(worker_id: int) -> None:
     """Prepare a worker process of a loader: its random seed, how it ends, and what signals do."""
-    # What a forked worker has inherited is not its to collect: libraries' objects may own threads that it does not have.
+    # What a forked worker has inherited is not its to free: it may own threads that only the parent has.
     gc.freeze()
     worker_init_reset_seed(worker_id)
     die_with_parent()
