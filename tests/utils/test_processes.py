@@ -141,6 +141,7 @@ def test_a_forked_worker_leaves_inherited_garbage_alone():
         assert process.exitcode == 0
     finally:
         gc.enable()
+        gc.collect()  # or a worker of a later test would meet it
 
 
 def _start_and_collect():
