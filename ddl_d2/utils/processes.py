@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import Any
 
 from detectron2.data.build import worker_init_reset_seed
@@ -55,6 +55,8 @@ def _with_sigterm_held(start: Callable[[], Any]) -> Any:
     """
     if not hasattr(signal, "pthread_sigmask"):
         return start()
+    if multiprocessing.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # its start lets SIGTERM through again, in this thread
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         return start()

@@ -2,6 +2,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ddl_d2.utils.processes import die_with_parent, guarded, start_worker
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for the death of its children")
 
@@ -62,6 +64,30 @@ def test_a_signal_to_all_processes_of_a_job_does_not_end_workers():
         os._exit(0)
     os.waitpid(pid, 0)
     assert list(batches) == [worker] * 3
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_threads_of_libraries_hold_sigterm_back_too(method, tmp_path):
+    """In a process of its own: the first workers start a resource tracker, which lets the signal through again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, sys\n"
+        "from pathlib import Path\n"
+        "from torch.utils.data import DataLoader\n"
+        "from ddl_d2.utils.processes import guarded\n"
+        "from tests.utils.test_processes import _Pids\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.set_start_method(sys.argv[1])\n"
+        "    batches = iter(guarded(DataLoader(_Pids(), batch_size=None, num_workers=1)))\n"
+        "    for thread in Path(f'/proc/{next(batches)}/task').iterdir():\n"
+        "        print(next(x for x in (thread / 'status').read_text().splitlines() if x.startswith('SigBlk')))\n"
+    )
+    command = [sys.executable, script, method]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=True)
+    blocked = [int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1 for line in done.stdout.splitlines()]
+    assert len(blocked) > 2
+    assert sum(blocked) >= len(blocked) - 1  # the one that waits for the signal
 
 
 def test_a_worker_that_hangs_is_an_error():
