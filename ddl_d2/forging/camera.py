@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from ddl_d2.config.swap_options import SwapOptions
+from ddl_d2.forging.appearance import jpeg
 from ddl_d2.forging.draw import Draw, Range
 
 Step = Callable[[np.ndarray], np.ndarray]
@@ -146,12 +147,6 @@ def add_noise(image: np.ndarray, *, sigma: float, seed: int, gray: bool) -> np.n
     """Add Gaussian noise of `sigma` gray levels, the same one for the same seed; `gray` in all channels alike."""
     noise = Draw(np.random.default_rng(seed)).noise((*image.shape[:2], 1 if gray else 3), sigma)
     return np.clip(image + noise, 0, 255).astype(np.uint8)
-
-
-def jpeg(image: np.ndarray, *, quality: int) -> np.ndarray:
-    """Compress as JPEG and decode."""
-    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
 
 
 def h264(image: np.ndarray, *, crf: int) -> np.ndarray:

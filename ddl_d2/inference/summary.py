@@ -10,8 +10,6 @@ import cv2
 import numpy as np
 
 _MAX_REGIONS = 50
-
-
 _MIN_REGION_AREA = 16
 
 

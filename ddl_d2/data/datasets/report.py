@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ddl_d2.utils.text import printable
+
 # kind -> (what it means, what to do). Kinds in NOTES are worth knowing but no fault.
 KINDS = {
     "fake_without_mask": (
@@ -134,8 +136,3 @@ class DatasetReport:
         report.counts.update({str(kind): int(count) for kind, count in values["counts"].items()})
         report.examples = {str(kind): [str(x) for x in shown] for kind, shown in values["examples"].items()}
         return report
-
-
-def printable(text: str) -> str:
-    """Put a text on one line and make it encodable, whatever a file name holds."""
-    return text if text.isprintable() else text.encode("unicode_escape", "replace").decode()
