@@ -69,7 +69,11 @@ class Model:
     """
 
     def __init__(self, cfg: CfgNode, predictor: ForgeryPredictor, *, threshold: float = 0.5) -> None:
-        """Args: see `Attributes`; raises InputError for a threshold outside 0..1."""
+        """Put a config and its predictor together; see `Attributes`.
+
+        Raises:
+            InputError: a threshold outside 0..1.
+        """
         if not 0 <= threshold <= 1:
             raise InputError(f"the threshold is {threshold:g}: it must lie within 0 and 1")
         self.cfg, self.predictor, self.threshold = cfg, predictor, threshold
@@ -92,16 +96,12 @@ class Model:
         Raises:
             ImageReadError: an image cannot be read (`predict_many` goes on instead).
         """
-        if isinstance(source, list):
-            results = self._predict([self._read(one) for one in source])
-            for result in results:
-                if result.error is not None:
-                    raise result.error
-            return results
-        (result,) = self._predict([self._read(source)])
-        if result.error is not None:
-            raise result.error
-        return result
+        sources = source if isinstance(source, list) else [source]
+        results = self._predict([self._read(one) for one in sources])
+        for result in results:
+            if result.error is not None:
+                raise result.error
+        return results if isinstance(source, list) else results[0]
 
     def predict_many(
         self, sources: str | os.PathLike[str] | Iterable[Source], *, batch_size: int = 8

@@ -16,6 +16,7 @@ from typing import Any
 
 from ddl_d2.errors import InputError
 from ddl_d2.inference.images import RESULTS_NAME
+from ddl_d2.io.atomic import write_whole
 from ddl_d2.utils.text import printable
 
 _GONE = [0, 0]
@@ -56,9 +57,9 @@ class ResultsFile:
     def __enter__(self) -> ResultsFile:
         """Write anew what is known, without a line that was cut off or a file that has changed; keep the file open."""
         self.done = {name: row for name, row in self.done.items() if _stamp(Path(name)) in (row["stamp"], _GONE)}
-        self._file = open(self.path, "w", encoding="utf-8")
-        for row in ({"model": self.model}, *self.done.values()):
-            self._write(row)
+        rows = ({"model": self.model}, *self.done.values())
+        write_whole(self.path, "".join(_line(row) for row in rows))
+        self._file = open(self.path, "a", encoding="utf-8")
         return self
 
     def __exit__(
@@ -76,12 +77,9 @@ class ResultsFile:
         """Append an image's result; returns it as it is written."""
         # As it was before it was read: if it has changed meanwhile, the next call sees that.
         row = {**result, "file": printable(path), "stamp": self._stamps.get(path) or _stamp(path)}
-        self._write(row)
-        return row
-
-    def _write(self, row: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(_line(row))
         self._file.flush()
+        return row
 
 
 def _stamp(path: Path) -> list[int]:
@@ -106,3 +104,7 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict) or not ("model" in row or "file" in row):
                 raise InputError(f"{path}, line {number}: not a line of results")
             yield row
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row) + "\n"
