@@ -162,13 +162,18 @@ if NO_BUILD & set(sys.argv[1:]):
     arguments = {"ext_modules": [Extension("ddl_d2._C", sorted(glob.glob(f"{CSRC}/*.c*")), depends=HEADERS)]}
 else:
     arguments = extension_arguments()
-# The configs lie beside the package in a checkout, and within it in a wheel.
 config_folders = {"ddl_d2.configs": "configs"} | {
     f"ddl_d2.configs.{name}": f"configs/{name}" for name in find_namespace_packages("configs")
 }
+# The configs and the weights lie beside the package in a checkout, and within it in a wheel.
+weights_folder = {"ddl_d2.weights": "weights"}
 setup(
-    packages=[*find_namespace_packages(include=["ddl_d2", "ddl_d2.*"], exclude=["ddl_d2.csrc"]), *config_folders],
-    package_dir=config_folders,
-    package_data={folder: ["*.yaml"] for folder in config_folders},
+    packages=[
+        *find_namespace_packages(include=["ddl_d2", "ddl_d2.*"], exclude=["ddl_d2.csrc"]),
+        *config_folders,
+        *weights_folder,
+    ],
+    package_dir=config_folders | weights_folder,
+    package_data={folder: ["*.yaml"] for folder in config_folders} | {"ddl_d2.weights": ["*.safetensors", "*.md"]},
     **arguments,
 )

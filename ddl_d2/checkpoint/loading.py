@@ -17,6 +17,7 @@ from ddl_d2.checkpoint.mask2former_names import from_published_names
 from ddl_d2.checkpoint.mesorch_names import from_published_mesorch
 from ddl_d2.checkpoint.resume import read_lightly
 from ddl_d2.checkpoint.saving import read_metadata
+from ddl_d2.checkpoint.shipped import check_digest
 from ddl_d2.config.load import config_from_text
 from ddl_d2.errors import CheckpointError, ConfigError
 from ddl_d2.io.weights import load_checkpoint_file
@@ -60,9 +61,13 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
             log), as a fresh training that starts from published weights does.
 
     Raises:
-        CheckpointError: the file cannot be read; it does not fit, and lists what is missing; or nothing in it fits.
+        CheckpointError: the file cannot be read, or is not what its own digest says; it does not fit, and lists what
+            is missing; or nothing in it fits.
     """
-    return load_state(model, load_checkpoint_file(local_path(path))["model"], str(path), allow_partial)
+    local = local_path(path)
+    weights = load_checkpoint_file(local)["model"]
+    check_digest(weights, local)
+    return load_state(model, weights, str(path), allow_partial)
 
 
 def build_untrained_model(cfg: CfgNode) -> nn.Module:

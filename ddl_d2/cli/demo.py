@@ -35,6 +35,7 @@ from ddl_d2.inference.images import (
     predict_images,
 )
 from ddl_d2.inference.predictor import ForgeryPredictor
+from ddl_d2.inference.summary import score_text
 from ddl_d2.inference.video import annotate_video
 from ddl_d2.io.atomic import write_json
 from ddl_d2.predictions.meta import file_sha256
@@ -175,7 +176,7 @@ def _report(
         raise InputError(f"none of the {total} files could be read")
     for row in rows[:20]:
         frames = f" ({row['frame_count']} frames)" if "frame_count" in row else ""
-        print(f"{row['score']:.4f}  {row['verdict']}  {row['file']}{frames}")
+        print(f"{score_text(row['score'])}  {row['verdict']}  {row['file']}{frames}")
         if "note" in row:
             print(f"note: {row['file']}: {row['note']}", file=sys.stderr)
     if inputs.images and args.output.suffix.lower() != ".png":

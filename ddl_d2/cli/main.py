@@ -27,6 +27,7 @@ COMMANDS = {
     "forgery-sheet": "show step by step how images are forged",
     "landmark": "find the faces of all images of a folder, for training",
     "split-portraits": "sort portraits into training and validation sets by person",
+    "train-autoencoder": "train the small network that rebuilds faces of forgeries made on the way",
     "replay": "repeat a training step that was stopped because it was not finite",
     "configs": "list the configs that come with ddl_d2",
     "info": "print what is installed, and what is missing",

@@ -1,6 +1,6 @@
 """Say of images and videos whether they are real or forged, and of images which pixels were forged.
 
-    ddl-d2 predict photo.jpg --weights model.safetensors
+    ddl-d2 predict photo.jpg
     ddl-d2 predict folder/ "more/*.png" --weights model.safetensors --output results
     ddl-d2 predict folder/ --weights model.safetensors --jsonl > results.jsonl
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ddl_d2.inference.images import Inputs, expand_inputs, plan_outputs
 from ddl_d2.inference.model import Model, load_model
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.inference.results_file import ResultsFile
+from ddl_d2.inference.summary import NO_FACE, score_text
 from ddl_d2.inference.video import VideoPrediction
 from ddl_d2.io.image import write_png
 from ddl_d2.utils.text import printable
@@ -39,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="images, videos, folders and globs")
-    parser.add_argument("--weights", metavar="FILE", help="trained weights, .safetensors or .pth")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="trained weights, .safetensors or .pth (default: those that come with ddl_d2)"
+    )
     parser.add_argument("--config", metavar="NAME", help="a config's name or file (default: the weights' own)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for overlays and results.jsonl")
     parser.add_argument("--overwrite", action="store_true", help="replace results of another model in --output")
@@ -60,15 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Predict images and videos; returns the exit code."""
     args = build_parser().parse_args(argv)
-    if args.weights is None:
-        raise InputError(
-            "--weights is missing: train some, or take weights/eyes_lite0.safetensors (see docs/model_zoo.md)"
-        )
     inputs = expand_inputs(args.paths, output=args.output)
     sources = [*inputs.images, *inputs.videos]
     if not sources:
         raise InputError("nothing to predict: all files lie in the folder of results; name another with --output")
     model = load_model(args.weights, config=args.config, device=args.device, threshold=args.threshold, opts=args.opts)
+    if args.weights is None:
+        print(f"weights: {model.about}", file=sys.stderr)
     rows = []
     say = _printer(args)
     for row in tqdm(_results(model, inputs, args), total=len(sources), unit="file", disable=None):
@@ -79,8 +81,13 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(rows, indent=2))
     if note := inputs.note():
         print(f"note: {note}", file=sys.stderr)
-    fakes = sum(row.get("verdict") == "fake" for row in rows)
-    print(f"{len(rows)} files: {fakes} fake, {len(rows) - fakes - failed} real, {failed} failed", file=sys.stderr)
+    verdicts = Counter(row.get("verdict", "failed") for row in rows)
+    parts = [
+        f"{verdicts[name]} {name}"
+        for name in ("fake", "real", NO_FACE, "failed")
+        if name != NO_FACE or name in verdicts
+    ]
+    print(f"{len(rows)} files: {', '.join(parts)}", file=sys.stderr)
     return 0 if not failed else 1 if failed < len(rows) else 2
 
 
@@ -144,6 +151,6 @@ def _print_line(row: Row) -> None:
         print(f"error: {row['file']}: {row['error']}", file=sys.stderr)
         return
     what = f"{row['forged_share']:6.1%} forged" if "forged_share" in row else f"{len(row['frames']):6} frames"
-    print(f"{row['score']:.4f}  {row['verdict']}  {what}  {row['file']}")
+    print(f"{score_text(row['score'])}  {row['verdict']}  {what}  {row['file']}")
     if "note" in row:
         print(f"note: {row['file']}: {row['note']}", file=sys.stderr)

@@ -12,7 +12,6 @@ metadata: `config` (YAML), `name`, `description`, `score_offset`, and `sha256` o
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from detectron2.config import CfgNode, get_cfg
 from torch import Tensor
 
 from ddl_d2.checkpoint.saving import save_tensors
+from ddl_d2.checkpoint.shipped import digest
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.config.load import read_config
@@ -126,16 +126,6 @@ def portable(cfg: CfgNode) -> CfgNode:
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.COMPILE = False
     return cfg
-
-
-def digest(weights: Mapping[str, Tensor]) -> str:
-    """The sha256 of tensors: of their names in order, types, shapes and bytes."""
-    total = hashlib.sha256()
-    for name in sorted(weights):
-        value = weights[name].contiguous()
-        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        total.update(value.view(torch.uint8).numpy().tobytes() if value.dim() else value.numpy().tobytes())
-    return total.hexdigest()
 
 
 if __name__ == "__main__":

@@ -213,6 +213,8 @@ def _add_face_swap_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FACE_SWAP = CfgNode(keys_of(SwapOptions))
     # Whether each real image gives a pair: its largest face, and a forgery of it. Fakes of the dataset are left out.
     cfg.INPUT.FACE_SWAP.ENABLED = False
+    # The file of `ddl-d2 train-autoencoder` that rebuilds faces (AUTOENCODER_PROB) and whole images (WHOLE_PROB).
+    cfg.INPUT.FACE_SWAP.AUTOENCODER = ""
 
 
 def _add_loader_keys(cfg: CfgNode) -> None:

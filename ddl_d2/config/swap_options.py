@@ -50,6 +50,12 @@ class SwapOptions:
     bend_prob: Probability = 0.4
     # How likely its texture is rebuilt from eigenfaces, which are made of the training images.
     eigen_prob: Probability = 0.4
+    # How likely it is rebuilt, otherwise, by the network of AUTOENCODER.
+    autoencoder_prob: Probability = 0.0
+    # How likely the whole image is rebuilt by that network, and no face pasted.
+    whole_prob: Probability = 0.0
+    # The size at which it is rebuilt then, as a share of its own; each ratio is as likely.
+    whole_size: Annotated[Range, Within(0.1, 2.0)] = (0.5, 1.2)
     # How likely the pasted face changes in color, sharpness and light; otherwise its surroundings do.
     source_prob: Probability = 0.6
     # How likely it loses fine detail.

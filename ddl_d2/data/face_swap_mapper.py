@@ -23,6 +23,7 @@ from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.crop import face_window
 from ddl_d2.faces.face import NUM_LANDMARKS, FaceFinder
 from ddl_d2.forging.eigenfaces import Eigenfaces
+from ddl_d2.forging.face_autoencoder import FaceAutoencoder
 from ddl_d2.forging.face_swap import swap_pair
 from ddl_d2.io.rows import read_row_image
 
@@ -49,6 +50,7 @@ class FaceSwapMapper:
         options: SwapOptions,
         *,
         eigenfaces: Eigenfaces | None = None,
+        autoencoder: FaceAutoencoder | None = None,
         max_pixels: int,
         instance_mode: str = "union",
         num_classes: int = 1,
@@ -59,13 +61,15 @@ class FaceSwapMapper:
         Args:
             finder: finds faces and 68 landmarks; give one that remembers (`CachedFaceFinder`).
             options: what forgeries are drawn from.
-            eigenfaces: see `swap_pair`.
+            eigenfaces: see `swap_pair`, as for the next.
+            autoencoder: rebuilds faces and whole images.
             max_pixels: the most pixels an image may have.
             instance_mode: see `forgery_mask_to_instances`, as for the next two.
             num_classes: of instances.
             min_instance_area: pixels.
         """
-        self.finder, self.options, self.eigenfaces, self.max_pixels = finder, options, eigenfaces, max_pixels
+        self.finder, self.options, self.max_pixels = finder, options, max_pixels
+        self.eigenfaces, self.autoencoder = eigenfaces, autoencoder
         self._instances: dict[str, Any] = {
             "mode": instance_mode,
             "num_classes": num_classes,
@@ -81,7 +85,9 @@ class FaceSwapMapper:
         """
         row = dict(dataset_dict)
         image, landmarks = self.face(row)
-        real, forged, soft = swap_pair(image, landmarks, random_generator(), self.options, self.eigenfaces)
+        real, forged, soft = swap_pair(
+            image, landmarks, random_generator(), self.options, self.eigenfaces, self.autoencoder
+        )
         nothing = np.zeros_like(soft)
         return [self._row(row, real, nothing, ""), self._row(row, forged, soft, "#face-swap")]
 
@@ -136,30 +142,45 @@ def build_face_swap_mapper(cfg: CfgNode, finder: FaceFinder, rows: Sequence[Mapp
         ConfigError: a value of INPUT.FACE_SWAP is out of its limits.
         DatasetError: no face is found in any of them.
     """
+    options = swap_options(cfg.INPUT.FACE_SWAP)
     mapper = FaceSwapMapper(
         finder,
-        swap_options(cfg.INPUT.FACE_SWAP),
+        options,
+        autoencoder=_autoencoder(cfg.INPUT.FACE_SWAP.AUTOENCODER, options),
         max_pixels=cfg.INPUT.MAX_PIXELS,
         instance_mode=cfg.INPUT.INSTANCES,
         num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
         min_instance_area=cfg.INPUT.MIN_INSTANCE_AREA,
     )
     if mapper.options.eigen_prob > 0:
-        faces = _faces(mapper, rows)
-        if not faces:
-            raise DatasetError(
-                f"none of the {len(rows)} training images has a face with 68 landmarks: nothing to forge"
-            )
+        faces = training_faces(mapper, rows)
         mapper.eigenfaces = Eigenfaces.fitted(faces, side=_EIGEN_SIDE, count=_EIGEN_COUNT)
     return mapper
 
 
-def _faces(mapper: FaceSwapMapper, rows: Sequence[Mapping[str, Any]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The faces of the rows in which there is one."""
+def _autoencoder(path: str, options: SwapOptions) -> FaceAutoencoder | None:
+    if options.autoencoder_prob + options.whole_prob == 0:
+        return None
+    if not path:
+        raise ConfigError(
+            "INPUT.FACE_SWAP.AUTOENCODER_PROB and WHOLE_PROB need INPUT.FACE_SWAP.AUTOENCODER, a file that "
+            "`ddl-d2 train-autoencoder` makes"
+        )
+    return FaceAutoencoder.loaded(path)
+
+
+def training_faces(mapper: FaceSwapMapper, rows: Sequence[Mapping[str, Any]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The faces of the rows in which there is one, as `FaceSwapMapper.face` gives them.
+
+    Raises:
+        DatasetError: there is none in any of them.
+    """
     faces = []
     for number in range(len(rows)):
         with contextlib.suppress(ImageReadError):  # said again, and counted, when the loader draws it
             faces.append(mapper.face(rows[number]))
+    if not faces:
+        raise DatasetError(f"none of the {len(rows)} training images has a face with 68 landmarks: nothing to forge")
     return faces
 
 

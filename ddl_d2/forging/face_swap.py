@@ -21,6 +21,7 @@ from ddl_d2.forging.blend import blend
 from ddl_d2.forging.camera import camera_steps, channel_steps
 from ddl_d2.forging.draw import Draw
 from ddl_d2.forging.eigenfaces import Eigenfaces
+from ddl_d2.forging.face_autoencoder import FaceAutoencoder
 from ddl_d2.forging.swap_mask import bent_mask, feathered, swap_hull
 from ddl_d2.forging.swap_source import face_width, harmonized, matched, moved_source, new_looks
 
@@ -46,6 +47,7 @@ def swap_pair(
     rng: np.random.Generator,
     options: SwapOptions,
     eigenfaces: Eigenfaces | None = None,
+    autoencoder: FaceAutoencoder | None = None,
 ) -> SwapPair:
     """Make a pair of one real photograph.
 
@@ -54,14 +56,19 @@ def swap_pair(
         landmarks: 68×2 of (x, y), pixels, of the face.
         rng: the only source of randomness; its state advances.
         options: what is drawn from.
-        eigenfaces: reconstruct some of the pasted faces, as `options.eigen_prob` says.
+        eigenfaces: rebuild some of the pasted faces, as `options.eigen_prob` says.
+        autoencoder: rebuilds others, as `options.autoencoder_prob` says, and whole images (`options.whole_prob`).
 
     Returns:
         The pair, of `options.size` pixels a side; the same for the same arguments and state of `rng`.
     """
     draw = Draw(rng)
     real, points = photographed(image, landmarks, draw, options)
-    target, forged, soft = forged_face(real, points, draw, options, eigenfaces)
+    if autoencoder is not None and draw.chance(options.whole_prob):
+        longest = max(real.shape[:2]) * draw.within_log(options.whole_size)
+        target, forged, soft = real, autoencoder.whole(real, draw, longest=longest), np.ones(real.shape[:2], np.float32)
+    else:
+        target, forged, soft = forged_face(real, points, draw, options, eigenfaces, autoencoder)
     steps = channel_steps(draw, options)
     for step in steps:
         target, forged = step(target), step(forged)
@@ -109,7 +116,12 @@ def _turned(image: np.ndarray, points: np.ndarray, draw: Draw, options: SwapOpti
 
 
 def forged_face(
-    real: np.ndarray, points: np.ndarray, draw: Draw, options: SwapOptions, eigenfaces: Eigenfaces | None = None
+    real: np.ndarray,
+    points: np.ndarray,
+    draw: Draw,
+    options: SwapOptions,
+    eigenfaces: Eigenfaces | None = None,
+    autoencoder: FaceAutoencoder | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Paste a changed copy of the face over it; -> what is real of it, the forgery, and the soft mask.
 
@@ -119,6 +131,8 @@ def forged_face(
     source, target = moved_source(real, points, draw, options), real
     if eigenfaces is not None and draw.chance(options.eigen_prob):
         source = eigenfaces.rebuilt(source, points, draw)
+    elif autoencoder is not None and draw.chance(options.autoencoder_prob):
+        source = autoencoder.rebuilt(source, points, draw)
     if draw.chance(options.source_prob):
         source = new_looks(source, width, draw, options)
     else:

@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from PIL import Image
 
 from ddl_d2.checkpoint.config import config_for
+from ddl_d2.checkpoint.shipped import about_weights, find_weights
 from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.prediction import Prediction
@@ -29,7 +30,7 @@ Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
 def load_model(
-    weights: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
     *,
     config: str | os.PathLike[str] | None = None,
     device: str | None = None,
@@ -39,7 +40,8 @@ def load_model(
     """Load trained weights and make them ready to predict.
 
     Args:
-        weights: a `.safetensors` or `.pth` file.
+        weights: a `.safetensors` or `.pth` file, or the name of weights that come with ddl_d2 (`list_weights`). None:
+            those for swapped faces, "eyes_lite0"; weights/MODEL_CARD.md says what they can and cannot do.
         config: a config file, or the name of one of the project's (`list_configs`). None: the config that the weights
             carry, as those do that this project's trainer saves.
         device: "cpu", "cuda", "cuda:1"; None: a GPU if there is one.
@@ -54,7 +56,7 @@ def load_model(
         ConfigError: no config is named and the weights carry none, or a key or value is wrong.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    cfg = config_for(weights, config=config, opts=[*opts, "MODEL.DEVICE", device])
+    cfg = config_for(find_weights(weights), config=config, opts=[*opts, "MODEL.DEVICE", device])
     keep_freed_memory()
     return Model(cfg, ForgeryPredictor.from_cfg(cfg), threshold=threshold)
 
@@ -125,6 +127,12 @@ class Model:
         remaining = iter(sources)
         while batch := list(islice(remaining, batch_size)):
             yield from self._predict([self._read(source) for source in batch])
+
+    @property
+    def about(self) -> str:
+        """What the weights say of themselves: their name, what they were trained on and what for; else their file."""
+        weights = self.cfg.MODEL.WEIGHTS
+        return about_weights(weights) or weights
 
     def predict_video(self, path: str | os.PathLike[str], *, frames: int = 32) -> VideoPrediction:
         """Score a video by evenly spaced frames; the frames' scores become one by TEST.VIDEO_SCORE of the config.

@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image, ImageDraw, ImageFont
 
-from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarize
+from ddl_d2.inference.summary import NO_FACE, PredictionSummary, forgery_map_of, summarize
 
 FORGED, _OUTLINE = (230, 30, 60), (255, 225, 60)
 BACKGROUND, INK, FAINT = (24, 24, 28), (240, 240, 240), (170, 170, 175)
@@ -115,6 +115,8 @@ def tint_forged(image: np.ndarray, forged: np.ndarray, *, alpha: float = 0.4) ->
 
 def caption_of(summary: PredictionSummary) -> str:
     """One line: verdict, score, threshold, forged share."""
+    if summary.verdict == NO_FACE:
+        return "NO FACE FOUND   this model looks at faces only, so it says nothing"
     share = 100 * summary.forged_share
     return (
         f"{summary.verdict.upper()}   score {summary.score:.3f} (threshold {summary.threshold:g})   "

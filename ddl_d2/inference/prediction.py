@@ -55,12 +55,12 @@ class Prediction:
 
     @property
     def fake_score(self) -> float:
-        """P(fake), 0..1."""
+        """P(fake), 0..1; of the whole image if a model of faces found none (see `verdict`), so worth little."""
         return self.summary.score
 
     @property
     def verdict(self) -> str:
-        """Whether the score is above the threshold: "fake", else "real"."""
+        """Whether the score is above the threshold: "fake", else "real"; or "no face found" by a model of faces."""
         return self.summary.verdict
 
     @property

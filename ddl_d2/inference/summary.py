@@ -9,6 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+NO_FACE = "no face found"
+
 _MAX_REGIONS = 50
 _MIN_REGION_AREA = 16
 
@@ -33,8 +35,9 @@ class PredictionSummary:
     """A prediction in plain values.
 
     Attributes:
-        score: P(fake), 0..1.
-        verdict: "fake" if the score is above the threshold, else "real".
+        score: P(fake), 0..1; without a face that of the whole image, which a model of faces was not made for.
+        verdict: "fake" if the score is above the threshold, else "real"; "no face found" where a model of faces
+            (INPUT.FACE_CROP) had none to look at.
         threshold: of the score.
         map_threshold: of the forgery map; a pixel strictly above it counts as forged.
         forged_share: share of the pixels that count as forged, 0..1.
@@ -52,10 +55,17 @@ class PredictionSummary:
     regions: tuple[ForgedRegion, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The same for JSON."""
+        """The same for JSON; `score` is null where no face was found."""
         values = asdict(self)
+        if self.verdict == NO_FACE:
+            values["score"] = None
         values["regions"] = [{**region, "box": list(region["box"])} for region in values["regions"]]
         return values
+
+
+def score_text(score: float | None) -> str:
+    """A score as a column of a table: four digits, or a dash where no face was found."""
+    return "  -   " if score is None else f"{score:.4f}"
 
 
 def forgery_map_of(prediction: Mapping[str, Any]) -> np.ndarray:
@@ -67,14 +77,14 @@ def forgery_map_of(prediction: Mapping[str, Any]) -> np.ndarray:
 
 
 def summarize(prediction: Mapping[str, Any], threshold: float = 0.5, map_threshold: float = 0.5) -> PredictionSummary:
-    """Summarize a model's output for one image (`fake_score`, `forgery_map`)."""
+    """Summarize a model's output for one image (`fake_score`, `forgery_map`, maybe `has_face`)."""
     forgery_map = forgery_map_of(prediction)
     score = float(prediction["fake_score"])
     forged = forgery_map > map_threshold
     height, width = forged.shape
     return PredictionSummary(
         score=score,
-        verdict="fake" if score > threshold else "real",
+        verdict=NO_FACE if not prediction.get("has_face", True) else "fake" if score > threshold else "real",
         threshold=float(threshold),
         map_threshold=float(map_threshold),
         forged_share=float(forged.mean()),

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from ddl_d2.checkpoint.saving import read_metadata
-from ddl_d2.cli.release_weights import digest
+from ddl_d2.checkpoint.shipped import digest
 from ddl_d2.config.load import config_from_text
 from ddl_d2.config.swap_options import SwapOptions
 from ddl_d2.forging.draw import Draw

@@ -153,13 +153,6 @@ def test_own_overlays_are_not_predicted(run, folder):
     assert len(out.splitlines()) == 2
 
 
-def test_weights_have_to_be_named(capsys, folder):
-    with pytest.raises(SystemExit) as stopped:
-        predict.main([str(folder)])
-    assert stopped.value.code == 2
-    assert "--weights is missing" in capsys.readouterr().err
-
-
 def test_files_are_told_apart_by_content(run, tmp_path):
     rng = np.random.default_rng(0)
     write_png(tmp_path / "in/a.png", rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))
@@ -185,3 +178,22 @@ def test_bad_names_are_no_hindrance(run, tmp_path):
     assert code == 0
     assert len(out.splitlines()) == 3
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
+
+
+def test_a_model_of_faces_says_that_it_found_none(run, folder, tmp_path):
+    faces = ["--opts", "INPUT.FACE_CROP.ENABLED", "True", "INPUT.FACES.CACHE", tmp_path / "faces"]
+    code, out, err = run(folder / "a.png", "--output", tmp_path / "out", *faces)
+    assert code == 0
+    assert out.split() == ["-", "no", "face", "found", *out.split()[4:]]
+    assert "1 files: 0 fake, 0 real, 1 no face found, 0 failed" in err
+    (row,) = map(json.loads, (tmp_path / "out" / "results.jsonl").read_text().splitlines()[-1:])
+    assert (row["score"], row["verdict"]) == (None, "no face found")
+
+
+def test_without_weights_those_that_ship_are_used_and_named(astronaut, tmp_path, capsys):
+    write_png(tmp_path / "photo.png", astronaut)
+    code = predict.main([str(tmp_path / "photo.png"), "--device", "cpu"])
+    captured = capsys.readouterr()
+    assert code == 0
+    assert "weights: eyes_lite0: " in captured.err
+    assert captured.out.split()[1] == "real"

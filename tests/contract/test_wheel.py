@@ -21,7 +21,12 @@ def installed(tmp_path_factory) -> Path:
     # From a copy of what git knows: a build leaves files behind, and a checkout may hold others.
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, listed.decode().split("\0")):
-        if name.startswith(("ddl_d2/", "configs/")) or name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        if name.startswith(("ddl_d2/", "configs/", "weights/")) or name in (
+            "setup.py",
+            "pyproject.toml",
+            "README.md",
+            "LICENSE",
+        ):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     options = ["--quiet", "--no-deps", "--no-build-isolation"]
