@@ -28,11 +28,11 @@ STRIDE = 8
 # Kept around the landmarks' box when a face is rebuilt, as a share of its sides.
 _MARGIN = 0.2
 # Longest side at which a face goes through the network, pixels.
-_SIDES = (40.0, 136.0)
+_SIDES = (56.0, 144.0)
 # Channels of the code that are kept at least.
-_FEWEST = 3.0
+_FEWEST = 4.0
 # Share of the lost detail that is put back; below 0 none.
-_DETAIL = (-0.6, 0.5)
+_DETAIL = (-0.5, 0.7)
 
 
 class FaceAutoencoder(nn.Module):
