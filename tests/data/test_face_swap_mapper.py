@@ -8,7 +8,8 @@ from skimage import data as photographs
 
 from ddl_d2.config.swap_options import SwapOptions
 from ddl_d2.data.face_swap_mapper import FaceSwapMapper, build_face_swap_mapper, swap_options
-from ddl_d2.errors import ImageReadError
+from ddl_d2.errors import ConfigError, ImageReadError
+from ddl_d2.forging.face_autoencoder import FaceAutoencoder
 from tests.conftest import synthetic_face
 
 
@@ -78,15 +79,35 @@ def test_without_a_face_the_image_counts_as_unreadable(row):
 def test_config_keys_are_the_options_with_the_same_defaults(tiny_cfg):
     cfg = tiny_cfg(config="quickstart/mask2former_efficientnet_lite0.yaml")
     assert swap_options(cfg.INPUT.FACE_SWAP) == SwapOptions()
-    assert {key.lower() for key in cfg.INPUT.FACE_SWAP} - {"enabled"} == set(SwapOptions.__dataclass_fields__)
+    assert {key.lower() for key in cfg.INPUT.FACE_SWAP} - {"enabled", "autoencoder"} == set(SwapOptions.__dataclass_fields__)
 
 
 def test_eigenfaces_are_made_where_they_are_asked_for(tiny_cfg, row, face):
     recipe = {"config": "release/eyes_lite0.yaml"}
-    without = build_face_swap_mapper(tiny_cfg("INPUT.FACE_SWAP.EIGEN_PROB", "0.0", **recipe), _Finder(face), [row])
+    none = ["INPUT.FACE_SWAP.AUTOENCODER_PROB", "0.0", "INPUT.FACE_SWAP.EIGEN_PROB"]
+    without = build_face_swap_mapper(tiny_cfg(*none, "0.0", **recipe), _Finder(face), [row])
     assert without.eigenfaces is None
     with_them = build_face_swap_mapper(
-        tiny_cfg("INPUT.FACE_SWAP.EIGEN_PROB", "1.0", **recipe), _Finder(face), [row, {**row, "image_id": "2"}]
+        tiny_cfg(*none, "1.0", **recipe), _Finder(face), [row, {**row, "image_id": "2"}]
     )
     assert with_them.eigenfaces is not None
     assert len(with_them(row)) == 2
+
+
+def test_whole_images_are_rebuilt_and_forged_everywhere(row, face):
+    np.random.seed(0)
+    mapper = FaceSwapMapper(
+        _Finder(face), SwapOptions(size=96, whole_prob=1.0), autoencoder=FaceAutoencoder(width=8), max_pixels=10**6
+    )
+    real, fake = mapper(row)
+    assert fake["soft_mask"].min() == 1
+    assert fake["forgery_mask"].all()
+    assert not torch.equal(real["image"], fake["image"])
+
+
+def test_an_autoencoder_that_is_not_named_is_missed(tiny_cfg):
+    cfg = tiny_cfg("INPUT.FACE_SWAP.AUTOENCODER_PROB", "0.5", config="release/eyes_lite0.yaml")
+    cfg.defrost()
+    cfg.INPUT.FACE_SWAP.AUTOENCODER = ""
+    with pytest.raises(ConfigError, match="ddl-d2 train-autoencoder"):
+        build_face_swap_mapper(cfg, _Finder(), [])
