@@ -400,7 +400,7 @@ def _add_mesorch_keys(cfg: CfgNode) -> None:
     cfg.MODEL.MESORCH.LOCAL = CfgNode()
     # Any hierarchical timm model, or a MiT ("mit_b0" ... "mit_b5").
     cfg.MODEL.MESORCH.LOCAL.NAME = "convnext_tiny"
-    # As MODEL.TIMM.PRETRAINED; for a MiT "" or a local file.
+    # As MODEL.TIMM.PRETRAINED; for a MiT as GLOBAL.PRETRAINED.
     cfg.MODEL.MESORCH.LOCAL.PRETRAINED = ""
     # Rate of stochastic depth.
     cfg.MODEL.MESORCH.LOCAL.DROP_PATH_RATE = 0.0
@@ -410,7 +410,8 @@ def _add_mesorch_keys(cfg: CfgNode) -> None:
     cfg.MODEL.MESORCH.GLOBAL = CfgNode()
     # Any hierarchical timm model, or a MiT ("mit_b0" ... "mit_b5").
     cfg.MODEL.MESORCH.GLOBAL.NAME = "mit_b3"
-    # As MODEL.TIMM.PRETRAINED; for a MiT "" or a local file.
+    # As MODEL.TIMM.PRETRAINED; for a MiT "", a local file, "hub" (NVIDIA's, for non-commercial research only), or
+    # "choose", which refuses to train before one of these is set.
     cfg.MODEL.MESORCH.GLOBAL.PRETRAINED = ""
     # Rate of stochastic depth.
     cfg.MODEL.MESORCH.GLOBAL.DROP_PATH_RATE = 0.1
