@@ -137,6 +137,9 @@ def _add_face_keys(cfg: CfgNode) -> None:
 def _add_augment_keys(cfg: CfgNode) -> None:
     # More augmentations of training images. A probability of 0 is off; ranges are [smallest, largest].
     cfg.INPUT.AUGMENT = CfgNode()
+    # Gray, color, noise, blur and JPEG_PROB come before the image (or its face crop) is resized, at its own size; a
+    # later resize averages noise away and shortens a blur. Off: after it, at the network's size.
+    cfg.INPUT.AUGMENT.BEFORE_RESIZE = False
     # Probability of a vertical flip (a horizontal one is RANDOM_FLIP's).
     cfg.INPUT.AUGMENT.VERTICAL_FLIP_PROB = 0.0
     # Probability of a turn by 0, 1, 2 or 3 quarters, each as likely.
