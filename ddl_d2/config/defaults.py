@@ -236,6 +236,8 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
     # Where the model runs; by default "cuda" if there is one, otherwise "cpu".
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    # Training on several GPUs: batch norms take the mean and variance of the images of all of them.
+    cfg.MODEL.SYNC_BN = False
     # torch.compile the backbone and the pixel decoder: slow first steps; for GPUs, see docs/benchmarks.md.
     cfg.MODEL.COMPILE = False
     # Evaluate or show with a checkpoint that lacks parameters (training always may start from one).
@@ -445,8 +447,12 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.WEIGHT_DECAY = 0.05
     # Weight decay of normalization layers.
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
-    # Weight decay of embeddings (queries, levels) and of Swin's relative-position tables.
+    # Weight decay of embeddings (queries, levels) and of position tables and embeddings (Swin, ViT).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    # Weight decay of the biases of other layers. None = WEIGHT_DECAY.
+    cfg.SOLVER.WEIGHT_DECAY_BIAS = None
+    # Weight decay of learned factors, such as ConvNeXt's layer scale. None = WEIGHT_DECAY.
+    cfg.SOLVER.WEIGHT_DECAY_SCALE = None
     # The backbone's learning rate relative to the rest.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
     # The schedule: "WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR" or "WarmupCosineLR".

@@ -46,6 +46,13 @@ def test_mitl_sees_10_images_on_each_of_8_gpus_for_30_epochs():
     assert (solver.MAX_ITER, solver.WARMUP_ITERS, solver.CHECKPOINT_PERIOD) == (30 * epoch, 2 * epoch, epoch)
 
 
+def test_precision_and_norms_are_the_published_ones():
+    lfdl, mitl = recipe("ddl_i/lfdl_xception"), recipe("ddl_i/mitl_mesorch")
+    assert lfdl.MODEL.SYNC_BN
+    assert not lfdl.SOLVER.AMP.ENABLED
+    assert not mitl.SOLVER.AMP.ENABLED
+
+
 @pytest.mark.parametrize("name", [name for name in list_configs() if name.startswith("ddl_i/")])
 def test_8_gpus_share_a_batch_evenly(name):
     assert recipe(name).SOLVER.IMS_PER_BATCH % 8 == 0
