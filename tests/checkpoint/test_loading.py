@@ -113,7 +113,7 @@ def test_a_damaged_file_is_named(tmp_path, text, name):
 
 
 def _zoo_name(name: str) -> str:
-    """torchvision's name of a ResNet's tensor as Detectron2's zoo writes it (its tools/convert-torchvision-to-d2.py)."""
+    """torchvision's name of a tensor as Detectron2's zoo writes it (its tools/convert-torchvision-to-d2.py)."""
     if not name.startswith("layer"):
         name = f"stem.{name}"
     name = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)

@@ -43,7 +43,7 @@ def test_mitl_sees_10_images_on_each_of_8_gpus_for_30_epochs():
     solver = recipe("ddl_i/mitl_mesorch").SOLVER
     assert solver.IMS_PER_BATCH == 8 * 10
     epoch = ceil(IMAGES / 80)
-    assert (solver.MAX_ITER, solver.WARMUP_ITERS, solver.CHECKPOINT_PERIOD) == (30 * epoch, 2 * epoch, epoch)
+    assert (30 * epoch, 2 * epoch, epoch) == (solver.MAX_ITER, solver.WARMUP_ITERS, solver.CHECKPOINT_PERIOD)
 
 
 def test_precision_and_norms_are_the_published_ones():

@@ -45,7 +45,9 @@ def test_biases_and_layer_scales_may_have_decays_of_their_own(tiny_cfg):
 
 def _decays(cfg) -> dict[str, float]:
     model = build_model(cfg)
-    decay = {id(p): group["weight_decay"] for group in build_optimizer(cfg, model).param_groups for p in group["params"]}
+    decay = {
+        id(p): group["weight_decay"] for group in build_optimizer(cfg, model).param_groups for p in group["params"]
+    }
     return {name: decay[id(p)] for name, p in model.named_parameters()}
 
 

@@ -4,7 +4,6 @@ import re
 
 import pytest
 import torch
-
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ddl_d2.errors import ConfigError
