@@ -382,6 +382,9 @@ def _add_lfdl_keys(cfg: CfgNode) -> None:
     cfg.MODEL.LFDL.LFGA = "paper"
     # Patch fusion of the "paper" or of the "released" code.
     cfg.MODEL.LFDL.MPFF = "paper"
+    # The classifier reads the noise stream's stages fused as MPFF fuses the other's, as the paper's section 3.3 says.
+    # Off: side by side, as in the released code.
+    cfg.MODEL.LFDL.CLASS_MPFF = False
     # Channels to which stages are brought to be compared.
     cfg.MODEL.LFDL.FUSION_DIM = 512
     # Channels of the pixel head's hidden layers.
@@ -504,8 +507,10 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA.ENABLED = False
     # The share of the average that each step keeps, less in the first steps.
     cfg.SOLVER.EMA.DECAY = 0.999
-    # How many periodic checkpoints are kept.
+    # How many periodic checkpoints are kept, the latest.
     cfg.SOLVER.MAX_TO_KEEP = 5
+    # Steps after which a checkpoint is saved and kept for good, besides.
+    cfg.SOLVER.KEEP_CHECKPOINTS = []
 
 
 def _add_engine_keys(cfg: CfgNode) -> None:

@@ -159,7 +159,11 @@ class ForgeryTrainer(DefaultTrainer):
         """Return the hooks in Detectron2's order: a checkpoint, if due, before the evaluation; the writers last."""
         cfg, step, main = self.cfg, self._trainer, comm.is_main_process()
         recent = RecentCheckpoints(
-            self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.MAX_TO_KEEP, exported=self._exported
+            self.checkpointer,
+            cfg.SOLVER.CHECKPOINT_PERIOD,
+            cfg.SOLVER.MAX_TO_KEEP,
+            exported=self._exported,
+            keep=cfg.SOLVER.KEEP_CHECKPOINTS,
         )
         save = recent.save if main else None
         self._evaluation = TolerantEvaluation(self._evaluate)
