@@ -97,7 +97,7 @@ def test_initialized_and_normalized_as_released():
     ],
 )  # fmt: skip
 def test_names_of_other_releases(theirs, ours):
-    value = torch.zeros(1)
+    value = torch.zeros(1, 1)
     assert transformers_names({theirs: value}) == {ours: value}
 
 
