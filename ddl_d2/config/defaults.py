@@ -106,7 +106,7 @@ def _add_face_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FACES = CfgNode()
     # The face finder: "dlib", or "yunet" (its boxes, with dlib's landmarks).
     cfg.INPUT.FACES.FINDER = "dlib"
-    # With "yunet": 68 landmarks inside its boxes, by dlib. Off: YuNet's own 5 points, which do to crop faces.
+    # Find 68 landmarks, by dlib's model. Off: none with "dlib", YuNet's own 5 with "yunet": enough to crop to boxes.
     cfg.INPUT.FACES.LANDMARKS = True
     # YuNet's model file (ONNX), which FINDER "yunet" needs.
     cfg.INPUT.FACES.YUNET_MODEL = ""
@@ -122,6 +122,8 @@ def _add_face_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FACES.YUNET_MIN_SCORE = 0.8
     # "yunet": of two boxes that overlap by more than this (intersection over union), the less sure is dropped.
     cfg.INPUT.FACES.YUNET_NMS = 0.3
+    # Where no face is found, look again at the image with a border around it, for faces that fill the image.
+    cfg.INPUT.FACES.SECOND_LOOK = False
     # JSON list of faces that were found elsewhere, for `ddl-d2 index-faces`: see docs/reproduce.md. "" = they are
     # looked for.
     cfg.INPUT.FACES.LIST = ""

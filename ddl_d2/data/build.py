@@ -27,6 +27,7 @@ from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceCropper
 from ddl_d2.faces.face import FaceFinder
 from ddl_d2.faces.finders import make_finder
+from ddl_d2.faces.look_again import SecondLook
 from ddl_d2.utils.processes import guarded
 
 logger = logging.getLogger(__name__)
@@ -191,6 +192,12 @@ def build_face_crop(cfg: CfgNode, is_train: bool) -> FaceCropper | None:
             "INPUT.FACE_CROP.NOSE_BOX needs INPUT.FACE_CROP.ENABLED, no pairs of SELF_BLEND or FACE_SWAP, and faces "
             'that are found on the way (TRAIN_FACE "largest" or "random")'
         )
+    if (
+        wanted.ENABLED
+        and wanted.RULE == "landmarks"
+        and (cfg.INPUT.FACES.FINDER, cfg.INPUT.FACES.LANDMARKS) == ("dlib", False)
+    ):
+        raise ConfigError('INPUT.FACE_CROP.RULE "landmarks" needs INPUT.FACES.LANDMARKS True')
     if not wanted.ENABLED or (is_train and (pairs or wanted.TRAIN_FACE == "each")):
         return None
     return make_face_crop(cfg, build_face_finder(cfg), choice=wanted.TRAIN_FACE if is_train else "all")
@@ -212,9 +219,9 @@ def build_face_finder(cfg: CfgNode) -> CachedFaceFinder:
         FaceFinderUnavailableError: a library or model is missing.
     """
     faces = cfg.INPUT.FACES
-    options = {"max_side": faces.MAX_SIDE}
+    options = {"max_side": faces.MAX_SIDE, "landmarks": faces.LANDMARKS}
     if faces.FINDER == "yunet":
-        options |= {"landmarks": faces.LANDMARKS, "min_score": faces.YUNET_MIN_SCORE, "nms": faces.YUNET_NMS}
+        options |= {"min_score": faces.YUNET_MIN_SCORE, "nms": faces.YUNET_NMS}
     else:
         options |= {"upsample": faces.DLIB_UPSAMPLE, "min_score": faces.DLIB_MIN_SCORE}
     try:
@@ -226,7 +233,7 @@ def build_face_finder(cfg: CfgNode) -> CachedFaceFinder:
         )
     except ValueError as error:
         raise ConfigError(f"INPUT.FACES.FINDER: {error}") from error
-    return CachedFaceFinder(finder, faces.CACHE or None)
+    return CachedFaceFinder(SecondLook(finder) if faces.SECOND_LOOK else finder, faces.CACHE or None)
 
 
 def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any, np.ndarray]:

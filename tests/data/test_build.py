@@ -275,7 +275,7 @@ def test_wrong_keys_of_face_crops(cfg, faces, key, value, words):
 @pytest.mark.parametrize(
     ("finder", "expected"),
     [
-        ("dlib", {"max_side": 800, "min_score": -0.1, "upsample": 2}),
+        ("dlib", {"max_side": 800, "min_score": -0.1, "upsample": 2, "landmarks": False}),
         ("yunet", {"max_side": 800, "min_score": 0.7, "nms": 0.4, "landmarks": False}),
     ],
 )

@@ -79,7 +79,9 @@ def test_without_a_face_the_image_counts_as_unreadable(row):
 def test_config_keys_are_the_options_with_the_same_defaults(tiny_cfg):
     cfg = tiny_cfg(config="quickstart/mask2former_efficientnet_lite0.yaml")
     assert swap_options(cfg.INPUT.FACE_SWAP) == SwapOptions()
-    assert {key.lower() for key in cfg.INPUT.FACE_SWAP} - {"enabled", "autoencoder"} == set(SwapOptions.__dataclass_fields__)
+    assert {key.lower() for key in cfg.INPUT.FACE_SWAP} - {"enabled", "autoencoder"} == set(
+        SwapOptions.__dataclass_fields__
+    )
 
 
 def test_eigenfaces_are_made_where_they_are_asked_for(tiny_cfg, row, face):
@@ -87,9 +89,7 @@ def test_eigenfaces_are_made_where_they_are_asked_for(tiny_cfg, row, face):
     none = ["INPUT.FACE_SWAP.AUTOENCODER_PROB", "0.0", "INPUT.FACE_SWAP.EIGEN_PROB"]
     without = build_face_swap_mapper(tiny_cfg(*none, "0.0", **recipe), _Finder(face), [row])
     assert without.eigenfaces is None
-    with_them = build_face_swap_mapper(
-        tiny_cfg(*none, "1.0", **recipe), _Finder(face), [row, {**row, "image_id": "2"}]
-    )
+    with_them = build_face_swap_mapper(tiny_cfg(*none, "1.0", **recipe), _Finder(face), [row, {**row, "image_id": "2"}])
     assert with_them.eigenfaces is not None
     assert len(with_them(row)) == 2
 
