@@ -4,9 +4,11 @@
         --name eyes_lite0 --score-offset -0.7 --output weights/eyes_lite0.safetensors
 
 Several checkpoints of one run become one by the mean of their weights (of their moving averages, where SOLVER.EMA made
-them). The config that is stored names no dataset, folder or pretrained file. `--score-offset` is added to the logit of
-every image, so that a score of .5 lies where it should: a whole number of false alarms, not a probability. The
-metadata: `config` (YAML), `name`, `description`, `score_offset`, and `sha256` of all tensors (names, shapes, values).
+them); `--norm-batches` then measures their batch norms' statistics anew on training images, since the mean of
+statistics is not that of the averaged network. The config that is stored names no dataset, folder or pretrained file.
+`--score-offset` is added to the logit of every image, so that a score of .5 lies where it should: a whole number of
+false alarms, not a probability. The metadata: `config` (YAML), `name`, `description`, `score_offset`, and `sha256` of
+all tensors (names, shapes, values).
 """
 
 from __future__ import annotations
@@ -19,13 +21,16 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode, get_cfg
+from fvcore.nn.precise_bn import update_bn_stats
 from torch import Tensor
 
+from ddl_d2.checkpoint.loading import build_untrained_model, load_checkpoint
 from ddl_d2.checkpoint.saving import save_tensors
 from ddl_d2.checkpoint.shipped import digest
-from ddl_d2.cli.common import cli_errors
+from ddl_d2.cli.common import cli_errors, count
 from ddl_d2.config.defaults import add_ddl_config
-from ddl_d2.config.load import read_config
+from ddl_d2.data.build import build_train_loader
+from ddl_d2.data.datasets import load_config
 from ddl_d2.errors import CheckpointError, ConfigError
 from ddl_d2.io.weights import load_checkpoint_file
 
@@ -54,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--name", required=True, help="what the weights are called")
     parser.add_argument("--description", default="", help="one sentence: trained on what, for what")
+    parser.add_argument(
+        "--norm-batches", type=count, default=0, metavar="N", help="training batches that set batch norms (%(default)s)"
+    )
     parser.add_argument("--score-offset", type=float, default=0.0, metavar="X", help="added to logits (%(default)s)")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes")
     return parser
@@ -65,9 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.output.suffix != ".safetensors" or not math.isfinite(args.score_offset):
         raise ConfigError("--output must end in .safetensors, and --score-offset be a number")
+    cfg = load_config(args.config, args.opts)
     weights = mean_of([_trained(path) for path in args.weights])
     if args.score_offset and _BIAS not in weights:
         raise ConfigError(f"{args.weights[0]}: has no {_BIAS}, so --score-offset cannot be put into it")
+    if args.norm_batches:
+        weights = renormed(cfg, weights, args.norm_batches)
     if args.score_offset:
         weights = weights | {_BIAS: weights[_BIAS] + args.score_offset}
     halves = {name: _half(value) for name, value in weights.items()}
@@ -75,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     save_tensors(
         str(args.output),
         halves,
-        config=portable(read_config(args.config, args.opts)).dump(),
+        config=portable(cfg).dump(),
         name=args.name,
         description=args.description,
         score_offset=args.score_offset,
@@ -107,6 +118,19 @@ def mean_of(checkpoints: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         else last[name]
         for name, value in first.items()
     }
+
+
+def renormed(cfg: CfgNode, weights: Mapping[str, Tensor], batches: int) -> dict[str, Tensor]:
+    """The weights with their batch norms' statistics measured anew on batches of the training images of `cfg`.
+
+    Raises:
+        CheckpointError: they do not fit the config.
+    """
+    torch.manual_seed(max(cfg.SEED, 0))
+    model = build_untrained_model(cfg)
+    load_checkpoint(model, {"model": dict(weights)}, "the mean of the weights", allow_partial=False)
+    update_bn_stats(model.train(), build_train_loader(cfg), batches)
+    return {name: value.detach() for name, value in model.state_dict().items()}
 
 
 def _half(value: Tensor) -> Tensor:

@@ -5,9 +5,11 @@ from safetensors.torch import load_file
 
 import ddl_d2.modeling  # noqa: F401  registers the systems
 from ddl_d2.checkpoint.saving import read_metadata, save_tensors
-from ddl_d2.cli.release_weights import digest, main, mean_of
+from ddl_d2.checkpoint.shipped import digest
+from ddl_d2.cli.release_weights import main, mean_of
 from ddl_d2.config.load import config_from_text
 from ddl_d2.errors import CheckpointError
+from ddl_d2.io.image import write_png
 from tests.conftest import TINY
 
 RECIPE = "release/eyes_lite0"
@@ -21,9 +23,9 @@ def weights(tiny_cfg, tmp_path):
     return path
 
 
-def _release(weights, output, *more):
-    words = [str(weights), "--config", RECIPE, "--name", "eyes", "--output", str(output), *more]
-    return main([*words, "--opts", *TINY, "OUTPUT_DIR", "/somewhere", "INPUT.FACES.CACHE", "/somewhere/else"])
+def _release(weights, output, *words, more=()):
+    words = [str(weights), "--config", RECIPE, "--name", "eyes", "--output", str(output), *words]
+    return main([*words, "--opts", *TINY, "OUTPUT_DIR", "/somewhere", "INPUT.FACES.CACHE", "/somewhere/else", *more])
 
 
 def test_half_the_bytes_and_a_config_of_no_machine(weights, tmp_path):
@@ -73,3 +75,23 @@ def test_weights_without_an_image_head_cannot_be_offset(tmp_path, capsys):
     with pytest.raises(SystemExit):
         _release(tmp_path / "x.safetensors", tmp_path / "y.safetensors", "--score-offset", "1")
     assert "image_head.linear.bias" in capsys.readouterr().err
+
+
+def test_norms_are_measured_on_training_images(weights, tmp_path, astronaut, finder):
+    folder = tmp_path / "portraits"
+    write_png(folder / "train/real/astronaut.png", astronaut)
+    keys = ["DATASETS.SOURCES", f"[['here', '{folder}', 1.0]]", "DATASETS.TRAIN", "('here_train',)"]
+    forging = [
+        "INPUT.FACE_SWAP.AUTOENCODER_PROB",
+        "0.0",
+        "INPUT.FACE_SWAP.EIGEN_PROB",
+        "0.0",
+        "SOLVER.IMS_PER_BATCH",
+        "2",
+    ]
+    before, after = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
+    _release(weights, before)
+    _release(weights, after, "--norm-batches", "2", more=[*keys, *forging])
+    before, after = load_file(before), load_file(after)
+    changed = {name.rsplit(".", 1)[-1] for name in before if not torch.equal(before[name], after[name])}
+    assert {"running_mean", "running_var"} <= changed <= {"running_mean", "running_var", "num_batches_tracked"}
