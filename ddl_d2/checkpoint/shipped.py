@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ddl_d2.checkpoint.saving import read_metadata
@@ -73,9 +72,9 @@ def digest(weights: Mapping[str, Tensor]) -> str:
     """The sha256 of tensors: of their names in order, types, shapes and bytes."""
     total = hashlib.sha256()
     for name in sorted(weights):
-        value = weights[name].contiguous()
+        value = weights[name]
         total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        total.update(value.view(torch.uint8).numpy().tobytes() if value.dim() else value.numpy().tobytes())
+        total.update(value.detach().cpu().numpy().tobytes())
     return total.hexdigest()
 
 
