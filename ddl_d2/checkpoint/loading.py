@@ -56,8 +56,8 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
 
     Args:
         model: changed in place.
-        path: `.pth`, `.safetensors` or `.pkl`, also with the names of published Mask2Former and Mesorch files, of mmsegmentation's
-            HRNet, UperNet and SegFormer, of SAM and of IML-ViT.
+        path: `.pth`, `.safetensors` or `.pkl`, also with the names of published files: of Mask2Former, Mesorch, SAM,
+            IML-ViT, and mmsegmentation's HRNet, UperNet and SegFormer.
         allow_partial: accept missing and misshapen parameters (they keep their initialization, and are listed in the
             log), as a fresh training that starts from published weights does.
 

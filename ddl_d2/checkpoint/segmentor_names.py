@@ -1,8 +1,8 @@
 """Published checkpoints of the segmentors in S1's Table 1 under this project's names.
 
-    mmsegmentation 1.2    backbone.*, decode_head.*, auxiliary_head.* of HRNet, of UperNet with Swin and of SegFormer
-    segment-anything      image_encoder.*, mask_decoder.*; of prompt_encoder.* what has a place without prompts
-    IML-ViT               encoder_net.*, featurePyramid_net.*, predict_head.*
+mmsegmentation 1.2    backbone.*, decode_head.*, auxiliary_head.* of HRNet, of UperNet with Swin and of SegFormer
+segment-anything      image_encoder.*, mask_decoder.*; of prompt_encoder.* what has a place without prompts
+IML-ViT               encoder_net.*, featurePyramid_net.*, predict_head.*
 """
 
 from __future__ import annotations

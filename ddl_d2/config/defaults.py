@@ -469,7 +469,7 @@ def _add_segmentor_keys(cfg: CfgNode) -> None:
     # Rate of stochastic depth.
     cfg.MODEL.MIX_TRANSFORMER.DROP_PATH_RATE = 0.1
 
-    # The backbone "build_plain_vit_backbone": a ViT with windows and a pyramid of the levels "p2" ... "p6" that are read.
+    # The backbone "build_plain_vit_backbone": a ViT with windows, and of the levels "p2" ... "p6" those that are read.
     cfg.MODEL.PLAIN_VIT = CfgNode()
     # Channels of the tokens.
     cfg.MODEL.PLAIN_VIT.EMBED_DIM = 768

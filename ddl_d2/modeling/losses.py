@@ -63,8 +63,8 @@ def map_bce(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
 def edge_bar(forged: Tensor, valid: Tensor, width: int) -> Tensor:
     """Find the pixels near the edge of what is forged (IML-ViT): those whose cross holds both kinds.
 
-    The cross of a pixel reaches `width // 2` pixels up, down, left and right. What lies outside an image, or is padding,
-    is of neither kind, so an image's border is no edge.
+    The cross of a pixel reaches `width // 2` pixels up, down, left and right. What lies outside an image, or is
+    padding, is of neither kind, so an image's border is no edge.
 
     Args:
         forged: bool B×H×W.

@@ -61,7 +61,8 @@ class MixTransformer(Backbone):
         Args:
             name: one of `MIX_TRANSFORMERS`.
             pretrained: "" (random weights, as the release initializes them) or a local `.safetensors` / `.pth` file in
-                the key names of transformers' SegFormer models (of any release), the original release or mmsegmentation.
+                the key names of transformers' SegFormer models (of any release), of mmsegmentation or of the original
+                release.
             out_features: which of `res2` ... `res5` (strides 4 ... 32) to return; stages behind the last are not built.
             drop_path_rate: stochastic depth, growing from 0 at the first block to this at the last.
             embedding_epsilon: of the LayerNorms in patch embeddings and sequence reductions: 1e-5 in the original

@@ -1,7 +1,7 @@
 """A plain vision transformer with windows, as SAM and IML-ViT have it, from Detectron2's ViTDet.
 
-Sources: "Exploring Plain Vision Transformer Backbones for Object Detection" (ECCV 2022); "Segment Anything" (ICCV 2023),
-whose encoder and neck are this with one scale; IML-ViT (arXiv 2307.14863).
+Sources: "Exploring Plain Vision Transformer Backbones for Object Detection" (ECCV 2022); "Segment Anything" (ICCV
+2023), whose encoder and neck are this with one scale; IML-ViT (arXiv 2307.14863).
 
 Shapes: `B` images, `C` channels, `H, W` pixels of the padded batch.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -110,7 +111,7 @@ class PlainViT(SimpleFeaturePyramid):
 def _scales(features: Sequence[str]) -> list[float]:
     scales = [scale for name, scale in _SCALES.items() if name in features]
     unknown = set(features) - set(_SCALES) - {_POOLED}
-    gap = any(finer != 2 * coarser for finer, coarser in zip(scales, scales[1:], strict=False))
+    gap = any(finer != 2 * coarser for finer, coarser in pairwise(scales))
     if unknown or gap or not scales or (_POOLED in features and "p5" not in features):
         raise ConfigError(
             f"a plain ViT gives p2, p3, p4, p5, p6, those in a row, not {', '.join(features) or 'nothing'}: mend "

@@ -199,5 +199,9 @@ def _create_body(name: str, pretrained: bool, drop_path_rate: float, config_keys
 def is_position_table(name: str) -> bool:
     """Say whether a parameter is a relative-position table or absolute position embedding; those are never decayed."""
     return name.rpartition(".")[2] in (
-        "relative_position_bias_table", "absolute_pos_embed", "pos_embed", "rel_pos_h", "rel_pos_w"
+        "relative_position_bias_table",
+        "absolute_pos_embed",
+        "pos_embed",
+        "rel_pos_h",
+        "rel_pos_w",
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
@@ -141,9 +140,7 @@ class ForgerySegmentor(ForgerySystem):
             by_image["loss_aux"] = self.auxiliary_weight * map_bce(coarse, truth.maps, truth.valid)
         if self.edge_weight:
             by_image["loss_edge"] = self.edge_weight * edge_bce(maps, truth.maps, truth.valid, self.edge_width)
-        losses = {
-            name: self.localization_weight * mean_of_known(loss, truth.known) for name, loss in by_image.items()
-        }
+        losses = {name: self.localization_weight * mean_of_known(loss, truth.known) for name, loss in by_image.items()}
         if self.image_head is not None:
             logits = self.image_head(features, images.image_sizes)
             labels = fake_labels(batched_inputs, self.device).float()
@@ -174,8 +171,8 @@ class ForgerySegmentor(ForgerySystem):
                 height, width = row["image"].shape[-2:]
                 raise InputError(
                     f"{row.get('image_id', row.get('file_name', 'an image'))}: {width} × {height} pixels are more than "
-                    f"MODEL.PLAIN_VIT.SQUARE_PAD {self.square}: set TEST.TILE.SIZE {self.square}, or INPUT.MAX_SIZE_TEST "
-                    "(in training INPUT.CROP)"
+                    f"MODEL.PLAIN_VIT.SQUARE_PAD {self.square}: set TEST.TILE.SIZE {self.square}, or "
+                    "INPUT.MAX_SIZE_TEST (in training INPUT.CROP)"
                 )
         images = normalized_batch(rows, self.pixel_mean, self.pixel_std, self.size_divisibility)
         return images, self.encode(images.tensor)

@@ -1,1 +1,1 @@
-"""Parts of the semantic segmentors that S1 compares itself with: heads that make a map of logits of an encoder's features."""
+"""Heads of the semantic segmentors that S1 compares itself with: an encoder's features become a map of logits."""

@@ -47,14 +47,15 @@ class SamMaskHead(nn.Module):
         if len(in_features) != 1 or num_classes != 1:
             raise ConfigError(
                 f"SamMaskHead reads one feature and gives one class: MODEL.SEM_SEG_HEAD.IN_FEATURES is {in_features}, "
-                f"NUM_CLASSES {num_classes}; set (\"p4\",) and 1"
+                f'NUM_CLASSES {num_classes}; set ("p4",) and 1'
             )
         (self.in_feature,) = by_stride(in_features, input_shape, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
         channels = input_shape[self.in_feature].channels
         self.decoder = _sam_decoder(channels)
         self.no_mask = nn.Embedding(1, channels)
         self.register_buffer("frequencies", torch.randn(2, channels // 2))
-        for unread in (*self.decoder.output_hypernetworks_mlps[1:], self.decoder.iou_prediction_head):
+        _, *others = self.decoder.get_submodule("output_hypernetworks_mlps").children()
+        for unread in (*others, self.decoder.get_submodule("iou_prediction_head")):
             unread.requires_grad_(False)
 
     @classmethod

@@ -42,7 +42,11 @@ _VIT_SIZES = (192, 256, 210)
 _B0 = ("MODEL.MIX_TRANSFORMER.NAME", "mit_b0")
 # IML-ViT has no image head in the config, but in the reference.
 _WITH_HEAD = ("MODEL.DETECTION.ENABLED", "True", "MODEL.DETECTION.IN_FEATURES", "['p4']")
-_SAM_PROMPTS = ("prompt_encoder.point_embeddings", "prompt_encoder.not_a_point_embed", "prompt_encoder.mask_downscaling")
+_SAM_PROMPTS = (
+    "prompt_encoder.point_embeddings",
+    "prompt_encoder.not_a_point_embed",
+    "prompt_encoder.mask_downscaling",
+)
 # Of SAM's prompt encoder, 6,220 parameters, there is only the embedding of "no mask".
 _SAM_PARAMETERS = 93_735_472 - 6_220 + 256
 CASES = [
@@ -189,7 +193,9 @@ def test_gradient_of_hrnet(request):
     valid[1, :, 130:] = False
     loss = map_bce(logits[:, 1] - logits[:, 0], truth, valid).mean()
     head = model.image_head
-    pooled = torch.cat([valid_average(features[n], sizes, s) for n, s in zip(head.in_features, head.strides)], dim=1)
+    pooled = torch.cat(
+        [valid_average(features[n], sizes, s) for n, s in zip(head.in_features, head.strides, strict=True)], dim=1
+    )
     labels = torch.tensor([1.0, 0.0], dtype=torch.float64)
     loss = loss + 0.1 * F.binary_cross_entropy_with_logits(head.linear(pooled)[:, 0], labels)
     assert loss.item() == pytest.approx(float(want["train_loss"]), rel=1e-9)
