@@ -1,7 +1,7 @@
 """Semantic segmentors with an image head: what S1 compares itself with in its Table 1.
 
 HRNet-w18, UperNet with Swin-T, SegFormer-B5, SAM without prompts and IML-ViT are this with an encoder and a head each;
-docs/reproduce.md says which readings of the paper they are.
+docs/model_zoo.md says how each reads the paper.
 
 Shapes: `B` images, `C` channels, `K` classes, `H, W` pixels of the padded batch.
 """

@@ -80,7 +80,8 @@ def test_edge_loss_is_of_pixels_near_the_edge(build, make_row, says):
 
 
 def test_images_of_unknown_mask_teach_only_their_class(build, make_row):
-    model = build("MODEL.SEGMENTOR.DROPOUT", "0.0", "MODEL.SEGMENTOR.EDGE_WEIGHT", "20.0").train()
+    still = ("MODEL.SEGMENTOR.DROPOUT", "0.0", "MODEL.TIMM.DROP_PATH_RATE", "0.0")
+    model = build(*still, "MODEL.SEGMENTOR.EDGE_WEIGHT", "20.0").train()
     known, unknown = make_row(0), make_row(1)
     unknown["localization_valid"] = False
     before = model([known, unknown])
