@@ -9,6 +9,7 @@ Shapes: `B` images, `C` channels, `H, W` pixels of the padded batch.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -76,20 +77,23 @@ class PlainViT(SimpleFeaturePyramid):
         if positions not in POSITIONS:
             raise ConfigError(f"MODEL.PLAIN_VIT.POSITIONS is '{positions}': it must be one of {', '.join(POSITIONS)}")
         side, class_token = POSITIONS[positions]
-        vit = ViT(
-            img_size=_FINE_TUNED_SIDE,
-            patch_size=_PATCH,
-            embed_dim=embed_dim,
-            depth=depth,
-            num_heads=num_heads,
-            drop_path_rate=drop_path_rate,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            window_size=window_size,
-            window_block_indexes=[i for i in range(depth) if i not in global_blocks],
-            pretrain_img_size=side,
-            pretrain_use_cls_token=class_token,
-        )
+        with warnings.catch_warnings():
+            # Detectron2 imports two layers of timm's from where they were.
+            warnings.simplefilter("ignore", FutureWarning)
+            vit = ViT(
+                img_size=_FINE_TUNED_SIDE,
+                patch_size=_PATCH,
+                embed_dim=embed_dim,
+                depth=depth,
+                num_heads=num_heads,
+                drop_path_rate=drop_path_rate,
+                norm_layer=partial(nn.LayerNorm, eps=1e-6),
+                use_rel_pos=True,
+                window_size=window_size,
+                window_block_indexes=[i for i in range(depth) if i not in global_blocks],
+                pretrain_img_size=side,
+                pretrain_use_cls_token=class_token,
+            )
         if pretrained:
             load_plain_vit(vit, pretrained)
         super().__init__(
