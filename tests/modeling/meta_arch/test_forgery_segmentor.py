@@ -128,7 +128,8 @@ def test_upernet_says_that_it_cannot_learn_from_one_image(build, make_row):
     model = build(config="ddl_i/upernet_swin_tiny.yaml").train()
     with pytest.raises(ConfigError, match="SOLVER.IMS_PER_BATCH"):
         model([make_row(0)])
-    opts = ("MODEL.SEM_SEG_HEAD.NORM", "GN", "MODEL.SEGMENTOR.AUXILIARY.CHANNELS", "32")
+    widths = ("MODEL.SEGMENTOR.FUSE_DIM", "64", "MODEL.SEGMENTOR.AUXILIARY.CHANNELS", "64")
+    opts = ("MODEL.SEM_SEG_HEAD.NORM", "GN", *widths)
     groups = build(*opts, config="ddl_i/upernet_swin_tiny.yaml").train()
     assert torch.isfinite(groups([make_row(0)])["loss_map"])
 
