@@ -33,6 +33,7 @@ _PATCH = 16
 _FINE_TUNED_SIDE = 1024
 # Absolute positions: the side of the images of the first training, and whether the class token has one, too.
 POSITIONS = {"mae": (224, True), "sam": (1024, False)}
+_CHOOSE = "choose"
 # How many times as fine as the tokens each level is; "p6" is pooled from "p5".
 _SCALES = {"p2": 4.0, "p3": 2.0, "p4": 1.0, "p5": 0.5}
 _POOLED = "p6"
@@ -69,11 +70,19 @@ class PlainViT(SimpleFeaturePyramid):
             positions: absolute positions as "mae" has them (14 × 14 and a class token's) or "sam" (64 × 64).
             out_channels: C.
             square_pad: images are padded to a square of this side (0: to multiples of 32).
-            pretrained: "", or a local file with the transformer's weights: MAE's, or SAM's (whole).
+            pretrained: "" (random weights), or a local file with the transformer's: MAE's, or SAM's (whole). "choose"
+                refuses to build.
 
         Raises:
-            ConfigError: an unknown level or kind of positions, levels with a gap, or weights that do not fit.
+            ConfigError: an unknown level or kind of positions, levels with a gap, no weights were chosen, or they do
+                not fit.
         """
+        if pretrained == _CHOOSE:
+            raise ConfigError(
+                "MODEL.PLAIN_VIT.PRETRAINED is 'choose': set it to a local file of weights (MAE's, for non-commercial "
+                'use only; or SAM\'s, with POSITIONS sam) or to "" for random ones, or set MODEL.WEIGHTS to a whole '
+                "checkpoint"
+            )
         if positions not in POSITIONS:
             raise ConfigError(f"MODEL.PLAIN_VIT.POSITIONS is '{positions}': it must be one of {', '.join(POSITIONS)}")
         side, class_token = POSITIONS[positions]
@@ -157,8 +166,12 @@ def plain_vit_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @BACKBONE_REGISTRY.register()
 def build_plain_vit_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> PlainViT:
-    """Build the `PlainViT` of MODEL.PLAIN_VIT, with the levels that the heads read."""
+    """Build the `PlainViT` of MODEL.PLAIN_VIT, with the levels that the heads read.
+
+    MODEL.WEIGHTS is a choice of weights, too.
+    """
     vit = cfg.MODEL.PLAIN_VIT
+    chosen = "" if vit.PRETRAINED == _CHOOSE and cfg.MODEL.WEIGHTS else vit.PRETRAINED
     return PlainViT(
         out_features=wanted_features(cfg),
         embed_dim=vit.EMBED_DIM,
@@ -170,5 +183,5 @@ def build_plain_vit_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> PlainViT:
         positions=vit.POSITIONS,
         out_channels=vit.OUT_CHANNELS,
         square_pad=vit.SQUARE_PAD,
-        pretrained=vit.PRETRAINED,
+        pretrained=chosen,
     )

@@ -24,7 +24,8 @@ from tests.modeling.meta_arch.table1 import drawn, table1_checkpoint, table1_row
 
 pytest.importorskip("transformers")
 
-_FULL_SIZE = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.PRETRAINED", "", "MODEL.WEIGHTS", ""]
+_FULL_SIZE = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.PRETRAINED", "", "MODEL.WEIGHTS", "",
+              "MODEL.MIX_TRANSFORMER.PRETRAINED", "", "MODEL.PLAIN_VIT.PRETRAINED", ""]  # fmt: skip
 _TOLERANCE = 1e-5  # of an array's largest value; the published codes themselves are within 3e-6 in fp32
 _IMAGE_HEAD = ["image_head.linear.weight", "image_head.linear.bias"]
 
