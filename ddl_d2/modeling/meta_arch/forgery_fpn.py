@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.heads import ImageHead
 from ddl_d2.modeling.losses import map_bce
-from ddl_d2.modeling.preprocessing import fake_labels, known_maps, normalized_batch, true_map
+from ddl_d2.modeling.preprocessing import Truth, fake_labels, normalized_batch, padded_truth
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 
 
@@ -151,16 +151,16 @@ class ForgeryFPN(ForgerySystem):
         losses = {"loss_det": self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)}
         if self.rank_weight:
             losses["loss_rank"] = self.rank_weight * F.softplus(logits[0::2] - logits[1::2]).mean()
-        known = known_maps(batched_inputs, self.device).float()
-        truth, valid = self._truth(batched_inputs, images)
+        truth = padded_truth(batched_inputs, images)
+        known = truth.known.float()
         weights = known * (labels + self.real_map_weight * (1 - labels))
         maps = self.decoder(features)
-        losses["loss_map"] = self.localization_weight * _weighted_bce(maps, truth, valid, weights)
+        losses["loss_map"] = self.localization_weight * _weighted_bce(maps, truth, weights)
         if self.coarse is not None:
             finer = features["res3"]
             coarser = F.interpolate(features["res4"], size=finer.shape[-2:], mode="bilinear", align_corners=False)
             coarse = self.coarse(torch.cat([finer, coarser], 1))[:, 0]
-            losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, valid, known)
+            losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, known)
         return losses
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -174,20 +174,11 @@ class ForgeryFPN(ForgerySystem):
             for row, logits, unpadded, score in zip(batched_inputs, maps[:, 0], images.image_sizes, scores, strict=True)
         ]
 
-    def _truth(self, rows: list[dict[str, Any]], images: ImageList) -> tuple[Tensor, Tensor]:
-        """Return soft masks, float B×H×W, and which of their pixels are no padding."""
-        maps = torch.zeros(len(rows), *images.tensor.shape[-2:], device=self.device)
-        valid = torch.zeros_like(maps)
-        for b, (row, (height, width)) in enumerate(zip(rows, images.image_sizes, strict=True)):
-            maps[b, :height, :width] = true_map(row)
-            valid[b, :height, :width] = 1
-        return maps, valid
 
-
-def _weighted_bce(logits: Tensor, truth: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
-    """Compute the BCE of maps B×h×w and the truth, B×H×W, pooled to their size; `weights`, B, are the images'."""
+def _weighted_bce(logits: Tensor, truth: Truth, weights: Tensor) -> Tensor:
+    """Compute the BCE of maps B×h×w and the truth, pooled to their size; `weights`, B, are the images'."""
     size = (logits.shape[-2], logits.shape[-1])
-    pooled = F.adaptive_avg_pool2d(truth[:, None], size)[:, 0]
-    counted = F.adaptive_avg_pool2d(valid[:, None], size)[:, 0] > 0
+    pooled = F.adaptive_avg_pool2d(truth.maps[:, None], size)[:, 0]
+    counted = F.adaptive_avg_pool2d(truth.valid[:, None].float(), size)[:, 0] > 0
     by_image = map_bce(logits.float(), pooled, counted)
     return (by_image * weights).sum() / weights.sum().clamp(min=1)

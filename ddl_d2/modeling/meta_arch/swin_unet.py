@@ -9,7 +9,7 @@ batch.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ from ddl_d2.modeling.losses import (
     pool_valid,
     printed_similarity,
 )
-from ddl_d2.modeling.preprocessing import fake_labels, groups_of_one_size, known_maps, normalized_batch, true_map
+from ddl_d2.modeling.preprocessing import Truth, fake_labels, groups_of_one_size, normalized_batch, padded_truth
 from ddl_d2.modeling.swin_unet.decoder import SwinUNetDecoder
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 
@@ -136,7 +136,7 @@ class SwinUNet(ForgerySystem):
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses from `image`, `is_fake`, and `soft_mask` or else `forgery_mask`."""
         images, features, map_logits = self._network(batched_inputs)
-        truth = self._truth(batched_inputs, images)
+        truth = padded_truth(batched_inputs, images)
         class_loss = F.cross_entropy(
             self._class_logits(features, images.image_sizes), fake_labels(batched_inputs, self.device)
         )
@@ -191,28 +191,6 @@ class SwinUNet(ForgerySystem):
             "loss_diversity": local_diversity(feature_similarity(places, self.tau), targets, valid),
             "loss_coarse_map": map_bce(coarse, targets, valid),
         }
-
-    def _truth(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> Truth:
-        maps = torch.zeros(len(batched_inputs), *images.tensor.shape[-2:], device=self.device)
-        valid = torch.zeros_like(maps, dtype=torch.bool)
-        for b, (row, (height, width)) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
-            maps[b, :height, :width] = true_map(row)
-            valid[b, :height, :width] = True
-        return Truth(maps, valid, known_maps(batched_inputs, self.device))
-
-
-class Truth(NamedTuple):
-    """What a batch teaches.
-
-    Attributes:
-        maps: float B×H×W in [0, 1], how forged each pixel is.
-        valid: bool B×H×W, not padding.
-        known: bool B, whether the map is supervised.
-    """
-
-    maps: Tensor
-    valid: Tensor
-    known: Tensor
 
 
 def _small_linear(in_features: int, out_features: int) -> nn.Linear:
