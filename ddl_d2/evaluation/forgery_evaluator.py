@@ -104,7 +104,8 @@ class ForgeryEvaluator(DatasetEvaluator):
         Args:
             inputs: mapper's rows: `image_id`, `is_fake` (0, 1 or absent), `mask_file_name` or `fully_forged` (a
                 fake's), `height`, `width` in pixels of the original image, `video_id` (a frame's) and `forgery_type`
-                (a fake's, where it is known). Where the image could not be read: `image_id` and `unreadable`, an ImageReadError; its output is not looked at.
+                (a fake's, where it is known). Where the image could not be read: `image_id` and `unreadable`, an
+                ImageReadError; its output is not looked at.
             outputs: `fake_score`, P(fake) as a float or 0-d tensor, and `forgery_map`, float tensor or array H x W in
                 [0, 1]; either may be absent or None, but then for all images. `has_face`, False where no face was found
                 to be predicted; absent, it is True.

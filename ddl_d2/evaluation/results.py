@@ -41,7 +41,7 @@ VIDEO_METRIC_NAMES = ("video_auc", "video_accuracy", "video_eer", "video_ap", "n
 """The keys that follow where the images are frames of videos."""
 
 PER_TYPE_METRIC_NAMES = ("auc", "video_auc", "num_fake")
-"""The keys that follow for each way of forging, with `_` and its name: `auc_Deepfakes` is its fakes against all real."""
+"""The keys that follow for each forgery type, with `_` and its name: `auc_Deepfakes` is its fakes against all real."""
 
 
 class ImageResult(NamedTuple):

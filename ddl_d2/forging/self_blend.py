@@ -21,8 +21,8 @@ from ddl_d2.config.forgery_options import ForgeryOptions
 from ddl_d2.faces.face import NUM_LANDMARKS, Face
 from ddl_d2.forging.appearance import apply_steps
 from ddl_d2.forging.blend import blend
-from ddl_d2.forging.region_plans import RegionPlan, draw_appearance, draw_face
 from ddl_d2.forging.moved_outline import moved_outline
+from ddl_d2.forging.region_plans import RegionPlan, draw_appearance, draw_face
 from ddl_d2.forging.regions import region_polygons
 from ddl_d2.forging.soft_mask import face_square_side, region_box, soft_region_mask
 from ddl_d2.forging.warp import Box, sample, sampled_box, sampling_maps

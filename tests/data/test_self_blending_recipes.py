@@ -51,7 +51,8 @@ def test_faces_are_shown_in_testing_too(name):
 def test_faces_are_as_large_in_testing_as_in_training(shared, needs_dlib):
     cfg = load_config("ff/swin_unet_swin_tiny")
     videos = VideoOptions(frames_per_video=3)
-    rows = [row for row in load_dataset(shared / "data/faceforensics_sample", None, video=videos)[0] if not row["is_fake"]]
+    rows, _ = load_dataset(shared / "data/faceforensics_sample", None, video=videos)
+    rows = [row for row in rows if not row["is_fake"]]
     finder = build_face_finder(cfg)
 
     def widths(image):

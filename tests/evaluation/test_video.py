@@ -167,7 +167,7 @@ def test_evaluator_and_store_agree_on_a_set_of_videos(tmp_path):
 
 
 def test_each_way_of_forging_against_all_real():
-    """Of two reals (.3, .6) FaceSwap's fake (.5) beats one, Deepfakes' (.9) both; a fake of unknown type is in neither."""
+    """Of two reals (.3, .6) FaceSwap's fake (.5) beats one, Deepfakes' (.9) both; one of unknown type is in neither."""
     real = [frame("r0", 0, 0, 0.1), frame("r0", 1, 0, 0.5), frame("r1", 0, 0, 0.6), frame("r1", 1, 0, 0.6)]
     fake = [frame("f", i, 1, score, forgery_type="FaceSwap") for i, score in enumerate((0.2, 0.8))]
     fake += [frame("d", i, 1, 0.9, forgery_type="Deepfakes") for i in range(2)]
