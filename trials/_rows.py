@@ -1,59 +1,66 @@
-"""The rows of docs/reproduce.md: a block of commands each, and the metrics that its section names."""
+"""The commands of docs/reproduce.md, in order, each with the metrics that its section names."""
 
 from __future__ import annotations
 
 import re
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ddl_d2.evaluation import METRIC_NAMES, PER_TYPE_METRIC_NAMES, VIDEO_METRIC_NAMES
-from tests.contract.documents import blocks, commands_of
+from tests.contract.documents import Block, blocks, commands_of
 
 _HEADING = re.compile(r"^(#+) +(.*)$")
+_SETTING = re.compile(r"^([A-Z_0-9]+)=(\S+)$", flags=re.M)
 
 
-class Row(NamedTuple):
-    """A row of a published table.
+class Step(NamedTuple):
+    """A command of a row.
 
     Attributes:
-        title: the headings above it, and the configs that it trains.
+        title: the headings above it: the table that the row belongs to.
         place: page and line of its block.
-        commands: the words of each, as typed.
-        metrics: names of metrics that the section shows, which its tables must hold.
+        words: as typed, after `ddl-d2`; variables that the block sets are filled in.
+        metrics: names of metrics that the section shows, which a table of the command must hold.
     """
 
     title: str
     place: str
-    commands: list[list[str]]
+    words: list[str]
     metrics: list[str]
 
+    def __str__(self) -> str:
+        return f"{self.place}: {' '.join(self.words)}"
 
-def rows_of(page: Path) -> list[Row]:
-    """Read the rows of a page: the blocks of shell commands that are the project's own, in order."""
+
+def steps_of(page: Path) -> list[Step]:
+    """Read the commands of a page that are the project's own, in order."""
     lines = page.read_text(encoding="utf-8").splitlines()
     found = []
     for block in blocks(page):
-        words = [command.words for command in commands_of(block)] if block.language == "sh" else []
-        if not words or any(command[0] != "ddl-d2" for command in words):
-            continue
-        configs = [after for command in words for flag, after in pairwise(command) if flag == "--config-file"]
-        title = ": ".join([*_headings(lines[: block.line]).values(), *configs])
-        found.append(Row(title, block.place, words, _metrics(_section(lines, block.line))))
+        if block.language == "sh":
+            title = ": ".join(_headings(lines[: block.line]))
+            metrics = _metrics(_section(lines, block.line))
+            found += [Step(title, block.place, words[1:], metrics) for words in _commands(block)]
     return found
 
 
-def _headings(lines: list[str]) -> dict[int, str]:
-    """The heading of each level, below the page's own, that the last line stands under."""
+def _commands(block: Block) -> list[list[str]]:
+    values = {f"${name}": value for name, value in _SETTING.findall(block.text)}
+    typed = [command.words for command in commands_of(block) if command.words[0] == "ddl-d2"]
+    return [[values.get(word, word) for word in words] for words in typed]
+
+
+def _headings(lines: list[str]) -> list[str]:
+    """The headings that the last line stands under, below the page's own."""
     found: dict[int, str] = {}
     for line in _without_code(lines):
         if match := _HEADING.match(line):
             level = len(match[1])
             found = {number: title for number, title in found.items() if number < level} | {level: match[2]}
-    return {level: title for level, title in found.items() if level > 1}
+    return [title for level, title in found.items() if level > 1]
 
 
 def _section(lines: list[str], line: int) -> str:

@@ -1,12 +1,12 @@
-"""Trial: every row of docs/reproduce.md trains, is tested and gives its table, on miniature datasets made on the spot.
+"""Trial: every row of docs/reproduce.md, from training to its table, on miniature datasets made on the spot.
 
     python trials/reproduce.py [--list] [--keep FOLDER] [WORD ...]
 
-A row is a block of `ddl-d2` commands. Each command is run as it is typed, but for three things: /data is a folder of
-miniature datasets, one CPU process stands for all GPUs, and what trains gets tiny sizes and no downloaded weights (its
-own weights, once trained, are those that are tested). A row passes if its commands succeed and every metric that its
-section names comes out as a number. WORDs choose rows whose titles or places hold one of them; a row that tests the
-weights of another needs that one, too.
+Each `ddl-d2` command of the page is run as it is typed, in order, but for this: /data is a folder of miniature
+datasets, one CPU process stands for all GPUs and workers, what trains or is made gets tiny sizes, no weights are
+downloaded, and a checkpoint of some iteration is the last one. A command passes if it succeeds and leaves what it is
+for: weights, or tables that hold a number for every metric that its section names (`auc`, where it names none). WORDs
+choose the commands that have one of them in their headings, place or words; a test needs the training that it is of.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _miniature import make_data
-from _rows import Row, rows_of
+from _rows import Step, steps_of
 from _training import Process
 from _trial import Tally
 
@@ -44,40 +44,45 @@ OPTIONS = [
     "TEST.EVAL_PERIOD", "2",
     "VIS_PERIOD", "0",
 ]  # fmt: skip
+# Instead of what is typed.
+FLAGS = {"--num-gpus": "1", "--num-machines": "1", "--workers": "1", "--count": "4", "--size": "192"}
 SECONDS = 300
 
 
-def tiny(words: Sequence[str], data: Path) -> list[str]:
-    """A command's words after `ddl-d2`, for miniature data and one CPU process."""
-    words = [str(data) + word.removeprefix("/data") if word.startswith("/data/") else word for word in words[1:]]
-    if words[0] != "train":
+def tiny(words: list[str], data: Path) -> list[str]:
+    """A command's words, for miniature data and one CPU process."""
+    words = [str(data) + word.removeprefix("/data") if word.startswith("/data/") else word for word in words]
+    words = [re.sub(r"/model_\d{7}\.pth$", "/model_final.pth", word) for word in words]
+    words = [words[0], *(FLAGS.get(before, word) for before, word in pairwise(words))]
+    if not _trains(words):
         return words
-    for flag in ("--num-gpus", "--num-machines"):
-        if flag in words:
-            words[words.index(flag) + 1] = "1"
-    if "--eval-only" in words:
-        return [*words, "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0"]
     own = dict(pairwise(words)).get("MODEL.WEIGHTS", "").startswith("output/")
     return [*words, *OPTIONS, *([] if own else ["MODEL.WEIGHTS", ""])]
 
 
-def run_row(row: Row, folder: Path) -> list[str]:
-    """Run a row's commands in `folder`; returns what is wrong."""
+def run(step: Step, folder: Path) -> list[str]:
+    """Run a command in `folder`; returns what is wrong."""
     began = time.time()
-    for number, command in enumerate(row.commands):
-        words = tiny(command, folder / "data")
-        process = Process.fork(lambda words=words: _run(words, folder), folder / "log")
-        if (code := process.wait(SECONDS)) != 0:
-            return [f"command {number + 1} ended with {code}: {' '.join(command)[:200]}\n{process.end_of_text()}"]
+    words = tiny(step.words, folder / "data")
+    process = Process.fork(lambda: _run(words, folder), folder / "log")
+    if (code := process.wait(SECONDS)) != 0:
+        return [f"exit code {code}: {process.end_of_text()}"]
+    if _trains(words):
+        weights = [path for path in folder.rglob("model_final.safetensors") if path.stat().st_mtime >= began]
+        return [] if weights else ["no weights were written"]
+    if "--eval-only" not in words and words[0] != "evaluate":
+        return []
     tables = {path: table for path in folder.rglob("metrics.json") if (table := _table(path, began))}
-    if row.metrics and not tables:
-        return ["no table was written"]
     return [
         f"{path.relative_to(folder)}: {name} is {table.get(name, 'not there')}"
         for path, table in tables.items()
-        for name in row.metrics
+        for name in step.metrics or ["auc"]
         if not isinstance(table.get(name), int | float)
-    ]
+    ] or ([] if tables else ["no table was written"])
+
+
+def _trains(words: list[str]) -> bool:
+    return words[0] == "train" and "--eval-only" not in words
 
 
 def _run(words: list[str], folder: Path) -> None:
@@ -95,44 +100,42 @@ def _table(path: Path, began: float) -> dict[str, Any]:
     return {}
 
 
-def _forget_states(folder: Path, page: str) -> None:
-    """Delete what training would resume from: half a gigabyte a row."""
-    for path in folder.rglob("*.pth"):
-        if path.name not in page:
+def _forget_states(folder: Path) -> None:
+    """Delete checkpoints that no command goes on with: a quarter of a gigabyte each."""
+    for path in folder.rglob("model_*.pth"):
+        if path.name != "model_final.pth":
             path.unlink()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("words", nargs="*", metavar="WORD", help="of the rows to run (default: all)")
-    parser.add_argument("--list", action="store_true", help="print the rows and run nothing")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="of the commands to run (default: all)")
+    parser.add_argument("--list", action="store_true", help="print the commands and run nothing")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work here, and leave everything that was written")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs/reproduce.md", help="another page of rows")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/reproduce.md", help="another page of commands")
     args = parser.parse_args()
-    rows = [
-        row
-        for row in rows_of(args.page)
-        if not args.words or any(word in f"{row.title} {row.place}" for word in args.words)
-    ]
+    steps = [s for s in steps_of(args.page) if not args.words or any(w in f"{s.title} {s}" for w in args.words)]
     if args.list:
-        for row in rows:
-            print(f"{row.place}: {row.title}: {len(row.commands)} commands, {', '.join(row.metrics) or 'no metric'}")
+        for step in steps:
+            print(f"{step}\n    {step.title}; metrics: {', '.join(step.metrics) or 'none named'}")
         return 0
     tally = Tally("reproduce")
-    tally.check(bool(rows), "rows to run", f"{args.page} has none")
+    tally.check(bool(steps), "commands to run", f"{args.page} has none")
     with contextlib.nullcontext(args.keep) if args.keep else tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["DDL_D2_CACHE"] = str(folder / "cache")
         make_data(folder / "data")
-        for row in rows:
-            started = time.perf_counter()
-            wrong = run_row(row, folder)
-            passed = tally.check(not wrong, f"{row.place}: {row.title}", "; ".join(wrong))
-            seconds = time.perf_counter() - started
-            print(f"{'pass' if passed else 'FAIL'} {seconds:5.0f} s  {row.place}  {row.title}", flush=True)
-            if not args.keep:
-                _forget_states(folder, args.page.read_text(encoding="utf-8"))
+        for title, of_title in groupby(steps, key=lambda step: step.title):
+            print(f"== {title}", flush=True)
+            for step in of_title:
+                started = time.perf_counter()
+                wrong = run(step, folder)
+                passed = tally.check(not wrong, str(step), "; ".join(wrong))
+                seconds = time.perf_counter() - started
+                print(f"{'pass' if passed else 'FAIL'} {seconds:4.0f} s  {step}"[:150], flush=True)
+                if not args.keep:
+                    _forget_states(folder)
     return tally.finish()
 
 

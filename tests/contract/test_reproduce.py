@@ -9,91 +9,103 @@ from itertools import pairwise
 import pytest
 
 from ddl_d2.config.load import list_configs
+from ddl_d2.predictions.writer import PredictionStoreWriter
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "trials"))
-from _rows import rows_of
+from _rows import steps_of
 from reproduce import tiny
 
 PAGE = ROOT / "docs/reproduce.md"
 
 PASSING = """# Rows
-## One that has no metric
+## One that works
 ```sh
 ddl-d2 check-dataset /data/ddl --split valid
-ddl-d2 configs
+ddl-d2 evaluate --predictions output/a --dataset-root /data/ddl --split valid
 ```
 ```sh
 pip install nothing
 ```
 """
 FAILING = """
-## One whose table is not there
-Its figure is `auc`.
+## One whose table lacks a figure
+Its figure is `video_auc`.
 ```sh
-ddl-d2 configs
-```
-## One that stops
-```sh
-ddl-d2 configs
 ddl-d2 evaluate --predictions none --dataset-root /data/ddl
+STORE=output/a
+ddl-d2 evaluate --predictions $STORE --dataset-root /data/ddl --split valid
 ```
 """
 
 
-def trained() -> set[str]:
-    return {
-        word
-        for row in rows_of(PAGE)
-        for command in row.commands
-        for flag, word in pairwise(command)
-        if flag == "--config-file"
-    }
-
-
-def test_each_of_s3s_configs_is_a_row():
-    assert {name for name in list_configs() if name.startswith("ff/")} <= trained()
+def test_each_of_s3s_configs_is_trained_and_tested():
+    steps = steps_of(PAGE)
+    trained = {word for step in steps for flag, word in pairwise(step.words) if flag == "--config-file"}
+    tested = {word for step in steps if "--eval-only" in step.words for word in step.words}
+    configs = {name for name in list_configs() if name.startswith("ff/")}
+    assert len(configs) == 7
+    assert configs <= trained
+    assert {f"output/{name}/model_final.safetensors" for name in configs} <= tested
 
 
 @pytest.mark.parametrize("table", ["Table 1", "Table 2", "Table 3", "Table 4"])
 def test_s3s_tables_are_tested_by_videos(table):
-    rows = [row for row in rows_of(PAGE) if row.title.startswith("S3") and table in row.title]
-    assert rows
-    for row in rows:
-        assert any("--eval-only" in command for command in row.commands)
-        assert any(name.startswith("video_auc") for name in row.metrics)
+    steps = [step for step in steps_of(PAGE) if step.title.startswith("S3") and table in step.title]
+    assert any("--eval-only" in step.words for step in steps)
+    assert all(any(name.startswith("video_auc") for name in step.metrics) for step in steps)
 
 
-def test_rows_are_read(tmp_path):
+def test_commands_are_read(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(PASSING + FAILING)
-    rows = rows_of(page)
-    assert [row.title for row in rows] == ["One that has no metric", "One whose table is not there", "One that stops"]
-    assert [len(row.commands) for row in rows] == [2, 1, 2]
-    assert [row.metrics for row in rows] == [[], ["auc"], []]
+    steps = steps_of(page)
+    assert [step.title for step in steps] == ["One that works"] * 2 + ["One whose table lacks a figure"] * 2
+    assert [step.metrics for step in steps] == [[], [], ["video_auc"], ["video_auc"]]
+    assert steps[0].words == ["check-dataset", "/data/ddl", "--split", "valid"]
+    assert steps[3].words == [
+        "evaluate",
+        "--predictions",
+        "output/a",
+        "--dataset-root",
+        "/data/ddl",
+        "--split",
+        "valid",
+    ]
 
 
 def test_what_is_changed_of_a_command(tmp_path):
-    train = ["ddl-d2", "train", "--config-file", "ff/a", "--num-gpus", "8", "DATASETS.FF_ROOT", "/data/FF"]
+    train = ["train", "--config-file", "ff/a", "--num-gpus", "8", "DATASETS.FF_ROOT", "/data/FF"]
     words = tiny(train, tmp_path)
     assert words[:7] == ["train", "--config-file", "ff/a", "--num-gpus", "1", "DATASETS.FF_ROOT", f"{tmp_path}/FF"]
     assert words[-2:] == ["MODEL.WEIGHTS", ""]
     assert words[words.index("SOLVER.MAX_ITER") + 1] == "2"
-    second = tiny([*train, "MODEL.WEIGHTS", "output/ff/a/model_final.safetensors"], tmp_path)
-    assert second.count("MODEL.WEIGHTS") == 1
-    tested = tiny(["ddl-d2", "train", "--eval-only", "MODEL.WEIGHTS", "output/a.safetensors"], tmp_path)
-    assert "SOLVER.MAX_ITER" not in tested
-    assert tiny(["ddl-d2", "fuse", "average", "a", "b"], tmp_path) == ["fuse", "average", "a", "b"]
+    assert tiny([*train, "MODEL.WEIGHTS", "output/ff/b/model_final.safetensors"], tmp_path).count("MODEL.WEIGHTS") == 1
+    tested = tiny(["train", "--eval-only", "MODEL.WEIGHTS", "output/a/model_0063071.pth"], tmp_path)
+    assert tested == ["train", "--eval-only", "MODEL.WEIGHTS", "output/a/model_final.pth"]
+    assert tiny(["fuse", "average", "a", "b", "--weights", "1", "2"], tmp_path)[1:] == [
+        "average",
+        "a",
+        "b",
+        "--weights",
+        "1",
+        "2",
+    ]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the trials look into /proc")
 def test_a_row_that_does_not_work_fails_the_trial(tmp_path, needs_dlib):
     page = tmp_path / "page.md"
     page.write_text(PASSING + FAILING)
-    command = [sys.executable, "trials/reproduce.py", "--page", str(page)]
+    command = [sys.executable, "trials/reproduce.py", "--page", str(page), "--keep", str(tmp_path)]
+    with PredictionStoreWriter(tmp_path / "output/a") as writer:
+        for index in range(4):
+            writer.add(f"fake/{index:06d}.jpg", 0.9)
+            writer.add(f"real/{index:06d}.jpg", 0.2)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stderr
-    assert "reproduce: 2 passed, 2 failed" in done.stdout  # that there are rows, and the first of them
-    assert "One whose table is not there: no table was written" in done.stderr
-    assert "command 2 ended with 2: ddl-d2 evaluate" in done.stderr
-    assert sum(line.startswith("FAIL ") for line in done.stdout.splitlines()) == 2
+    lines = [line for line in done.stdout.splitlines() if line[:5] in ("pass ", "FAIL ")]
+    assert [line[:4] for line in lines] == ["pass", "pass", "FAIL", "FAIL"]
+    assert "reproduce: 3 passed, 2 failed" in done.stdout  # that there are commands, and the first two
+    assert "evaluate --predictions none --dataset-root /data/ddl: exit code 2" in done.stderr
+    assert "metrics.json: video_auc is not there" in done.stderr
