@@ -32,7 +32,7 @@ from _trial import Tally
 from ddl_d2.cli.main import main as ddl_d2
 from tests.conftest import ROOT, TINY
 
-# Four images a step, two steps, an evaluation after them, images of 64 pixels.
+# Four images a step, two steps, an evaluation after them, images of 64 pixels; CPUs have no SyncBN.
 OPTIONS = [
     *TINY,
     "SOLVER.IMS_PER_BATCH", "4",
@@ -43,9 +43,13 @@ OPTIONS = [
     "INPUT.CROP.SIZE", "[64, 64]",
     "TEST.EVAL_PERIOD", "2",
     "VIS_PERIOD", "0",
+    "MODEL.RESNETS.NORM", "BN",
 ]  # fmt: skip
 # Instead of what is typed.
-FLAGS = {"--num-gpus": "1", "--num-machines": "1", "--workers": "1", "--count": "4", "--size": "192"}
+FLAGS = {
+    **dict.fromkeys(("--num-gpus", "--num-machines", "--workers"), "1"),
+    **{"--count": "4", "--size": "192", "--min-face-width": "24"},
+}
 SECONDS = 300
 
 
