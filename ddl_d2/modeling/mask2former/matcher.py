@@ -6,7 +6,7 @@ Shapes: `N` prediction sets (decoder layers), `Q` queries, `C` channels, `K` cla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from detectron2.projects.point_rend.point_features import point_sample
@@ -33,6 +33,10 @@ class Targets:
     masks: Tensor
     image_id: str
     supervised: bool = True
+
+    def without_masks(self) -> Targets:
+        """Return the image with nothing to be matched."""
+        return replace(self, classes=self.classes[:0], masks=self.masks[:0])
 
 
 class HungarianMatcher:

@@ -165,9 +165,12 @@ class ForgeryMask2Former(ForgerySystem):
             output: dict[str, Any] = {"instances": Instances(original)}
             if queries is not None:
                 masks, probabilities = queries["pred_masks"][b].float(), queries["pred_logits"][b].float().softmax(-1)
-                forged, limit = probabilities[:, -2], self.options.max_instances
-                output["forgery_map"] = forgery_map(masks, forged, padded, unpadded, original)
-                output["instances"] = query_instances(masks, forged, padded, unpadded, original, limit)
+                forged, sizes = probabilities[:, -2], (padded, unpadded, original)
+                authentic = probabilities[:, 0] if probabilities.shape[1] == 3 else None
+                output["forgery_map"] = forgery_map(masks, forged, *sizes, authentic=authentic)
+                output["instances"] = query_instances(
+                    masks, forged, *sizes, self.options.max_instances, threshold=self.options.map_threshold
+                )
             if scores is not None:
                 output["fake_score"] = float(scores[b])
             else:
