@@ -49,6 +49,11 @@ def check_config(cfg: CfgNode) -> None:
     if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU: use bfloat16, or SOLVER.AMP.ENABLED False")
     _check_sam(cfg.SOLVER)
+    if cfg.SOLVER.ACCUMULATION_PARTS > 1 and cfg.MODEL.LFDL.PSEUDO_LABELS.ENABLED:
+        raise ConfigError(
+            "SOLVER.ACCUMULATION_PARTS does not go with MODEL.LFDL.PSEUDO_LABELS.ENABLED, which compares the images of "
+            "a whole batch"
+        )
     _check_sizes(cfg)
     tile = cfg.TEST.TILE
     if tile.SIZE:

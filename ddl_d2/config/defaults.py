@@ -463,6 +463,9 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.AMP.ENABLED = True
     # The precision of AMP: "bfloat16" or "float16" (the latter only on CUDA).
     cfg.SOLVER.AMP.PRECISION = "bfloat16"
+    # Gradient accumulation: each batch of IMS_PER_BATCH goes through the model in so many equal parts, one after the
+    # other, before one update, which is that of the whole batch (batch norms see parts).
+    cfg.SOLVER.ACCUMULATION_PARTS = 1
     # Sharpness-aware minimization around OPTIMIZER.
     cfg.SOLVER.SAM = CfgNode()
     # Take two passes a step, the second RHO uphill; not with float16.

@@ -82,6 +82,8 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
         labels=labels,
         max_bad_share=cfg.DATALOADER.MAX_BAD_SHARE,
         worker_timeout=cfg.ENGINE.HANG_TIMEOUT,
+        parts=cfg.SOLVER.ACCUMULATION_PARTS,
+        pinned=cfg.MODEL.DEVICE.startswith("cuda"),
     )
 
 
@@ -219,7 +221,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
         batch_size=cfg.TEST.BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-    return guarded(loader, cfg.ENGINE.HANG_TIMEOUT)
+    return guarded(loader, cfg.ENGINE.HANG_TIMEOUT, pinned=cfg.MODEL.DEVICE.startswith("cuda"))
 
 
 class UnreadableTolerated:

@@ -116,6 +116,8 @@ class TrainLoader:
         labels: the class of every row, which is kept where another stands in for it; None: any row may.
         max_bad_share: the share of `rows` that may be unusable, in [0, 1].
         worker_timeout: seconds to wait for a batch of the workers before RuntimeError is raised; 0 waits forever.
+        parts: equal parts of each rank's batch, none of which may tear a pair apart.
+        pinned: whether images come in pinned memory, for a GPU; see `guarded`.
 
     Attributes:
         bad_files: what was bad in the batches handed out. A single process stops where that is more than it may be. Of
@@ -137,12 +139,16 @@ class TrainLoader:
         labels: np.ndarray | None = None,
         max_bad_share: float = 0.0,
         worker_timeout: float = 0.0,
+        parts: int = 1,
+        pinned: bool = False,
     ) -> None:
         world, pair = comm.get_world_size(), rows_per_sample(mapper)
-        if total_batch_size < 1 or total_batch_size % (world * pair):
+        if total_batch_size < 1 or total_batch_size % (world * pair * parts):
+            of_parts = f" times {parts} parts (SOLVER.ACCUMULATION_PARTS)" if parts > 1 else ""
             of_pairs = f" with {pair} images a sample" if pair > 1 else ""
             raise ConfigError(
-                f"SOLVER.IMS_PER_BATCH {total_batch_size} is not a positive multiple of {world} processes{of_pairs}"
+                f"SOLVER.IMS_PER_BATCH {total_batch_size} is not a positive multiple of {world} processes"
+                f"{of_parts}{of_pairs}"
             )
         self.samples_per_step = total_batch_size // pair
         self.sampler = sampler
@@ -159,7 +165,7 @@ class TrainLoader:
             aspect_ratio_grouping=False,
             num_workers=num_workers,
         )
-        self._loader = guarded(loader, worker_timeout)
+        self._loader = guarded(loader, worker_timeout, pinned=pinned)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         """Give batches from the current position on; a second iteration continues where the first stopped.

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ddl_d2.checkpoint.changed_keys import values_of
 from ddl_d2.checkpoint.checkpointer import Checkpointer
 from ddl_d2.data.build import build_test_loader, build_train_loader
-from ddl_d2.engine.checks import check_numbers, refuse_sync_bn_on_cpu
+from ddl_d2.engine.checks import check_numbers, refuse_sync_bn_on_cpu, say_what_parts_change
 from ddl_d2.engine.evaluation_loop import OnReadable, build_evaluator, evaluate_each
 from ddl_d2.engine.hooks.averaging import AverageWeights
 from ddl_d2.engine.hooks.checkpoints import BestCheckpoint, RecentCheckpoints
@@ -47,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 _INSTEAD_OF_FINAL = ("ddl/auc", "ddl/f1 + ddl/iou", "ddl/accuracy")
 """What chooses the best checkpoint where the final score is not defined: without masks, reals, or both."""
+
+LOG_PERIOD = 20
+"""Steps from one line of metrics to the next."""
 
 REPORT_SECONDS = 10.0
 """After what time more than ENGINE.HANG_TIMEOUT a step is ended from outside: what waits inside it knows more."""
@@ -75,6 +78,7 @@ class ForgeryTrainer(DefaultTrainer):
         check_numbers(cfg)
         model = self.build_model(cfg)
         refuse_sync_bn_on_cpu(model, cfg.MODEL.DEVICE)
+        say_what_parts_change(model, cfg.SOLVER.ACCUMULATION_PARTS)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         if cfg.MODEL.COMPILE:
@@ -87,7 +91,10 @@ class ForgeryTrainer(DefaultTrainer):
             data_loader,
             optimizer,
             precision=precision,
+            parts=cfg.SOLVER.ACCUMULATION_PARTS,
             sam_rho=sam_rho,
+            log_period=LOG_PERIOD,
+            max_iter=cfg.SOLVER.MAX_ITER,
             # The sampler's: SEED, or one drawn for all ranks; and a resumed run has that of the checkpoint.
             seed=lambda: data_loader.sampler.seed,
             stopped_steps=os.path.join(cfg.OUTPUT_DIR, "failures"),
@@ -192,7 +199,7 @@ class ForgeryTrainer(DefaultTrainer):
         if cfg.VIS_PERIOD > 0:
             reports.append(PredictionImages(cfg.VIS_PERIOD, cfg.TEST.MAP_THRESHOLD))
         reports.append(BadFileReport(self.data_loader.bad_files, cfg.OUTPUT_DIR))
-        return [*reports, TolerantWriter(self.build_writers(), period=20)]
+        return [*reports, TolerantWriter(self.build_writers(), period=LOG_PERIOD)]
 
     def _evaluate(self) -> dict[str, Any]:
         with self._exported():
@@ -283,6 +290,5 @@ def distributed(model: nn.Module) -> nn.Module:
     """Wrap a model in DistributedDataParallel where there are several ranks (GPU or CPU)."""
     if comm.get_world_size() == 1:
         return model
-    on_gpu = next(model.parameters()).is_cuda
-    devices = [comm.get_local_rank()] if on_gpu else None
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    # Without `device_ids`: it would bring all tensors of the rows to the GPU itself, and wait for each.
+    return DistributedDataParallel(model, broadcast_buffers=False)

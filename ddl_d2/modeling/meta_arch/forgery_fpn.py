@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.heads import ImageHead
 from ddl_d2.modeling.losses import map_bce
-from ddl_d2.modeling.preprocessing import fake_labels, known_maps, normalized_batch, true_map
+from ddl_d2.modeling.preprocessing import fake_labels, is_known, known_maps, normalized_batch, true_map
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.whole_batch import count_per_part
+from ddl_d2.utils.transfer import to_device
 
 
 class PyramidDecoder(nn.Module):
@@ -154,13 +156,15 @@ class ForgeryFPN(ForgerySystem):
         known = known_maps(batched_inputs, self.device).float()
         truth, valid = self._truth(batched_inputs, images)
         weights = known * (labels + self.real_map_weight * (1 - labels))
+        total = count_per_part(batched_inputs, self._map_weight)
         maps = self.decoder(features)
-        losses["loss_map"] = self.localization_weight * _weighted_bce(maps, truth, valid, weights)
+        losses["loss_map"] = self.localization_weight * _weighted_bce(maps, truth, valid, weights, total)
         if self.coarse is not None:
             finer = features["res3"]
             coarser = F.interpolate(features["res4"], size=finer.shape[-2:], mode="bilinear", align_corners=False)
             coarse = self.coarse(torch.cat([finer, coarser], 1))[:, 0]
-            losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, valid, known)
+            total = count_per_part(batched_inputs, is_known)
+            losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, valid, known, total)
         return losses
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -174,20 +178,24 @@ class ForgeryFPN(ForgerySystem):
             for row, logits, unpadded, score in zip(batched_inputs, maps[:, 0], images.image_sizes, scores, strict=True)
         ]
 
+    def _map_weight(self, row: dict[str, Any]) -> float:
+        """Return how much an image counts in the loss of the map."""
+        return is_known(row) * (1.0 if row["is_fake"] else self.real_map_weight)
+
     def _truth(self, rows: list[dict[str, Any]], images: ImageList) -> tuple[Tensor, Tensor]:
         """Return soft masks, float B×H×W, and which of their pixels are no padding."""
         maps = torch.zeros(len(rows), *images.tensor.shape[-2:], device=self.device)
         valid = torch.zeros_like(maps)
         for b, (row, (height, width)) in enumerate(zip(rows, images.image_sizes, strict=True)):
-            maps[b, :height, :width] = true_map(row)
+            maps[b, :height, :width] = to_device(true_map(row), self.device)
             valid[b, :height, :width] = 1
         return maps, valid
 
 
-def _weighted_bce(logits: Tensor, truth: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
-    """Compute the BCE of maps B×h×w and the truth, B×H×W, pooled to their size; `weights`, B, are the images'."""
+def _weighted_bce(logits: Tensor, truth: Tensor, valid: Tensor, weights: Tensor, total: float) -> Tensor:
+    """Compute the BCE of maps B×h×w and the truth, B×H×W, pooled to their size; `weights`, B, sum to `total`."""
     size = (logits.shape[-2], logits.shape[-1])
     pooled = F.adaptive_avg_pool2d(truth[:, None], size)[:, 0]
     counted = F.adaptive_avg_pool2d(valid[:, None], size)[:, 0] > 0
     by_image = map_bce(logits.float(), pooled, counted)
-    return (by_image * weights).sum() / weights.sum().clamp(min=1)
+    return (by_image * weights).sum() / total

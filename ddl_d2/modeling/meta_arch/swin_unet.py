@@ -29,9 +29,18 @@ from ddl_d2.modeling.losses import (
     pool_valid,
     printed_similarity,
 )
-from ddl_d2.modeling.preprocessing import fake_labels, groups_of_one_size, known_maps, normalized_batch, true_map
+from ddl_d2.modeling.preprocessing import (
+    fake_labels,
+    groups_of_one_size,
+    is_known,
+    known_maps,
+    normalized_batch,
+    true_map,
+)
 from ddl_d2.modeling.swin_unet.decoder import SwinUNetDecoder
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.whole_batch import count_per_part
+from ddl_d2.utils.transfer import to_device
 
 DIVERSITIES = ("features", "printed", "none")
 _REAL, _FAKE = 0, 1
@@ -143,10 +152,11 @@ class SwinUNet(ForgerySystem):
         losses = {"loss_cls": self.class_weight * class_loss}
         with torch.autocast(self.device.type, enabled=False):
             by_image = map_bce(map_logits.float(), truth.maps, truth.valid)
-            losses["loss_map"] = self.map_weight * mean_of_known(by_image, truth.known)
+            count = count_per_part(batched_inputs, is_known)
+            losses["loss_map"] = self.map_weight * mean_of_known(by_image, truth.known, count)
             if self.coarse_map is not None:
                 for name, by_image in self._diversity(self.coarse_map, features[self.deepest].float(), truth).items():
-                    losses[name] = self.diversity_weight * mean_of_known(by_image, truth.known)
+                    losses[name] = self.diversity_weight * mean_of_known(by_image, truth.known, count)
         return losses
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -196,7 +206,7 @@ class SwinUNet(ForgerySystem):
         maps = torch.zeros(len(batched_inputs), *images.tensor.shape[-2:], device=self.device)
         valid = torch.zeros_like(maps, dtype=torch.bool)
         for b, (row, (height, width)) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
-            maps[b, :height, :width] = true_map(row)
+            maps[b, :height, :width] = to_device(true_map(row), self.device)
             valid[b, :height, :width] = True
         return Truth(maps, valid, known_maps(batched_inputs, self.device))
 
