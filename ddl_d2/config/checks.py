@@ -18,7 +18,14 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "ClassBalancedSampler"),
     "SOLVER.OPTIMIZER": ("ADAMW", "ADAM", "SGD"),
     "SOLVER.AMP.PRECISION": ("bfloat16", "float16"),
-    "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR", "WarmupCosineLR"),
+    "SOLVER.LR_SCHEDULER_NAME": (
+        "WarmupPolyLR",
+        "WarmupLinearTailLR",
+        "WarmupStableDecayLR",
+        "WarmupMultiStepLR",
+        "WarmupCosineLR",
+    ),
+    "SOLVER.TAIL_SHAPE": ("linear", "cosine", "sqrt"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("full_model", "value", "norm"),
     "TEST.PRECISION": PRECISIONS,
     "TEST.FP32_STRIDE": (0, 32),
@@ -78,10 +85,22 @@ def _check_sizes(cfg: CfgNode) -> None:
         raise ConfigError("INPUT.MIN_SIZE_TRAIN is empty: it must hold at least one size, such as (512,)")
     if not 1 <= low <= high <= 100:
         raise ConfigError(f"INPUT.JPEG_QUALITY is {[low, high]}: it must be [smallest, largest] within 1 and 100")
+    if cfg.TEST.MAX_IMAGES < 0:
+        raise ConfigError(f"TEST.MAX_IMAGES is {cfg.TEST.MAX_IMAGES}: it must be 0 (all) or a number of images")
+    _check_views(cfg.TEST.AUG)
     if cfg.TEST.BATCH_SIZE < 1:
         raise ConfigError(f"TEST.BATCH_SIZE is {cfg.TEST.BATCH_SIZE}: it must be at least 1")
     if not 0 <= cfg.SOLVER.EMA.DECAY < 1:
         raise ConfigError(f"SOLVER.EMA.DECAY is {cfg.SOLVER.EMA.DECAY}: it must be from 0 up to, but not, 1")
+
+
+def _check_views(views: CfgNode) -> None:
+    if views.ENABLED and not (views.FLIP or len(views.MIN_SIZES)):
+        raise ConfigError("TEST.AUG.ENABLED asks for other views of an image: set TEST.AUG.FLIP or MIN_SIZES")
+    if any(size < 1 for size in (*views.MIN_SIZES, views.MAX_SIZE)):
+        raise ConfigError(
+            f"TEST.AUG.MIN_SIZES is {list(views.MIN_SIZES)} and MAX_SIZE {views.MAX_SIZE}: lengths are at least 1 pixel"
+        )
 
 
 def check_tiles(*, size: int, overlap: float, score: str, batch_size: int) -> None:

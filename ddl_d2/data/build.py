@@ -20,6 +20,7 @@ from ddl_d2.data.loader import Mapper, TrainLoader, one_opencv_thread
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import ClassBalancedSampler, StatefulSampler, TrainingSampler
 from ddl_d2.data.self_blending_mapper import build_self_blending_mapper
+from ddl_d2.data.subset import subset_of
 from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceCropper
@@ -211,8 +212,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
         dataset_name: a registered one.
         mapper: replaces `ForgeryDatasetMapper(cfg, False)`.
     """
-    check_dataset_names([dataset_name])
-    rows = get_detection_dataset_dicts(dataset_name, filter_empty=False)
+    rows = test_rows(cfg, dataset_name)
     if cfg.DATALOADER.NUM_WORKERS:
         one_opencv_thread()
     loader = build_detection_test_loader(
@@ -222,6 +222,13 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
     return guarded(loader, cfg.ENGINE.HANG_TIMEOUT, pinned=cfg.MODEL.DEVICE.startswith("cuda"))
+
+
+def test_rows(cfg: CfgNode, dataset_name: str) -> Sequence[Mapping[str, Any]]:
+    """Load the rows of a dataset that are evaluated: all, or with TEST.MAX_IMAGES a part (see `subset_of`)."""
+    check_dataset_names([dataset_name])
+    rows = get_detection_dataset_dicts(dataset_name, filter_empty=False)
+    return subset_of(rows, dataset_labels(rows), cfg.TEST.MAX_IMAGES) if cfg.TEST.MAX_IMAGES else rows
 
 
 class UnreadableTolerated:

@@ -48,12 +48,12 @@ def refuse_sync_bn_on_cpu(model: nn.Module, device: str) -> None:
 
 
 def say_what_parts_change(model: nn.Module, parts: int) -> None:
-    """Warn of gradient accumulation in a model whose batch norms then normalize by parts of a batch."""
-    norms = len(get_bn_modules(model.train()))
+    """Warn of gradient accumulation in a model, in training mode, whose batch norms then see parts of a batch."""
+    norms = len(get_bn_modules(model))
     if parts > 1 and norms:
         logger.warning(
-            "SOLVER.ACCUMULATION_PARTS %d: %d batch norms see a part of each batch, so that an update is not quite that "
-            "of the whole batch",
+            "SOLVER.ACCUMULATION_PARTS %d: %d batch norms see a part of each batch, so that an update is not quite "
+            "that of the whole batch",
             parts,
             norms,
         )

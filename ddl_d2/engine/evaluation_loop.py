@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from torch import nn
 
 from ddl_d2.checkpoint.loading import local_path
+from ddl_d2.data.build import test_rows
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.predictions.meta import make_meta
@@ -86,8 +88,12 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, *, save_predictions: bool |
             world_size=comm.get_world_size(),
             barrier=comm.synchronize,
         )
+    rows, whole = test_rows(cfg, dataset_name), None
+    if cfg.TEST.MAX_IMAGES and len(rows) < (size := len(DatasetCatalog.get(dataset_name))):
+        whole = size
     return ForgeryEvaluator(
-        dataset_rows=dataset_name,
+        dataset_rows=rows,
+        subset_of=whole,
         output_dir=folder,
         threshold=cfg.TEST.MAP_THRESHOLD,
         empty_score=cfg.TEST.EMPTY_SCORE,

@@ -26,7 +26,7 @@ from ddl_d2.engine.checks import check_numbers, refuse_sync_bn_on_cpu, say_what_
 from ddl_d2.engine.evaluation_loop import OnReadable, build_evaluator, evaluate_each
 from ddl_d2.engine.hooks.averaging import AverageWeights
 from ddl_d2.engine.hooks.checkpoints import BestCheckpoint, RecentCheckpoints
-from ddl_d2.engine.hooks.evaluation import Evaluation, StopWhenAsked, TolerantEvaluation
+from ddl_d2.engine.hooks.evaluation import Evaluation, StopWhenAsked, TolerantEvaluation, share_buffers
 from ddl_d2.engine.hooks.reports import BadFileReport, PredictionImages, TolerantWriter
 from ddl_d2.engine.step import TrainingStep
 from ddl_d2.engine.watchdog import Watch
@@ -40,6 +40,7 @@ from ddl_d2.solver.build import (
     restart_schedule,
 )
 from ddl_d2.solver.ema import AveragedWeights
+from ddl_d2.solver.freezing import freeze
 from ddl_d2.utils.precision import autocast, compile_parts
 from ddl_d2.utils.shared_memory import explained_shared_memory
 
@@ -76,7 +77,8 @@ class ForgeryTrainer(DefaultTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         check_numbers(cfg)
-        model = self.build_model(cfg)
+        model = self.build_model(cfg).train()
+        freeze(model, cfg.SOLVER.FREEZE)
         refuse_sync_bn_on_cpu(model, cfg.MODEL.DEVICE)
         say_what_parts_change(model, cfg.SOLVER.ACCUMULATION_PARTS)
         optimizer = self.build_optimizer(cfg, model)
@@ -203,6 +205,8 @@ class ForgeryTrainer(DefaultTrainer):
 
     def _evaluate(self) -> dict[str, Any]:
         with self._exported():
+            if self.averaged is not None:
+                share_buffers(self.model)  # each rank has averaged its own
             self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
 

@@ -51,6 +51,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         store: PredictionStoreWriter | None = None,
         distributed: bool = True,
         max_pixels: int = MAX_PIXELS,
+        subset_of: int | None = None,
     ) -> None:
         """Prepare to evaluate one dataset.
 
@@ -63,6 +64,8 @@ class ForgeryEvaluator(DatasetEvaluator):
             store: keeps every prediction; completed by `evaluate`, so it serves a single evaluation.
             distributed: gather over all processes; False evaluates what this process saw.
             max_pixels: the most pixels a forgery mask may have.
+            subset_of: the number of images of the dataset, where `dataset_rows` are a part of it; log and metrics say
+                so.
 
         Raises:
             EvaluationError: an unknown option.
@@ -82,6 +85,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         self._store = store
         self._distributed = distributed
         self._max_pixels = max_pixels
+        self._subset_of = subset_of
         self._logger = logging.getLogger(__name__)
         self._table = ResultTable()
         self._bad: dict[str, BadFile] = {}
@@ -177,6 +181,8 @@ class ForgeryEvaluator(DatasetEvaluator):
             except EvaluationError as error:
                 problem = str(error)
         self._raise_everywhere(problem)
+        if metrics and self._subset_of is not None:
+            metrics["num_in_dataset"] = self._subset_of
         if table is not None and (metrics or bad):
             self._write(metrics, bad)
         if bad:
@@ -184,7 +190,8 @@ class ForgeryEvaluator(DatasetEvaluator):
             raise IncompleteEvaluationError(bad, len(self._rows), where)
         if not metrics:
             return OrderedDict()
-        self._logger.info("Evaluation of %d images:\n%s", metrics["num_images"], metrics_table(metrics))
+        part = "" if self._subset_of is None else f", a part of the dataset's {self._subset_of}"
+        self._logger.info("Evaluation of %d images%s:\n%s", metrics["num_images"], part, metrics_table(metrics))
         return OrderedDict(ddl=metrics)
 
     def _write(self, metrics: Mapping[str, float], bad: list[BadFile]) -> None:

@@ -1,7 +1,6 @@
 """SOLVER.ACCUMULATION_PARTS: a batch in parts makes the update of the whole batch."""
 
 import copy
-import itertools
 
 import numpy as np
 import pytest
@@ -174,9 +173,9 @@ def test_a_resumed_run_goes_on_as_one_that_was_never_interrupted(tiny_set, tmp_p
     for folder, lengths in (("whole", [4]), ("resumed", [2, 4])):
         for number, length in enumerate(lengths):
             torch.manual_seed(0)
-            trainer = ForgeryTrainer(_config(tiny_set, tmp_path / folder, "SOLVER.MAX_ITER", str(length),
-                                             "SOLVER.LR_SCHEDULER_NAME", "WarmupLinearTailLR", "SOLVER.TAIL_START", "1.0",
-                                             "SOLVER.WARMUP_ITERS", "0"))  # fmt: skip
+            rate = ["SOLVER.LR_SCHEDULER_NAME", "WarmupLinearTailLR", "SOLVER.TAIL_START", "1.0"]
+            length_and_rate = ["SOLVER.MAX_ITER", str(length), *rate, "SOLVER.WARMUP_ITERS", "0"]
+            trainer = ForgeryTrainer(_config(tiny_set, tmp_path / folder, *length_and_rate))
             trainer.resume_or_load(resume=number > 0)
             trainer.train()
         states.append(trainer.model.state_dict())
