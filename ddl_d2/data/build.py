@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader, get_detection_dataset_dicts
-from torch.utils.data import ConcatDataset, DataLoader
+from torch.utils.data import ConcatDataset
 
 from ddl_d2.data.datasets.sources import weights_by_dataset
 from ddl_d2.data.face_swap_mapper import build_face_swap_mapper
 from ddl_d2.data.forging_augmentations import build_forge
-from ddl_d2.data.loader import Mapper, TrainLoader, one_opencv_thread
+from ddl_d2.data.loader import BatchesOfOneSize, Mapper, TrainLoader, one_opencv_thread
 from ddl_d2.data.mapper import ForgeryDatasetMapper
-from ddl_d2.data.samplers import ClassBalancedSampler, StatefulSampler, TrainingSampler
+from ddl_d2.data.samplers import ClassBalancedSampler, InterleavedSampler, StatefulSampler, TrainingSampler
 from ddl_d2.data.self_blending_mapper import build_self_blending_mapper
 from ddl_d2.data.subset import subset_of
 from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
@@ -201,8 +201,8 @@ def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any
     return torch.utils.data.Subset(rows, real.tolist()), real
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None = None) -> DataLoader:
-    """Build a loader of every image of a dataset once (each rank its share, in order), TEST.BATCH_SIZE at a time.
+def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None = None) -> BatchesOfOneSize:
+    """Build a loader of every image of a dataset once, TEST.BATCH_SIZE of one size at a time; each rank its share.
 
     An image that cannot be read does not end the loader: its row is the dataset dict without `image`, and says why
     under `unreadable` (see `UnreadableTolerated`).
@@ -218,10 +218,12 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
     loader = build_detection_test_loader(
         rows,
         mapper=UnreadableTolerated(mapper or ForgeryDatasetMapper(cfg, False, crop=build_face_crop(cfg, False))),
+        sampler=InterleavedSampler(len(rows)),
         batch_size=cfg.TEST.BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-    return guarded(loader, cfg.ENGINE.HANG_TIMEOUT, pinned=cfg.MODEL.DEVICE.startswith("cuda"))
+    guarded(loader, cfg.ENGINE.HANG_TIMEOUT, pinned=cfg.MODEL.DEVICE.startswith("cuda"))
+    return BatchesOfOneSize(loader, cfg.TEST.BATCH_SIZE)
 
 
 def test_rows(cfg: CfgNode, dataset_name: str) -> Sequence[Mapping[str, Any]]:

@@ -167,8 +167,8 @@ def _on_rank(rank: int) -> str:
 
 
 def _norm(tensors: list[Tensor], device: torch.device) -> Tensor:
-    norm = nn.utils.get_total_norm(tensors) if tensors else torch.zeros(())
-    return norm.to(device, torch.float32).reshape(())
+    norm = nn.utils.get_total_norm(tensors) if tensors else torch.zeros((), device=device)
+    return norm.to(torch.float32).reshape(())
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.engine import hooks as d2_hooks
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from fvcore.nn.precise_bn import get_bn_modules
@@ -23,7 +23,7 @@ from ddl_d2.checkpoint.changed_keys import values_of
 from ddl_d2.checkpoint.checkpointer import Checkpointer
 from ddl_d2.data.build import build_test_loader, build_train_loader
 from ddl_d2.engine.checks import check_numbers, refuse_sync_bn_on_cpu, say_what_parts_change
-from ddl_d2.engine.evaluation_loop import OnReadable, build_evaluator, evaluate_each
+from ddl_d2.engine.evaluation_loop import OnReadable, build_evaluator, evaluate_each, evaluate_one
 from ddl_d2.engine.hooks.averaging import AverageWeights
 from ddl_d2.engine.hooks.checkpoints import BestCheckpoint, RecentCheckpoints
 from ddl_d2.engine.hooks.evaluation import Evaluation, StopWhenAsked, TolerantEvaluation, share_buffers
@@ -278,13 +278,15 @@ class ForgeryTrainer(DefaultTrainer):
         """
         given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
         model = OnReadable(wrapped_for_testing(cfg, model))
-        test_one = super().test
 
         def test(number: int) -> dict[str, Any]:
-            alone = cfg.clone()
-            alone.defrost()
-            alone.DATASETS.TEST = (cfg.DATASETS.TEST[number],)
-            return test_one(alone, model, None if given is None else given[number])
+            name = cfg.DATASETS.TEST[number]
+            loader = cls.build_test_loader(cfg, name)
+            results = evaluate_one(model, loader, given[number] if given else cls.build_evaluator(cfg, name))
+            if comm.is_main_process():
+                logger.info("%s, in csv format:", name)
+                print_csv_format(results)
+            return results
 
         with autocast(cfg.MODEL.DEVICE, cfg.TEST.PRECISION), explained_shared_memory():
             return evaluate_each(cfg.DATASETS.TEST, test)
