@@ -2,7 +2,7 @@
 r"""Time an evaluation with a prediction store, at this commit and at an earlier one.
 
     benchmarks/benchmark_evaluation.py --against ddd6103 --images datasets/ddl_i --weights weights/NAME.safetensors
-    benchmarks/benchmark_evaluation.py --against ddd6103 --images ... --weights ... --side 896 --rounds 3 --json out.json
+    benchmarks/benchmark_evaluation.py --against ddd6103 --images ... --weights ... --side 896 --rounds 3 --json o.json
 
 --images is a dataset in DDL-I's layout. Of its part `valid`, --count images, half of them fakes, are copied to a
 folder made for this, resized to --side pixels (0: as they are), and from the start again where there are fewer. Both

@@ -494,8 +494,9 @@ def _add_solver_keys(cfg: CfgNode) -> None:
 def _add_engine_keys(cfg: CfgNode) -> None:
     # When a run is given up.
     cfg.ENGINE = CfgNode()
-    # Seconds after which a training step, a batch from data workers, or a wait for other ranks counts as hung; the run
-    # then ends with an error. 0 = never (ranks wait half an hour for each other).
+    # Seconds after which a training step, a batch from data workers, a batch of an evaluation on several ranks, or a
+    # wait of ranks for each other counts as hung; the run then ends with an error. At the end of an evaluation they
+    # wait as long as it takes. 0 = never (ranks wait half an hour for each other).
     cfg.ENGINE.HANG_TIMEOUT = 300
     # Seconds after SIGTERM for ending the step and saving; then the run ends without.
     cfg.ENGINE.STOP_GRACE = 60

@@ -21,6 +21,7 @@ from torch import nn
 from ddl_d2.checkpoint.loading import local_path
 from ddl_d2.data.build import test_rows
 from ddl_d2.data.loader import BatchesOfOneSize
+from ddl_d2.engine.watchdog import ending_where_it_hangs
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.predictions.meta import make_meta
@@ -79,17 +80,28 @@ def evaluate_each(names: Sequence[str], evaluate: Callable[[int], dict[str, Any]
 
 
 @torch.no_grad()
-def evaluate_one(model: nn.Module, loader: BatchesOfOneSize, evaluator: DatasetEvaluator) -> dict[str, Any]:
+def evaluate_one(
+    model: nn.Module, loader: BatchesOfOneSize, evaluator: DatasetEvaluator, *, hang_timeout: float = 0.0
+) -> dict[str, Any]:
     """Predict the rows of a loader, in eval mode, and return what the evaluator makes of it.
 
     As Detectron2's `inference_on_dataset`, but nothing waits for a GPU here: a batch is handed to it while the
-    evaluator still works on the one before.
+    evaluator still works on the one before. In the end the ranks wait for the slowest of them, as long as that takes.
+
+    Args:
+        model: takes lists of rows.
+        loader: gives them.
+        evaluator: sees rows and outputs.
+        hang_timeout: where there are several ranks, one that a batch takes longer than this (seconds) ends with a
+            report of where it was, and so ends the run; 0: any time.
     """
     evaluator.reset()
     done, start = 0, time.perf_counter()
     logger.info("Evaluating %d images on this rank", loader.num_rows)
-    with inference_context(model):
+    limit = hang_timeout if comm.get_world_size() > 1 else 0.0
+    with inference_context(model), ending_where_it_hangs(limit, f"rank {comm.get_rank()}, evaluating,") as goes_on:
         for rows in loader:
+            goes_on()
             evaluator.process(rows, model(rows))
             done += len(rows)
             rate = done / (time.perf_counter() - start)

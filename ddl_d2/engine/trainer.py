@@ -282,7 +282,8 @@ class ForgeryTrainer(DefaultTrainer):
         def test(number: int) -> dict[str, Any]:
             name = cfg.DATASETS.TEST[number]
             loader = cls.build_test_loader(cfg, name)
-            results = evaluate_one(model, loader, given[number] if given else cls.build_evaluator(cfg, name))
+            evaluator = given[number] if given else cls.build_evaluator(cfg, name)
+            results = evaluate_one(model, loader, evaluator, hang_timeout=cfg.ENGINE.HANG_TIMEOUT)
             if comm.is_main_process():
                 logger.info("%s, in csv format:", name)
                 print_csv_format(results)

@@ -54,9 +54,12 @@ def test_what_work_raises_reaches_the_caller_and_ends_it():
     def fail():
         raise EvaluationError("x.png: impossible")
 
-    with pytest.raises(EvaluationError, match="impossible"):  # here, or by then
-        pipeline.add(fail, done.append)
+    def fail_in_it():
+        pipeline.add(fail, done.append)  # raised here, if it is done by now
         pipeline.finish()
+
+    with pytest.raises(EvaluationError, match="impossible"):
+        fail_in_it()
     pipeline.add(lambda: 1, done.append)
     pipeline.finish()
     assert done == [1]
