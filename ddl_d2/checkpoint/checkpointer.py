@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from ddl_d2.checkpoint.changed_keys import check_resumable
-from ddl_d2.checkpoint.loading import load_state, local_path
+from ddl_d2.checkpoint.loading import load_checkpoint, local_path
 from ddl_d2.checkpoint.resume import TAG, damage_of, newest_valid, read_lightly
 from ddl_d2.checkpoint.saving import read_metadata, save_tensors, write_safely
 from ddl_d2.errors import CheckpointError
@@ -127,7 +127,8 @@ class Checkpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
         strict = bool(self.resumed_from) or not self.allow_partial
         source = checkpoint.get("__source__", "the checkpoint")
-        load_state(self.model, checkpoint.pop("model"), source, allow_partial=not strict)
+        load_checkpoint(self.model, checkpoint, source, allow_partial=not strict)
+        del checkpoint["model"]
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a file, once, on every rank.

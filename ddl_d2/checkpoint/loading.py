@@ -7,11 +7,12 @@ import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
-from torch import Tensor, nn
+from torch import nn
 
 from ddl_d2.checkpoint.mask2former_names import from_published_names
 from ddl_d2.checkpoint.mesorch_names import from_published_mesorch
@@ -67,7 +68,8 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
     averaged = ema.get("weights") if isinstance(ema, dict) else None  # what the training evaluated, see SOLVER.EMA
     if averaged:
         logger.info("%s: the averaged weights of the training (SOLVER.EMA) are used", path)
-    return load_state(model, averaged or content["model"], str(path), allow_partial)
+        content["model"] = averaged
+    return load_checkpoint(model, content, str(path), allow_partial=allow_partial)
 
 
 def build_untrained_model(cfg: CfgNode) -> nn.Module:
@@ -112,12 +114,13 @@ def local_path(path: str | os.PathLike[str]) -> str:
         raise CheckpointError(f"{path}: cannot be downloaded ({error}); give a local file") from error
 
 
-def load_state(model: nn.Module, weights: dict[str, Tensor], source: str, allow_partial: bool) -> LoadReport:
-    """Load a state dict, under this project's or published names, into a model.
+def load_checkpoint(model: nn.Module, checkpoint: dict[str, Any], source: str, *, allow_partial: bool) -> LoadReport:
+    """Load the weights of a checkpoint, under this project's or published names, into a model.
 
     Args:
         model: changed in place.
-        weights: the state dict.
+        checkpoint: as `load_checkpoint_file` reads it. One that says `matching_heuristics` and names no `backbone.`,
+            as the encoders of Detectron2's model zoo do (`R-50.pkl`), is a backbone's.
         source: what errors and the log call it.
         allow_partial: see `load_weights`.
 
@@ -125,7 +128,9 @@ def load_state(model: nn.Module, weights: dict[str, Tensor], source: str, allow_
         CheckpointError: as `load_weights`.
     """
     own = model.state_dict()
-    weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    weights = {key.removeprefix("module."): value for key, value in checkpoint["model"].items()}
+    if checkpoint.get("matching_heuristics") and not any(key.startswith("backbone.") for key in weights):
+        weights = {f"backbone.{key}": value for key, value in weights.items()}
     weights = from_published_mesorch(from_published_names(weights))
     report = LoadReport(
         # A counter that older checkpoints lack and that no computation reads.

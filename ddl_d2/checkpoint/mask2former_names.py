@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from torch import Tensor
 
 from ddl_d2.modeling.backbone.timm_weights import swin_key_to_timm
@@ -30,7 +32,7 @@ def from_published_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _swin_name(key: str) -> str:
-    if key.startswith("norm"):
+    if re.match(r"norm\d", key):
         stage, parameter = key.removeprefix("norm").split(".")
         return f"backbone.out_norms.res{int(stage) + 2}.{parameter}"
     return "backbone.body." + swin_key_to_timm(key)

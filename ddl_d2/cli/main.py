@@ -26,6 +26,7 @@ COMMANDS = {
     "make-forgeries": "make a set of real and forged images from photographs",
     "forgery-sheet": "show step by step how images are forged",
     "landmark": "find the faces of all images of a folder, for training",
+    "index-faces": "list the face crops of datasets, each with its own label, for training on them",
     "split-portraits": "sort portraits into training and validation sets by person",
     "replay": "repeat a training step that was stopped because it was not finite",
     "configs": "list the configs that come with ddl_d2",

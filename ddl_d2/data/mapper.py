@@ -14,7 +14,7 @@ from detectron2.data import transforms as T
 from ddl_d2.data.targets import forgery_mask_to_instances, read_forgery_mask
 from ddl_d2.data.transforms.build import build_augmentations, build_views
 from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
-from ddl_d2.faces.crop import FaceWindow, cut, nose_box, nose_points
+from ddl_d2.faces.crop import FaceWindow, Window, cut, nose_box, nose_points
 from ddl_d2.io.file_kinds import file_kind
 from ddl_d2.io.image import MASK_THRESHOLD, read_map
 from ddl_d2.io.rows import read_row_image
@@ -43,9 +43,10 @@ class ForgeryDatasetMapper:
       (what a system makes of them: `modeling/test_time/faces.py`),
     - `has_face`: False where no face was found, and the one window is the whole image,
 
-    and in training
+    (so, too, for a row that brings `windows` and `has_face` itself, as those of a face index do), and in training
 
-    - `is_fake`: 0 or 1, for what is shown (see `empty_policy`); a window of `crop` in which nothing is forged is real,
+    - `is_fake`: 0 or 1, for what is shown (see `empty_policy`); a window of `crop`, or the row's own `window`, in which
+      nothing is forged is real,
     - `forgery_mask`: bool tensor, H x W,
     - `instances`: `gt_classes` and `gt_masks`, possibly none (see `forgery_mask_to_instances`),
     - `localization_valid`: False for a fake whose mask is not known. Its `forgery_mask` and `instances` are then empty
@@ -129,14 +130,17 @@ class ForgeryDatasetMapper:
         """
         row, image = self.read(dataset_dict)
         if not self.is_train:
+            if "windows" in row:
+                return row | windows_input(image, self.augmentations, row.pop("windows"), row["has_face"], self.views)
             return row | inference_input(image, self.augmentations, self.crop, self.views)
         truth = read_forgery_mask(row, *image.shape[:2], max_pixels=self.max_pixels)
         if row["is_fake"] and truth is not None and not truth.mask.any():
             raise ImageReadError(row.get("mask_file_name", row["file_name"]), _why_empty(row, self.max_pixels))
         mask = np.zeros(image.shape[:2], dtype=bool) if truth is None else truth.mask
-        nose = None
-        if self.crop is not None:
+        nose, window, face = None, row.pop("window", None), None
+        if window is None and self.crop is not None:
             ((window, face),) = self.crop(image)
+        if window is not None:
             image, mask = cut(image, window), cut(mask, window)
             # Not left to `empty_policy`: a random crop may miss what is forged in a face, but a face is forged or not.
             if row["is_fake"] and truth is not None and not mask.any():
@@ -178,9 +182,10 @@ class ForgeryDatasetMapper:
         row["image"] = _to_tensor(image)
         row["is_fake"] = is_fake
         row["forgery_mask"] = torch.from_numpy(mask)
-        row["instances"] = forgery_mask_to_instances(
+        instances = forgery_mask_to_instances(
             mask, mode=self.instance_mode, num_classes=self.num_classes, min_area=self.min_instance_area
         )
+        row["instances"] = instances if known else instances[:0]  # not even an authentic region is known
         row["localization_valid"] = known
 
 
@@ -210,12 +215,24 @@ def inference_input(
         `image` (and `views`, if asked for), or `crops` and `has_face`; and `height` and `width`, see
         `ForgeryDatasetMapper`.
     """
-    size = {"height": image.shape[0], "width": image.shape[1]}
     if crop is None:
+        size = {"height": image.shape[0], "width": image.shape[1]}
         return _seen(image, augmentation, views) | size
     chosen = crop(image)
-    crops = [{**_seen(cut(image, found.window), augmentation, views), "window": found.window} for found in chosen]
-    return {"crops": crops, "has_face": any(found.face is not None for found in chosen), **size}
+    has_face = any(found.face is not None for found in chosen)
+    return windows_input(image, augmentation, [found.window for found in chosen], has_face, views)
+
+
+def windows_input(
+    image: np.ndarray,
+    augmentation: T.Augmentation,
+    windows: Sequence[Window],
+    has_face: bool,
+    views: Sequence[T.Augmentation] = (),
+) -> dict[str, Any]:
+    """Make what a network gets of an image whose windows are known: `crops`, `has_face`, `height` and `width`."""
+    crops = [_seen(cut(image, window), augmentation, views) | {"window": window} for window in windows]
+    return {"crops": crops, "has_face": has_face, "height": image.shape[0], "width": image.shape[1]}
 
 
 def _seen(image: np.ndarray, augmentation: T.Augmentation, views: Sequence[T.Augmentation]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ddl_d2.data.datasets.columns import DatasetColumns, FrameColumns
 _SEED = 20240917
 
 
-def subset_of(rows: Sequence[dict[str, Any]], labels: np.ndarray, size: int) -> Sequence[dict[str, Any]]:
+def subset_of(rows: Sequence[dict[str, Any]], labels: np.ndarray, size: int) -> np.ndarray | None:
     """Choose rows at random, of each class as many as its share is, videos whole.
 
     Which they are depends on the rows and `size` only: every evaluation, run and machine sees the same.
@@ -20,13 +20,13 @@ def subset_of(rows: Sequence[dict[str, Any]], labels: np.ndarray, size: int) -> 
     Args:
         rows: dataset dicts.
         labels: 0 real, 1 fake, -1 unknown, of each.
-        size: how many at most, but for one image (or video) of each class.
+        size: how many at most, but for one image (or video) of each class; 0: all.
 
     Returns:
-        the rows chosen, in their order; all where there are no more than `size`.
+        the indices of the rows chosen, sorted; None for all, also where there are no more than `size`.
     """
-    if len(rows) <= size:
-        return rows
+    if not size or len(rows) <= size:
+        return None
     units, generator = _units(rows), np.random.default_rng(_SEED)
     chosen: list[np.ndarray] = []
     for label in np.unique(labels):
@@ -36,8 +36,7 @@ def subset_of(rows: Sequence[dict[str, Any]], labels: np.ndarray, size: int) -> 
         fitting = np.cumsum(counts[order]) <= size * len(members) / len(rows)
         fitting[0] = True
         chosen.append(members[np.isin(of_member, order[fitting])])
-    indices = np.sort(np.concatenate(chosen))
-    return rows.select(indices) if isinstance(rows, DatasetColumns) else [rows[i] for i in indices.tolist()]
+    return np.sort(np.concatenate(chosen))
 
 
 def _units(rows: Sequence[dict[str, Any]]) -> np.ndarray:

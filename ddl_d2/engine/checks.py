@@ -44,7 +44,9 @@ def check_numbers(cfg: CfgNode) -> None:
 def refuse_sync_bn_on_cpu(model: nn.Module, device: str) -> None:
     """Raise ConfigError for synchronized batch normalization on the CPU, which PyTorch cannot train."""
     if device == "cpu" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
-        raise ConfigError("SyncBN trains on GPUs only: on CPUs set MODEL.RESNETS.NORM FrozenBN (or BN)")
+        raise ConfigError(
+            "SyncBN trains on GPUs only: on CPUs set MODEL.SYNC_BN False, and MODEL.RESNETS.NORM FrozenBN (or BN)"
+        )
 
 
 def say_what_parts_change(model: nn.Module, parts: int) -> None:

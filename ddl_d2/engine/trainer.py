@@ -31,8 +31,10 @@ from ddl_d2.engine.hooks.reports import BadFileReport, PredictionImages, Toleran
 from ddl_d2.engine.step import TrainingStep
 from ddl_d2.engine.watchdog import Watch
 from ddl_d2.errors import ConfigError
+from ddl_d2.modeling.sync_norm import synchronized_norms
 from ddl_d2.modeling.test_time.build import wrapped_for_testing
 from ddl_d2.solver.build import (
+    GROUPING_KEYS,
     build_lr_scheduler,
     build_optimizer,
     groups_of_config,
@@ -78,6 +80,8 @@ class ForgeryTrainer(DefaultTrainer):
             setup_logger()
         check_numbers(cfg)
         model = self.build_model(cfg).train()
+        if cfg.MODEL.SYNC_BN:
+            model = synchronized_norms(model)
         freeze(model, cfg.SOLVER.FREEZE)
         refuse_sync_bn_on_cpu(model, cfg.MODEL.DEVICE)
         say_what_parts_change(model, cfg.SOLVER.ACCUMULATION_PARTS)
@@ -154,16 +158,21 @@ class ForgeryTrainer(DefaultTrainer):
     def _saved_groups(self) -> list[dict] | None:
         """Return the optimizer's groups as the checkpoint's config made them; None if that is not known."""
         saved = values_of(self.checkpointer.saved_config) if self.checkpointer.saved_config else {}
-        names = ("BASE_LR", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "WEIGHT_DECAY_EMBED", "BACKBONE_MULTIPLIER")
-        if not all(f"SOLVER.{name}" in saved for name in names):
+        if "SOLVER.BASE_LR" not in saved:
             return None
-        return groups_of_config(CfgNode({name: saved[f"SOLVER.{name}"] for name in names}), self.model)
+        # Keys that came later than the checkpoint change nothing by default.
+        solver = {name: saved.get(f"SOLVER.{name}", default) for name, default in GROUPING_KEYS.items()}
+        return groups_of_config(CfgNode(solver), self.model)
 
     def build_hooks(self) -> list[d2_hooks.HookBase | None]:
         """Return the hooks in Detectron2's order: a checkpoint, if due, before the evaluation; the writers last."""
         cfg, step, main = self.cfg, self._trainer, comm.is_main_process()
         recent = RecentCheckpoints(
-            self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.MAX_TO_KEEP, exported=self._exported
+            self.checkpointer,
+            cfg.SOLVER.CHECKPOINT_PERIOD,
+            cfg.SOLVER.MAX_TO_KEEP,
+            exported=self._exported,
+            keep=cfg.SOLVER.KEEP_CHECKPOINTS,
         )
         save = recent.save if main else None
         self._evaluation = TolerantEvaluation(self._evaluate)

@@ -9,11 +9,13 @@ A window is (x0, y0, x1, y1) in whole pixels of the image, x1 and y1 just outsid
   the nose and the corners of the mouth, of width w and height h, with 1.5 · h more on the left and right and 1.5 · w
   more above and below.
 
-A window that takes most of the image is the whole image, and so is that of an image without a face.
+A window that takes most of the image is the whole image, and so is that of an image without a face; one that takes
+very little of it may be widened.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,6 +49,8 @@ class FaceCropper:
         rule: "box" or "landmarks", see the module.
         margin: with "box", on every side, as a share of the face's box; at least 0.
         whole_above: a window of a larger share of the image's area than this becomes the whole image; 1 for never.
+        smallest: a window of a smaller share than this is widened to it, about its center as far as the image goes;
+            0 for never.
 
     Raises:
         ValueError: an unknown choice or rule, or a number out of its limits.
@@ -60,6 +64,7 @@ class FaceCropper:
         rule: str = "box",
         margin: float = 0.25,
         whole_above: float = 0.7,
+        smallest: float = 0.0,
     ) -> None:
         if choice not in CHOICES:
             raise ValueError(f"the choice of a face {choice!r} is not one of {', '.join(CHOICES)}")
@@ -67,18 +72,22 @@ class FaceCropper:
             raise ValueError(f"the rule of face crops {rule!r} is not one of {', '.join(RULES)}")
         if margin < 0 or not 0 < whole_above <= 1:
             raise ValueError(f"the margin {margin:g} must be at least 0, and the share {whole_above:g} in (0, 1]")
-        self.finder = finder
+        if not 0 <= smallest <= whole_above:
+            raise ValueError(f"the smallest share {smallest:g} must lie in [0, {whole_above:g}], that of the whole")
+        self.finder, self.smallest = finder, smallest
         self.choice, self.rule, self.margin, self.whole_above = choice, rule, margin, whole_above
 
     def __call__(self, image: np.ndarray) -> list[FaceWindow]:
         """Choose the windows of an image (uint8 H×W×3 RGB): at least one, each once; exactly one unless "all"."""
-        height, width = image.shape[:2]
-        faces = self._chosen(self.finder(image))
+        return self.windows(self._chosen(self.finder(image)), image.shape[:2])
+
+    def windows(self, faces: Sequence[Face], shape: tuple[int, int]) -> list[FaceWindow]:
+        """Compute the windows of faces in an image of `shape` (H, W): each once; without a face the whole image."""
         if not faces:
-            return [FaceWindow((0, 0, width, height), None)]
+            return [FaceWindow((0, 0, shape[1], shape[0]), None)]
         found: dict[Window, FaceWindow] = {}
         for face in faces:
-            window = self.window(face, (height, width))
+            window = self.window(face, shape)
             found.setdefault(window, FaceWindow(window, face))
         return list(found.values())
 
@@ -89,8 +98,10 @@ class FaceCropper:
         else:
             x0, y0, x1, y1 = face_window(face.box, shape, margins=(self.margin,) * 4)
         height, width = shape
-        whole = (x1 - x0) * (y1 - y0) > self.whole_above * height * width
-        return (0, 0, width, height) if whole else (x0, y0, x1, y1)
+        share = (x1 - x0) * (y1 - y0) / (height * width)
+        if share > self.whole_above:
+            return 0, 0, width, height
+        return widened((x0, y0, x1, y1), shape, self.smallest) if share < self.smallest else (x0, y0, x1, y1)
 
     def _chosen(self, faces: list[Face]) -> list[Face]:
         if not faces or self.choice == "all":
@@ -112,6 +123,17 @@ def face_window(box: Box, shape: tuple[int, int], *, margins: Sequence[float] | 
     wide, high = x1 - x0, y1 - y0
     left, top, right, bottom = margins
     return _inside((x0 - left * wide, y0 - top * high, x1 + right * wide, y1 + bottom * high), shape)
+
+
+def widened(window: Window, shape: tuple[int, int], share: float) -> Window:
+    """Widen a window to a share of the area of an image of `shape` (H, W), about its center as far as it goes."""
+    (x0, y0, x1, y1), (height, width) = window, shape
+    wide = min(math.sqrt(share * height * width * (x1 - x0) / (y1 - y0)), width)
+    high = min(share * height * width / wide, height)
+    wide = share * height * width / high  # where the height was cut, at most `width`
+    left = min(max((x0 + x1 - wide) / 2, 0), width - wide)
+    top = min(max((y0 + y1 - high) / 2, 0), height - high)
+    return _inside((left, top, left + wide, top + high), shape)
 
 
 def landmark_window(landmarks: np.ndarray, shape: tuple[int, int]) -> Window:

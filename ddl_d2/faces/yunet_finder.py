@@ -31,6 +31,8 @@ class YuNetFaceFinder:
         landmarks: False leaves dlib out: faces then have 5 landmarks and cannot be forged.
         max_side: faces are looked for in a copy no larger than this (pixels); landmarks are placed in it too.
         min_score: detections below it are dropped, in (0, 1).
+        nms: of two detections whose boxes overlap by more than this (intersection over union), the less sure is
+            dropped, in (0, 1).
 
     Raises:
         FaceFinderUnavailableError: the model file is missing or unreadable, or dlib or its model is.
@@ -44,13 +46,14 @@ class YuNetFaceFinder:
         landmarks: bool = True,
         max_side: int = 1024,
         min_score: float = 0.8,
+        nms: float = 0.3,
     ) -> None:
-        self.max_side, self.min_score = max_side, min_score
+        self.max_side, self.min_score, self.nms = max_side, min_score, nms
         self._model = Path(model)
         if not self._model.is_file():
             raise FaceFinderUnavailableError(f"the YuNet model {model} does not exist; OpenCV's model zoo has it (MIT)")
         try:
-            self._detector = cv2.FaceDetectorYN.create(str(model), "", (320, 320), min_score, 0.3, 5000)
+            self._detector = cv2.FaceDetectorYN.create(str(model), "", (320, 320), min_score, nms, 5000)
         except cv2.error as error:
             raise FaceFinderUnavailableError(f"OpenCV cannot read the YuNet model {model}: {error}") from error
         try:
@@ -63,7 +66,13 @@ class YuNetFaceFinder:
     def __reduce__(self) -> tuple[Any, ...]:
         # For workers that are not forked: OpenCV's detector cannot be pickled.
         landmarks = self._landmarks
-        make = partial(type(self), max_side=self.max_side, min_score=self.min_score, landmarks=landmarks is not None)
+        make = partial(
+            type(self),
+            landmarks=landmarks is not None,
+            max_side=self.max_side,
+            min_score=self.min_score,
+            nms=self.nms,
+        )
         return make, (self._model, None if landmarks is None else landmarks.path)
 
     @cached_property
@@ -76,6 +85,7 @@ class YuNetFaceFinder:
             "landmark_model": None if self._landmarks is None else self._landmarks.sha256,
             "max_side": self.max_side,
             "min_score": self.min_score,
+            "nms": self.nms,
         }
 
     def __call__(self, image: np.ndarray) -> list[Face]:

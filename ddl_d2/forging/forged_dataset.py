@@ -47,7 +47,8 @@ class ForgedDatasetSettings:
         seed: of all that is drawn.
         size: a canvas' side, or the most that the shortest side of other images may be, pixels.
         valid_share: the share of images, and of photographs where there are four or more, kept for valid.
-        style: what an image is: "canvas", "faces" or "combination", see `make_pair`.
+        style: what an image is, one of `STYLES`; see `make_pair`.
+        min_face_width: narrower faces of the photographs are not used, pixels between the ends of the jaw line.
 
     Raises:
         ForgeryError: a value out of its limits.
@@ -59,6 +60,7 @@ class ForgedDatasetSettings:
     size: int = 256
     valid_share: float = 0.23
     style: str = "canvas"
+    min_face_width: float = 40.0
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
@@ -69,6 +71,8 @@ class ForgedDatasetSettings:
             raise ForgeryError(f"the valid share must be in [0, 1), not {self.valid_share}")
         if not 64 <= self.size <= 4096:
             raise ForgeryError(f"the size must be from 64 to 4096 pixels, not {self.size}")
+        if self.min_face_width < 1:
+            raise ForgeryError(f"the smallest face must be at least 1 pixel wide, not {self.min_face_width:g}")
         if self.seed < 0:
             raise ForgeryError(f"the seed must not be negative, not {self.seed}")
 
@@ -146,7 +150,7 @@ def _photographs(
     """The photographs of each split, whether the splits are disjoint, and name -> reason for those left out."""
     order = np.random.default_rng([settings.seed, len(SPLITS)]).permutation(len(photos))
     wanted = [photos[i] for i in order[: 2 * sum(settings.pairs().values())]]
-    usable, skipped = find_faces(wanted, finder)
+    usable, skipped = find_faces(wanted, finder, min_width=settings.min_face_width)
     if not usable:
         raise ForgeryError(f"none of the {len(wanted)} photographs has a face to forge")
     fewest = 2 if settings.style == "combination" else 1

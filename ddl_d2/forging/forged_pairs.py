@@ -1,4 +1,4 @@
-"""Making one image of a forged dataset: a real image and a forgery of it, in one of three styles."""
+"""Making one image of a forged dataset: a real image and a forgery of it, in one of four styles."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from ddl_d2.forging.photos import PhotoFile
 from ddl_d2.forging.self_blend import Forgery, NoSuitableFaceError, self_blend
 from ddl_d2.io.image import read_image
 
-STYLES = ("canvas", "faces", "combination")
+STYLES = ("canvas", "faces", "plain", "combination")
 # Of a face's box, kept around it in the style "faces".
 _FACE_MARGIN = (0.0, 0.35)
 _ATTEMPTS = 20
+
+PLAIN_OPTIONS = ForgeryOptions(whole_face_prob=1.0, drag_count=(0, 0))
+"""Self-blended images (Shiohara and Yamasaki, CVPR 2022): whole faces, without local translations."""
 
 TOY_OPTIONS = ForgeryOptions(
     whole_face_prob=0.4,
@@ -55,8 +58,9 @@ def make_pair(
         photos: to choose from, with their faces.
         rng: the only source of randomness.
         style: one of `STYLES`. "canvas": a square of one or several faces, forged by `TOY_OPTIONS`. "faces": a
-            photograph cut to a face, forged as in training on self-blended images (`ForgeryOptions`). "combination":
-            a whole photograph with faces of others in it (`CombineOptions`).
+            photograph cut to a face, forged as in training on self-blended images (`ForgeryOptions`). "plain": the
+            same, the whole face and undisplaced (`PLAIN_OPTIONS`). "combination": a whole photograph with faces of
+            others in it (`CombineOptions`).
         size: the canvas' side, or the most that the shortest side of the others may be, pixels.
         index: number of the pair: which photograph it starts from, but for "canvas".
 
@@ -69,8 +73,9 @@ def make_pair(
     for attempt in range(_ATTEMPTS):
         number = (index + attempt) % len(photos)
         try:
-            if style == "faces":
-                return _forge_face(photos[number], rng, size)
+            if style in ("faces", "plain"):
+                options = PLAIN_OPTIONS if style == "plain" else ForgeryOptions()
+                return _forge_face(photos[number], rng, size, options)
             if style == "combination":
                 return _combine_photos(photos, number, rng, size)
             return _forge_canvas(photos, rng, size)
@@ -87,13 +92,15 @@ def _forge_canvas(photos: Sequence[PhotoFile], rng: np.random.Generator, size: i
     return canvas.record, self_blend(canvas.image, canvas.faces, rng, TOY_OPTIONS)
 
 
-def _forge_face(photo: PhotoFile, rng: np.random.Generator, size: int) -> tuple[dict[str, Any], Forgery]:
+def _forge_face(
+    photo: PhotoFile, rng: np.random.Generator, size: int, options: ForgeryOptions
+) -> tuple[dict[str, Any], Forgery]:
     face = photo.faces[int(rng.integers(len(photo.faces)))]
     margins = rng.uniform(*_FACE_MARGIN, size=4)
     image, face = crop_around(_read(photo), face, margins=margins)
     image, (face,) = _fitted(image, [face], size)
     record = {"photograph": photo.name, "margins": [round(float(m), 4) for m in margins]}
-    return record, self_blend(image, [face], rng, ForgeryOptions())
+    return record, self_blend(image, [face], rng, options)
 
 
 def _combine_photos(

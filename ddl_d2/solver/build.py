@@ -29,10 +29,23 @@ _NORMS = (
 )
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Build AdamW, Adam or SGD with Mask2Former's groups: backbone at a lower rate, no decay on norms and embeddings.
+GROUPING_KEYS: dict[str, float | None] = {
+    "BASE_LR": 1e-4,
+    "BACKBONE_MULTIPLIER": 0.1,
+    "WEIGHT_DECAY": 0.05,
+    "WEIGHT_DECAY_NORM": 0.0,
+    "WEIGHT_DECAY_EMBED": 0.0,
+    "WEIGHT_DECAY_BIAS": None,
+    "WEIGHT_DECAY_SCALE": None,
+}
+"""The keys of SOLVER that decide the groups of parameters, with their defaults."""
 
-    With `SOLVER.CLIP_GRADIENTS.CLIP_TYPE full_model`, all gradients are clipped together to one norm before each step.
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """Build AdamW, Adam or SGD over groups of parameters, each with the rate and decay that SOLVER gives it.
+
+    By default they are Mask2Former's: the backbone at a lower rate, no decay on norms and embeddings. With
+    `SOLVER.CLIP_GRADIENTS.CLIP_TYPE full_model`, all gradients are clipped together to one norm before each step.
     """
     solver = cfg.SOLVER
     groups = groups_of_config(solver, model)
@@ -57,6 +70,8 @@ def groups_of_config(solver: CfgNode, model: nn.Module) -> list[dict]:
         weight_decay=solver.WEIGHT_DECAY,
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        weight_decay_scale=solver.WEIGHT_DECAY_SCALE,
         backbone_multiplier=solver.BACKBONE_MULTIPLIER,
     )
 
@@ -68,6 +83,8 @@ def parameter_groups(
     weight_decay: float,
     weight_decay_norm: float,
     weight_decay_embed: float,
+    weight_decay_bias: float | None = None,
+    weight_decay_scale: float | None = None,
     backbone_multiplier: float,
 ) -> list[dict]:
     """Group the parameters by learning rate and weight decay; each is in exactly one group.
@@ -75,9 +92,12 @@ def parameter_groups(
     Args:
         model: its parameters under `backbone.` learn at `lr` times `backbone_multiplier`.
         lr: learning rate of all others.
-        weight_decay: of what is not named below; relative-position tables and absolute position embeddings have none.
+        weight_decay: of what is not named below.
         weight_decay_norm: of normalization layers.
-        weight_decay_embed: of embeddings.
+        weight_decay_embed: of embeddings, relative-position tables and absolute position embeddings.
+        weight_decay_bias: of the biases of all other layers; None: `weight_decay`.
+        weight_decay_scale: of learned factors, the other parameters of one dimension or none, such as the layer scale
+            of ConvNeXt; None: `weight_decay`.
         backbone_multiplier: see `model`.
 
     Returns:
@@ -88,10 +108,12 @@ def parameter_groups(
         decay = weight_decay
         if isinstance(module, _NORMS):
             decay = weight_decay_norm
-        elif isinstance(module, nn.Embedding):
+        elif isinstance(module, nn.Embedding) or is_position_table(name):
             decay = weight_decay_embed
-        elif is_position_table(name):
-            decay = 0.0
+        elif name.endswith("bias"):
+            decay = weight_decay if weight_decay_bias is None else weight_decay_bias
+        elif parameter.dim() <= 1:
+            decay = weight_decay if weight_decay_scale is None else weight_decay_scale
         members[lr * (backbone_multiplier if name.startswith("backbone.") else 1.0), decay].append(parameter)
     return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in members.items()]
 

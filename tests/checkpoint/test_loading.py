@@ -1,9 +1,12 @@
 """Weights carry the config that they were trained with."""
 
 import pickle
+import re
 
 import pytest
 import torch
+import torchvision
+from detectron2.modeling import build_model
 from torch import nn
 
 from ddl_d2.checkpoint.checkpointer import Checkpointer
@@ -107,3 +110,42 @@ def test_a_damaged_file_is_named(tmp_path, text, name):
         config_of_weights(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def _zoo_name(name: str) -> str:
+    """torchvision's name of a tensor as Detectron2's zoo writes it (its tools/convert-torchvision-to-d2.py)."""
+    if not name.startswith("layer"):
+        name = f"stem.{name}"
+    name = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)
+    name = re.sub(r"bn(\d)", r"conv\1.norm", name)
+    return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+
+
+def test_a_resnet_of_detectrons_zoo_is_the_backbone(tiny_cfg, tmp_path):
+    """R-50.pkl: no `backbone.` in its names. The features are those of the network that it was made of."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet50().eval()
+    with torch.no_grad():
+        for module in theirs.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.5, 1.5)
+    arrays = {_zoo_name(name): value.numpy() for name, value in theirs.state_dict().items()}
+    path = tmp_path / "R-50.pkl"
+    content = {"model": arrays, "__author__": "torchvision", "matching_heuristics": True}
+    path.write_bytes(pickle.dumps(content))
+    cfg = tiny_cfg("MODEL.RESNETS.NORM", "BN", config="ddl_i/mask2former_resnet50.yaml")
+    assert cfg.MODEL.WEIGHTS == "detectron2://ImageNetPretrained/torchvision/R-50.pkl"
+    model = build_model(cfg).eval()
+    with pytest.raises(CheckpointError, match="sem_seg_head"):
+        load_weights(model, path)  # no checkpoint to evaluate
+    report = load_weights(model, path, allow_partial=True)
+    assert report.unused == ["backbone.stem.fc.weight", "backbone.stem.fc.bias"]
+    assert not [name for name in report.missing if name.startswith("backbone.")]
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(image))))
+        features = model.backbone(image)
+        for name, layer in zip(("res2", "res3", "res4", "res5"), ("layer1", "layer2", "layer3", "layer4"), strict=True):
+            x = getattr(theirs, layer)(x)
+            torch.testing.assert_close(features[name], x, rtol=1e-3, atol=1e-3)

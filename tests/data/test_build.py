@@ -259,7 +259,7 @@ def test_pairs_have_a_crop_of_their_own_in_training_only(cfg, faces):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("TRAIN_FACE", "all", "TRAIN_FACE 'all' is neither"),
+        ("TRAIN_FACE", "all", "TRAIN_FACE 'all' is none of"),
         ("RULE", "ellipse", "INPUT.FACE_CROP: the rule of face crops 'ellipse'"),
         ("WHOLE_ABOVE", 0.0, "INPUT.FACE_CROP: .* share 0"),
         ("ENABLED", False, "NOSE_BOX needs INPUT.FACE_CROP.ENABLED"),
@@ -293,3 +293,22 @@ def test_rows_of_many_sizes_do_not_pile_up():
         seen += [row["n"] for row in batch]
     assert sorted(seen) == list(range(40))
     assert seen[0] == 0  # handed out once more than 16 rows are held
+
+
+@pytest.mark.parametrize(
+    ("finder", "expected"),
+    [
+        ("dlib", {"max_side": 800, "min_score": -0.1, "upsample": 2}),
+        ("yunet", {"max_side": 800, "min_score": 0.7, "nms": 0.4, "landmarks": False}),
+    ],
+)
+def test_the_settings_of_a_finder_are_keys(cfg, tmp_path, monkeypatch, finder, expected):
+    made = []
+    monkeypatch.setattr(build, "make_finder", lambda name, **options: made.append((name, options)) or _Faces())
+    faces = cfg.INPUT.FACES
+    faces.FINDER, faces.CACHE, faces.MAX_SIDE, faces.LANDMARKS = finder, str(tmp_path), 800, False
+    faces.DLIB_MIN_SCORE, faces.DLIB_UPSAMPLE, faces.YUNET_MIN_SCORE, faces.YUNET_NMS = -0.1, 2, 0.7, 0.4
+    build.build_face_finder(cfg)
+    ((name, options),) = made
+    assert name == finder
+    assert {key: value for key, value in options.items() if not key.endswith("_model")} == expected

@@ -106,6 +106,9 @@ def test_fake_without_mask(cfg, fake):
     row = ForgeryDatasetMapper(cfg, True)(fake)
     assert (row["is_fake"], row["localization_valid"], len(row["instances"])) == (1, False, 0)
     assert not row["forgery_mask"].any()
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2  # not even an authentic region is known
+    assert len(ForgeryDatasetMapper(cfg, True)(fake)["instances"]) == 0
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 1
     row = ForgeryDatasetMapper(cfg, True)(fake | {"fully_forged": True})
     assert row["localization_valid"] is True
     assert row["forgery_mask"].all()

@@ -22,13 +22,12 @@ def _columns(real, fake):
 
 def test_each_class_has_its_share_and_every_call_the_same_rows():
     rows = _columns(300, 700)
-    part = subset_of(rows, rows.labels, 100)
-    assert isinstance(part, DatasetColumns)
+    part = rows.select(subset_of(rows, rows.labels, 100))
     assert len(part) == 100
     assert int((part.labels == 1).sum()) == 70
     names = [row["image_id"] for row in part]
     assert names == sorted(names)
-    again = subset_of(_columns(300, 700), rows.labels, 100)
+    again = rows.select(subset_of(_columns(300, 700), rows.labels, 100))
     assert [row["image_id"] for row in again] == names
     # Not the first ones: the middle of 300 random positions lies far from 15.
     assert np.median([int(name[:4]) for name in names[:30]]) > 60
@@ -36,12 +35,13 @@ def test_each_class_has_its_share_and_every_call_the_same_rows():
 
 def test_a_small_dataset_is_whole():
     rows = _columns(2, 3)
-    assert subset_of(rows, rows.labels, 5) is rows
+    assert subset_of(rows, rows.labels, 5) is None
+    assert subset_of(rows, rows.labels, 0) is None
 
 
 def test_a_rare_class_is_not_lost():
     rows = _columns(1, 999)
-    assert sorted(set(subset_of(rows, rows.labels, 10).labels)) == [0, 1]
+    assert sorted(set(rows.labels[subset_of(rows, rows.labels, 10)])) == [0, 1]
 
 
 @pytest.mark.parametrize("as_list", [False, True])
@@ -58,7 +58,7 @@ def test_videos_are_whole(as_list):
         forgery_types=[""] * 10,
     )
     labels = rows.labels
-    part = list(subset_of(list(rows) if as_list else rows, labels, 40))
+    part = [rows[int(i)] for i in subset_of(list(rows) if as_list else rows, labels, 40)]
     frames = {name: sum(row["video_id"] == name for row in part) for name in {row["video_id"] for row in part}}
     assert set(frames.values()) == {8}
     assert len(frames) == 4

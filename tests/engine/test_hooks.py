@@ -61,6 +61,14 @@ def test_the_last_are_kept_and_the_final_one_is_exported(tmp_path):
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
+def test_checkpoints_of_a_list_are_kept_for_good(tmp_path):
+    """Every third step of ten, the last one of those, and those after steps 3 and 4."""
+    trainer = _Trainer()
+    trainer.run(RecentCheckpoints(_checkpointer(tmp_path, trainer), period=3, max_to_keep=1, keep=[3, 4]), end=10)
+    periodic = [name for name in _names(tmp_path) if name.startswith("model_0")]
+    assert periodic == ["model_0000002.pth", "model_0000003.pth", "model_0000008.pth"]
+
+
 def test_a_resumed_run_clears_away_what_the_one_before_saved(tmp_path):
     first = _Trainer(stop_at=2)
     recent = RecentCheckpoints(_checkpointer(tmp_path, first), 1, 2)

@@ -112,6 +112,24 @@ def test_most_of_an_image_is_all_of_it(box, whole_above, window):
     assert found == [(window, there)]
 
 
+@pytest.mark.parametrize(
+    ("box", "window"),
+    [
+        ((40, 40, 60, 60), (25, 25, 75, 75)),  # 4 % widened to 25 %: 50 x 50 about (50, 50)
+        ((0, 0, 20, 20), (0, 0, 50, 50)),  # in the corner it keeps its size
+        ((45, 0, 55, 5), (15, 0, 85, 36)),  # 2 to 1: 70.7 x 35.4 about (50, 2.5)
+        ((49, 0, 51, 90), (38, 0, 62, 100)),  # 1 to 45: as high as the image and 25 wide, about 50
+        ((20, 20, 80, 80), (20, 20, 80, 80)),  # 36 % is enough
+    ],
+)
+def test_a_small_window_is_widened(box, window):
+    found = FaceCropper(Finder(face(box)), margin=0.0, smallest=0.25)(make_image(100, 100))[0].window
+    assert found == pytest.approx(window, abs=2)
+    x0, y0, x1, y1 = found
+    assert (x1 - x0) * (y1 - y0) >= 0.25 * 100 * 100 - 100  # but for rounding
+    assert FaceCropper(Finder(face(box)), margin=0.0)(make_image(100, 100))[0].window == box
+
+
 def test_the_rule_counts_what_is_clipped():
     # By landmarks 92 · 84 = 7728 pixels, 0.7728 of 100 × 100, but 0.1932 of 200 × 200.
     cropper = FaceCropper(Finder(face((0, 0, 1, 1))), rule="landmarks")
@@ -152,10 +170,18 @@ def test_a_face_at_random_is_a_matter_of_the_seed():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"choice": "smallest"}, {"rule": "ellipse"}, {"margin": -0.1}, {"whole_above": 0}, {"whole_above": 1.1}]
+    "wrong",
+    [
+        {"choice": "smallest"},
+        {"rule": "ellipse"},
+        {"margin": -0.1},
+        {"whole_above": 0},
+        {"whole_above": 1.1},
+        {"smallest": 0.8},
+    ],
 )
 def test_wrong_settings(wrong):
-    with pytest.raises(ValueError, match=r"smallest|ellipse|-0\.1|share 0 |share 1\.1"):
+    with pytest.raises(ValueError, match=r"smallest|ellipse|-0\.1|share 0 |share 1\.1|share 0\.8"):
         FaceCropper(Finder(), **wrong)
 
 

@@ -178,3 +178,26 @@ def test_split_of_photographs(number, share, train, valid):
 def test_settings_are_checked(changes):
     with pytest.raises(ForgeryError):
         settings(**changes)
+
+
+def test_plain_forgeries_are_whole_faces_that_stay_in_place(tmp_path, photos, finder):
+    plain = settings(count=12, size=256, style="plain")
+    make_forged_dataset(tmp_path / "set", photos, plain, finder=finder, progress=False)
+    rows = [json.loads(line) for line in (tmp_path / "set" / "manifest.jsonl").read_text().splitlines()]
+    regions = [region for row in rows for face in row["faces"] for region in face["regions"]]
+    assert [region["region"] for region in regions] == ["face"] * len(rows) == ["face"] * 6
+    # Moved as a whole, as in self-blended images, but nowhere dragged.
+    assert {move["kind"] for region in regions for move in region["displacements"]} <= {"scale"}
+
+
+def test_narrow_faces_are_left_out(tmp_path, photos, finder):
+    (face,) = finder(photos[0].read())
+    make_forged_dataset(
+        tmp_path / "kept", photos, settings(min_face_width=face.width - 1), finder=finder, progress=False
+    )
+    with pytest.raises(ForgeryError, match="has a face to forge"):
+        make_forged_dataset(
+            tmp_path / "none", photos, settings(min_face_width=face.width + 1), finder=finder, progress=False
+        )
+    with pytest.raises(ForgeryError, match="at least 1 pixel"):
+        settings(min_face_width=0)

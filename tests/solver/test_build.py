@@ -1,5 +1,6 @@
 import pytest
 import torch
+from detectron2.modeling import build_model
 from torch import nn
 
 from ddl_d2.solver.build import build_lr_scheduler, build_optimizer, clip_full_model, parameter_groups
@@ -15,6 +16,7 @@ class _Network(nn.Module):
         self.norm = nn.LayerNorm(2)
         self.queries = nn.Embedding(5, 2)
         self.tied = self.head
+        self.gamma = nn.Parameter(torch.ones(2))
 
 
 def test_each_parameter_is_in_one_group_with_its_rate_and_decay():
@@ -26,10 +28,49 @@ def test_each_parameter_is_in_one_group_with_its_rate_and_decay():
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters())) == len(where)
     assert where[id(model.backbone[0].weight)] == (0.1, 0.5)
     assert where[id(model.backbone[1].bias)] == (0.1, 0.0)
-    assert where[id(model.backbone.relative_position_bias_table)] == (0.1, 0.0)
-    assert where[id(model.head.bias)] == (1.0, 0.5)
+    assert where[id(model.backbone.relative_position_bias_table)] == (0.1, 0.25)
+    assert where[id(model.head.bias)] == where[id(model.gamma)] == (1.0, 0.5)
     assert where[id(model.norm.weight)] == (1.0, 0.0)
     assert where[id(model.queries.weight)] == (1.0, 0.25)
+
+
+def test_biases_and_layer_scales_may_have_decays_of_their_own(tiny_cfg):
+    model = _Network()
+    cfg = tiny_cfg("SOLVER.WEIGHT_DECAY", "0.5", "SOLVER.WEIGHT_DECAY_BIAS", "0", "SOLVER.WEIGHT_DECAY_SCALE", "0.125")
+    groups = build_optimizer(cfg, model).param_groups
+    decay = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
+    assert (decay[id(model.head.weight)], decay[id(model.head.bias)], decay[id(model.gamma)]) == (0.5, 0.0, 0.125)
+    assert decay[id(model.backbone[0].bias)] == 0.0
+    assert decay[id(model.norm.bias)] == 0.0  # a normalization's, not another layer's
+
+
+def _decays(cfg) -> dict[str, float]:
+    model = build_model(cfg)
+    decay = {
+        id(p): group["weight_decay"] for group in build_optimizer(cfg, model).param_groups for p in group["params"]
+    }
+    return {name: decay[id(p)] for name, p in model.named_parameters()}
+
+
+def test_mitl_decays_as_timm_does_no_vector(tiny_cfg):
+    decays = _decays(tiny_cfg(config="ddl_i/mitl_mesorch.yaml"))
+    shapes = {name: p.dim() for name, p in build_model(tiny_cfg(config="ddl_i/mitl_mesorch.yaml")).named_parameters()}
+    assert {decays[name] for name in decays if shapes[name] <= 1} == {0.0}
+    assert {decays[name] for name in decays if shapes[name] > 1} == {0.05}
+    assert any(name.endswith("gamma") for name in decays)  # ConvNeXt's layer scale
+
+
+def test_lfdl_decays_everything_as_adam_does(tiny_cfg):
+    lite = ["MODEL.TIMM.NAME", "tf_efficientnet_lite0.in1k", "MODEL.LFDL.LFGA", "released"]
+    assert set(_decays(tiny_cfg(*lite, config="ddl_i/lfdl_xception.yaml")).values()) == {1e-5}
+
+
+def test_s1_decays_as_mask2former_does_biases_too_but_no_norm_query_or_table(tiny_cfg):
+    decays = _decays(tiny_cfg(config="ddl_i/mask2former_swin_tiny.yaml"))
+    assert decays["backbone.body.layers_0.blocks.0.attn.qkv.bias"] == 0.05
+    assert decays["backbone.body.layers_0.blocks.0.attn.relative_position_bias_table"] == 0.0
+    assert decays["backbone.body.layers_0.blocks.0.norm1.weight"] == 0.0
+    assert decays["sem_seg_head.predictor.query_feat.weight"] == 0.0
 
 
 def test_clipping_is_over_all_parameters_together():

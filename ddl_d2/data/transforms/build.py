@@ -17,7 +17,8 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """Build the augmentations that `cfg.INPUT` asks for, in order; for testing, only fitting.
 
     First what moves pixels: fit and scale, crop, flips, quarter turns, shift-scale-rotate. Then what happens to an
-    image on its way through a camera and a network: colors, noise, blur, JPEG.
+    image on its way through a camera and a network: colors, noise, blur, JPEG. With INPUT.AUGMENT.BEFORE_RESIZE these
+    come first, at the size of the image (or its face crop); shrinking it then takes most of them away.
 
     Raises:
         ConfigError: a value of INPUT.AUGMENT is out of its limits, or INPUT.CROP.TYPE is not "absolute".
@@ -41,10 +42,10 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     steps += moving
     if inputs.COLOR_AUG_SSD:
         steps.append(PhotometricDistortion())
-    steps += colors + degrading
+    degrading = colors + degrading
     if inputs.JPEG_PROB > 0:
-        steps.append(JpegRecompress(inputs.JPEG_PROB, tuple(inputs.JPEG_QUALITY)))
-    return steps
+        degrading.append(JpegRecompress(inputs.JPEG_PROB, tuple(inputs.JPEG_QUALITY)))
+    return degrading + steps if inputs.AUGMENT.BEFORE_RESIZE else steps + degrading
 
 
 def build_views(cfg: CfgNode) -> list[T.Augmentation]:

@@ -23,6 +23,8 @@ Exported = Callable[[], AbstractContextManager[None]]
 class RecentCheckpoints(HookBase):
     """Saves `model_<iteration>` every `period` steps, keeping the last `max_to_keep`, and `model_final` at the end.
 
+    After the steps of `keep` a checkpoint is saved, too, and never removed.
+
     A save that fails is logged, and training goes on; the final one raises SaveError. The names of the files travel in
     the checkpoints, so that a resumed run goes on removing the oldest. For the main process.
 
@@ -31,23 +33,31 @@ class RecentCheckpoints(HookBase):
     """
 
     def __init__(
-        self, checkpointer: Checkpointer, period: int, max_to_keep: int, exported: Exported = nullcontext
+        self,
+        checkpointer: Checkpointer,
+        period: int,
+        max_to_keep: int,
+        exported: Exported = nullcontext,
+        *,
+        keep: Sequence[int] = (),
     ) -> None:
         """Save with `checkpointer`; inside of `exported()` the model has the weights for `model_final.safetensors`."""
         self.checkpointer = checkpointer
         self.exported = exported
         self.period = period
         self.max_to_keep = max_to_keep
+        self.keep = frozenset(keep)
         self.names: list[str] = []
 
     def after_step(self) -> None:
         """Save if a checkpoint is due, and after the last step the final one. Raises SaveError for the latter."""
         done = self.trainer.iter + 1
-        if done % self.period == 0:
+        if done % self.period == 0 or done in self.keep:
             try:
                 self.save()
             except SaveError as error:
-                logger.error("%s. Training goes on; the next try is at iteration %d", error, done + self.period - 1)
+                following = done + self.period - done % self.period - 1
+                logger.error("%s. Training goes on; the next try is at iteration %d", error, following)
         if done >= self.trainer.max_iter:
             self.checkpointer.save("model_final", iteration=self.trainer.iter)
             with self.exported():
@@ -55,7 +65,7 @@ class RecentCheckpoints(HookBase):
 
     def save(self) -> None:
         """Save the step just done, unless that has been done. Raises SaveError."""
-        name = f"model_{self.trainer.iter:07d}"
+        name = _name(self.trainer.iter)
         if self.names[-1:] == [name]:
             return
         before = self.names
@@ -68,16 +78,18 @@ class RecentCheckpoints(HookBase):
         self._remove_oldest()
 
     def _remove_oldest(self) -> None:
-        if len(self.names) <= self.max_to_keep:
+        kept = {_name(done - 1) for done in self.keep}
+        removed = [name for name in self.names if name not in kept][: -self.max_to_keep]
+        if not removed:
             return
         damage = damage_of(self._path(self.names[-1]))
         if damage:
             logger.error("%s was just saved and is %s: older checkpoints are kept", self.names[-1], damage)
             return
-        for name in self.names[: -self.max_to_keep]:
+        for name in removed:
             if os.path.exists(self._path(name)):
                 os.remove(self._path(name))
-        self.names = self.names[-self.max_to_keep :]
+        self.names = [name for name in self.names if name not in removed]
 
     def _path(self, name: str) -> str:
         return os.path.join(self.checkpointer.save_dir, f"{name}.pth")
@@ -89,6 +101,10 @@ class RecentCheckpoints(HookBase):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the names of a checkpoint."""
         self.names = [str(name) for name in state["names"]]
+
+
+def _name(iteration: int) -> str:
+    return f"model_{iteration:07d}"
 
 
 class BestCheckpoint(HookBase):

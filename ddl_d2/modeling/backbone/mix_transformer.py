@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
+from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
@@ -57,21 +58,26 @@ class MixTransformer(Backbone):
 
         Args:
             name: one of `MIX_TRANSFORMERS`.
-            pretrained: "" (random weights, as the release initializes them) or a local `.safetensors` / `.pth` file in
-                the key names of transformers' SegFormer models (of any release) or of the original release.
+            pretrained: "" (random weights, as the release initializes them); "hub", nvidia/mit-b0 ... b5 of Hugging
+                Face, which may be used for non-commercial research only; or a local `.safetensors`, `.pth` or `.bin`
+                file in the key names of transformers' SegFormer models (of any release), of mmsegmentation or of the
+                original release. "choose" refuses to build.
             out_features: which of `res2` ... `res5` (strides 4 ... 32) to return; stages behind the last are not built.
             drop_path_rate: stochastic depth, growing from 0 at the first block to this at the last.
             config_keys: the group of config keys that errors name.
 
         Raises:
-            ConfigError: transformers is missing, an unknown name, or weights that do not fit.
+            ConfigError: transformers is missing, an unknown name, no weights were chosen, or they do not fit or cannot
+                be downloaded.
         """
         super().__init__()
         if name not in MIX_TRANSFORMERS:
             raise ConfigError(f"{config_keys}.NAME is '{name}': of the MiT there are {', '.join(MIX_TRANSFORMERS)}")
-        if pretrained in ("hub", "pypi"):
+        if pretrained in ("choose", "pypi"):
             raise ConfigError(
-                f"{config_keys}.PRETRAINED is '{pretrained}': for {name} it must be \"\" or a local file of weights"
+                f"{config_keys}.PRETRAINED is '{pretrained}': for {name} set it to a local file of weights, to \"hub\" "
+                f'(ImageNet weights, {_hub_name(name)}, for non-commercial research only), or to "" for random ones '
+                "(also with --resume)"
             )
         stages = 1 + max(FEATURES.index(feature) for feature in out_features)
         self.body = _segformer(MIX_TRANSFORMERS[name], stages, drop_path_rate, config_keys)
@@ -99,12 +105,13 @@ class MixTransformer(Backbone):
 
 
 def load_mix_transformer(body: nn.Module, name: str, source: str, config_keys: str) -> None:
-    """Fill transformers' SegformerModel from a local file.
+    """Fill transformers' SegformerModel from a local file, or from Hugging Face with "hub".
 
     Raises:
-        ConfigError: the file does not fit; names what it lacks.
+        ConfigError: the file does not fit (names what it lacks), or cannot be downloaded.
     """
-    weights = transformers_names(load_tensors(Path(source)))
+    path = _from_hub(name, config_keys) if source == "hub" else Path(source)
+    weights = transformers_names(load_tensors(path))
     own = body.state_dict()
     missing = [key for key in own if key not in weights]
     misshapen = [key for key in own if key in weights and weights[key].shape != own[key].shape]
@@ -115,6 +122,21 @@ def load_mix_transformer(body: nn.Module, name: str, source: str, config_keys: s
         )
     body.load_state_dict({key: weights[key] for key in own})
     logger.info("encoder %s: %d tensors loaded from %s", name, len(own), source)
+
+
+def _hub_name(name: str) -> str:
+    return f"nvidia/{name.replace('_', '-')}"
+
+
+def _from_hub(name: str, config_keys: str) -> Path:
+    """Download NVIDIA's weights file, or find it in the cache."""
+    try:
+        return Path(hf_hub_download(_hub_name(name), "pytorch_model.bin"))
+    except OSError as error:  # of huggingface_hub, those of the network too
+        reason = str(error).split("\n")[0][:200]
+        raise ConfigError(
+            f"{config_keys}.PRETRAINED 'hub': {_hub_name(name)} cannot be downloaded ({reason}); give a local file"
+        ) from error
 
 
 def _segformer(size: _Size, stages: int, drop_path_rate: float, config_keys: str) -> nn.Module:

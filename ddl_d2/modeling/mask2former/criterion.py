@@ -113,6 +113,7 @@ class SetCriterion(nn.Module):
         Raises:
             NonFiniteError: a matching cost is not finite; names the images.
         """
+        targets = [target if target.supervised else target.without_masks() for target in targets]
         first = 0 if self.deep_supervision else len(predictions.logits) - 1
         logits = torch.stack(predictions.logits[first:]).float()
         embeddings = torch.stack(predictions.mask_embeddings[first:])

@@ -7,7 +7,7 @@ Shapes: `N` prediction sets (decoder layers), `Q` queries, `C` channels, `K` cla
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,10 @@ class Targets:
     masks: Tensor
     image_id: str
     supervised: bool = True
+
+    def without_masks(self) -> Targets:
+        """Return the image with nothing to be matched."""
+        return replace(self, classes=self.classes[:0], masks=self.masks[:0])
 
 
 class HungarianMatcher:

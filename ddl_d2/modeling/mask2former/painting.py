@@ -21,12 +21,18 @@ _MAX_PAINTED = 4 * 2**20
 _MIN_BAND = 4
 # A query is shown as an instance from this confidence.
 _INSTANCE_CONFIDENCE = 0.5
+# Below this neither class is painted anywhere near a pixel, which is then authentic.
+_NOTHING_PAINTED = 1e-12
 
 
-def forgery_map(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size) -> Tensor:
-    """Sum the queries' masks, Σ_q p_q(forged) σ(mask_q), and clip the sum to 1.
+def forgery_map(
+    masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size, *, authentic: Tensor | None = None
+) -> Tensor:
+    """Sum the queries' masks, S_f = Σ_q p_q(forged) σ(mask_q), and clip the sum to 1.
 
     The sum is taken at the network's input size (a multiple of the masks') and then resized, before any threshold.
+    Where authentic is a class of its own, with the sum S_a, the map is S_f / (S_f + S_a): above 0.5 where forged is the
+    larger of the two, as mmsegmentation decides.
 
     Args:
         masks: logits Q×h×w.
@@ -34,11 +40,16 @@ def forgery_map(masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, ori
         padded: size of the network's input.
         unpadded: size of the image in it.
         original: size of the result.
+        authentic: p(authentic) of each query, Q; None: there is no such class.
 
     Returns:
         float H×W in [0, 1].
     """
-    return to_original(painted_sum(masks, forged, padded), unpadded, original).clamp_(0, 1)
+    painted = to_original(painted_sum(masks, forged, padded), unpadded, original)
+    if authentic is None:
+        return painted.clamp_(0, 1)
+    other = to_original(painted_sum(masks, authentic, padded), unpadded, original)
+    return painted.div_(other.add_(painted).clamp_(min=_NOTHING_PAINTED)).clamp_(0, 1)
 
 
 def painted_sum(masks: Tensor, weights: Tensor, padded: Size) -> Tensor:
@@ -63,7 +74,7 @@ def painted_sum(masks: Tensor, weights: Tensor, padded: Size) -> Tensor:
 
 
 def query_instances(
-    masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size, limit: int
+    masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size, limit: int, *, threshold: float = 0.5
 ) -> Instances:
     """Show the confident queries as Detectron2 instances.
 
@@ -76,21 +87,22 @@ def query_instances(
         unpadded: as in `forgery_map`.
         original: as in `forgery_map`.
         limit: the most instances; the most confident are kept.
+        threshold: a pixel is in a query's mask where its probability is strictly greater.
     """
     confidence, order = forged.sort(descending=True)
     kept = order[confidence >= _INSTANCE_CONFIDENCE][:limit].tolist()
     queries = ((masks[query], forged[query]) for query in kept)
-    found = _painted_instances(queries, padded, unpadded, original)
+    found = _painted_instances(queries, padded, unpadded, original, threshold)
     return forged_instances(found, most=len(kept), size=original, device=masks.device)
 
 
 def _painted_instances(
-    queries: Iterable[tuple[Tensor, Tensor]], padded: Size, unpadded: Size, original: Size
+    queries: Iterable[tuple[Tensor, Tensor]], padded: Size, unpadded: Size, original: Size, threshold: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield mask (bool H×W) and score of each query (mask logits h×w, p(forged)) whose mask is not empty."""
     for logits, confidence in queries:
         painted = F.interpolate(logits[None, None], size=padded, mode="bilinear", align_corners=False)[0, 0]
         probability = to_original(painted.sigmoid_(), unpadded, original)
-        mask = probability > 0.5
+        mask = probability > threshold
         if area := int(mask.sum()):
             yield mask, confidence * probability.mul_(mask).sum() / area

@@ -124,7 +124,9 @@ class ForgeryMask2Former(ForgerySystem):
             losses["loss_det"] = self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)
         if self.sem_seg_head is not None and self.criterion is not None:
             rows, parts = whole_batch(batched_inputs)
-            whole = BatchCounts([(len(row["instances"]), is_known(row) > 0) for row in rows], parts)
+            whole = BatchCounts(
+                [(len(row["instances"]) if is_known(row) else 0, is_known(row) > 0) for row in rows], parts
+            )
             predictions = self.sem_seg_head.predict(features)
             for name, loss in self.criterion(predictions, self._targets(batched_inputs, images), whole).items():
                 losses[name] = self.localization_weight * loss
@@ -179,9 +181,12 @@ class ForgeryMask2Former(ForgerySystem):
             output: dict[str, Any] = {"instances": Instances(original)}
             if queries is not None:
                 masks, probabilities = queries["pred_masks"][b].float(), queries["pred_logits"][b].float().softmax(-1)
-                forged, limit = probabilities[:, -2], self.options.max_instances
-                output["forgery_map"] = forgery_map(masks, forged, padded, unpadded, original)
-                output["instances"] = query_instances(masks, forged, padded, unpadded, original, limit)
+                forged, sizes = probabilities[:, -2], (padded, unpadded, original)
+                authentic = probabilities[:, 0] if probabilities.shape[1] == 3 else None
+                output["forgery_map"] = forgery_map(masks, forged, *sizes, authentic=authentic)
+                output["instances"] = query_instances(
+                    masks, forged, *sizes, self.options.max_instances, threshold=self.options.map_threshold
+                )
             if scores is not None:
                 output["fake_score"] = float(scores[b])
             else:

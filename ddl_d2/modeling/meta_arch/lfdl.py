@@ -31,7 +31,7 @@ from ddl_d2.modeling.whole_batch import count_per_part
 
 MAPS = ("pixel", "patch")
 _FAKE = 1  # of the classes real, fake
-_RGB = [f"rgb{stage}" for stage in range(6)]
+_RGB, _NOISE = ([f"{stream}{stage}" for stage in range(6)] for stream in ("rgb", "noise"))
 # Stage 4 reaches the classifier through stage 5 only.
 _EARLIER_NOISE, _LAST_NOISE = ["noise0", "noise1", "noise2", "noise3", "noise5"], "noise6"
 
@@ -57,6 +57,7 @@ class LFDL(ForgerySystem):
         patch_head: PatchHead,
         pixel_head: PixelHead,
         classifier: FusionClassifier,
+        class_fusion: PatchFusion | None = None,
         input_size: int,
         class_weight: float,
         patch_weight: float,
@@ -74,6 +75,7 @@ class LFDL(ForgerySystem):
             patch_head: see there.
             pixel_head: see there.
             classifier: see there.
+            class_fusion: of the noise stream's stages, for the classifier; None: it reads them side by side.
             input_size: S. Neither it nor the shape of an image changes a parameter.
             class_weight: of `loss_cls`; all three weights are 1 in the released code.
             patch_weight: of `loss_patch`.
@@ -95,11 +97,12 @@ class LFDL(ForgerySystem):
         self.patch_head = patch_head
         self.pixel_head = pixel_head
         self.classifier = classifier
+        self.class_fusion = class_fusion
         self.size = (input_size, input_size)
         self.class_weight, self.patch_weight, self.pixel_weight = class_weight, patch_weight, pixel_weight
         self.map_head = map_head
         self.pseudo_labels, self.pseudo_warmup = pseudo_labels, pseudo_warmup
-        self.use_fast_layers(patch_fusion, patch_head, pixel_head)
+        self.use_fast_layers(patch_fusion, patch_head, pixel_head, class_fusion)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -119,8 +122,13 @@ class LFDL(ForgerySystem):
         )
         shapes = backbone.output_shape()
         patch_fusion = PatchFusion(input_shapes=[shapes[name] for name in _RGB], dim=lfdl.FUSION_DIM, reading=lfdl.MPFF)
+        class_fusion = None
+        if lfdl.CLASS_MPFF:
+            noise = [shapes[name] for name in _NOISE]
+            class_fusion = PatchFusion(input_shapes=noise, dim=lfdl.FUSION_DIM, reading=lfdl.MPFF)
+        earlier = [shapes[name].channels for name in _EARLIER_NOISE]
         classifier = FusionClassifier(
-            in_channels=[shapes[name].channels for name in _EARLIER_NOISE],
+            in_channels=earlier if class_fusion is None else [class_fusion.out_channels],
             last_channels=shapes[_LAST_NOISE].channels,
             dims=lfdl.CLASS_DIMS,
             dropout=lfdl.DROPOUT,
@@ -131,6 +139,7 @@ class LFDL(ForgerySystem):
             "patch_head": PatchHead(in_channels=patch_fusion.out_channels),
             "pixel_head": PixelHead(in_channels=shapes[_RGB[-1]].channels, dims=lfdl.PIXEL_DIMS),
             "classifier": classifier,
+            "class_fusion": class_fusion,
             "input_size": lfdl.INPUT_SIZE,
             "class_weight": lfdl.CLASS_WEIGHT,
             "patch_weight": lfdl.PATCH_WEIGHT,
@@ -174,7 +183,11 @@ class LFDL(ForgerySystem):
 
     def _class_logits(self, features: dict[str, Tensor]) -> Tensor:
         """Return the logits (real, fake), B×2, fp32."""
-        return self.classifier([features[name] for name in _EARLIER_NOISE], features[_LAST_NOISE]).float()
+        earlier = [features[name] for name in _EARLIER_NOISE]
+        if self.class_fusion is not None:
+            noise = [features[name] for name in _NOISE]
+            earlier = [self.class_fusion(self.class_fusion.project(noise), noise[-1])]
+        return self.classifier(earlier, features[_LAST_NOISE]).float()
 
     def _patch_logits(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits of forged cells, B×h×w, and the projection of stage 5, B×C×h×w."""

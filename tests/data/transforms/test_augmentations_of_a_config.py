@@ -4,6 +4,7 @@ from detectron2.config import get_cfg
 from detectron2.data import transforms as T
 
 from ddl_d2.config.defaults import add_ddl_config
+from ddl_d2.config.load import read_config
 from ddl_d2.data.transforms.build import build_augmentations
 from ddl_d2.errors import ConfigError
 
@@ -29,6 +30,37 @@ def test_the_list_of_a_config(cfg):
         "RandomGray", "RandomColor", "RandomNoise", "RandomBlur", "JpegRecompress",
     ]  # fmt: skip
     assert [type(step).__name__ for step in build_augmentations(cfg, False)] == ["ResizeToFit"]
+    cfg.INPUT.AUGMENT.BEFORE_RESIZE = True
+    assert [type(step).__name__ for step in build_augmentations(cfg, True)] == [
+        "RandomGray", "RandomColor", "RandomNoise", "RandomBlur", "JpegRecompress",
+        "ResizeToFit", "RandomFlip", "RandomQuarterTurns", "RandomShiftScaleRotate", "PhotometricDistortion",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "side"), [("ddl_i/lfdl_xception", 299), ("ddl_i/mitl_mesorch", 512)])
+def test_published_recipes_degrade_an_image_at_its_own_size(name, side):
+    """A gray image of 4 sides, noise of variance 35: shrunk by 4, the triangle of 8 pixels that makes a pixel averages
+    it to 35 · s², s = Σ w² over one axis with w = (1, 3, 5, 7, 7, 5, 3, 1) / 32, so s = 168 / 1024; and 1/12 for
+    rounding. Put on after the shrinking, all 35 would be left."""
+    cfg = read_config(name, ["MODEL.DEVICE", "cpu"]).clone()
+    cfg.defrost()
+    for key in [key for key in cfg.INPUT.AUGMENT if key.endswith("_PROB")]:
+        cfg.INPUT.AUGMENT[key] = 0.0
+    cfg.INPUT.AUGMENT.NOISE_PROB, cfg.INPUT.AUGMENT.NOISE_VARIANCE = 1.0, [35.0, 35.0]
+    cfg.INPUT.JPEG_PROB, cfg.INPUT.SCALE_RANGE = 0.0, [1.0, 1.0]
+    image = np.full((4 * side, 4 * side, 3), 128, np.uint8)
+
+    def variance() -> float:
+        np.random.seed(0)
+        given = T.AugInput(image, sem_seg=np.zeros(image.shape[:2], np.uint8))
+        T.AugmentationList(build_augmentations(cfg, True))(given)
+        assert given.image.shape == (side, side, 3)
+        return float(given.image.var())
+
+    left = 35 * (168 / 1024) ** 2 + 1 / 12  # 1.03
+    assert variance() == pytest.approx(left, rel=0.1)
+    cfg.INPUT.AUGMENT.BEFORE_RESIZE = False
+    assert variance() == pytest.approx(35, rel=0.05)
 
 
 @pytest.mark.parametrize("size", [(40, 60), (33, 9), (1, 1), (4, 1)])

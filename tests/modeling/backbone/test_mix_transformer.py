@@ -4,8 +4,10 @@ import re
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ddl_d2.errors import ConfigError
+from ddl_d2.modeling.backbone import mix_transformer
 from ddl_d2.modeling.backbone.mix_transformer import FEATURES, MixTransformer
 from ddl_d2.modeling.backbone.mix_transformer_names import transformers_names
 
@@ -80,11 +82,22 @@ def test_initialized_and_normalized_as_released():
         ("encoder.block.3.1.mlp.dense1.weight", "stages.3.blocks.1.mlp.fc1.weight"),
         ("encoder.layer_norm.2.weight", "stages.2.layer_norm.weight"),
         ("segformer.stages.2.layer_norm.weight", "stages.2.layer_norm.weight"),
+        ("layers.2.0.projection.weight", "stages.2.patch_embeddings.proj.weight"),
+        ("layers.2.0.norm.weight", "stages.2.patch_embeddings.layer_norm.weight"),
+        ("layers.0.1.2.norm1.weight", "stages.0.blocks.2.layernorm_before.weight"),
+        ("layers.0.1.2.attn.attn.out_proj.bias", "stages.0.blocks.2.attention.o_proj.bias"),
+        ("layers.0.1.2.attn.sr.weight", "stages.0.blocks.2.attention.sequence_reduction.sequence_reduction.weight"),
+        ("layers.0.1.2.attn.norm.bias", "stages.0.blocks.2.attention.sequence_reduction.layer_norm.bias"),
+        ("layers.0.1.2.norm2.weight", "stages.0.blocks.2.layernorm_after.weight"),
+        ("layers.3.1.0.ffn.layers.0.bias", "stages.3.blocks.0.mlp.fc1.bias"),
+        ("layers.3.1.0.ffn.layers.1.weight", "stages.3.blocks.0.mlp.dwconv.dwconv.weight"),
+        ("layers.3.1.0.ffn.layers.4.bias", "stages.3.blocks.0.mlp.fc2.bias"),
+        ("layers.3.2.weight", "stages.3.layer_norm.weight"),
         ("classifier.weight", "classifier.weight"),
     ],
 )  # fmt: skip
 def test_names_of_other_releases(theirs, ours):
-    value = torch.zeros(1)
+    value = torch.zeros(1, 1)
     assert transformers_names({theirs: value}) == {ours: value}
 
 
@@ -93,6 +106,59 @@ def test_keys_and_values_of_the_original_are_parted():
     parted = transformers_names({"block1.0.attn.kv.weight": kv})
     assert torch.equal(parted["stages.0.blocks.0.attention.k_proj.weight"], kv[:2])
     assert torch.equal(parted["stages.0.blocks.0.attention.v_proj.weight"], kv[2:])
+
+
+def test_mmsegmentations_attention_is_parted_and_its_convolutions_are_layers():
+    qkv = torch.arange(18.0).view(6, 3)
+    parted = transformers_names({"layers.0.1.0.attn.attn.in_proj_weight": qkv})
+    at = "stages.0.blocks.0.attention."
+    assert {key: value.tolist() for key, value in parted.items()} == {
+        f"{at}{part}_proj.weight": qkv[2 * i : 2 * i + 2].tolist() for i, part in enumerate("qkv")
+    }
+    bias = transformers_names({"layers.0.1.0.attn.attn.in_proj_bias": torch.arange(3.0)})
+    assert bias[f"{at}k_proj.bias"].tolist() == [1.0]
+    (fc1,) = transformers_names({"layers.0.1.0.ffn.layers.0.weight": torch.zeros(4, 2, 1, 1)}).values()
+    assert fc1.shape == (4, 2)
+
+
+def test_nvidias_file_is_downloaded(tmp_path, monkeypatch):
+    """nvidia/mit-b0's layout: transformers' earlier names under `segformer.`, beside a classifier."""
+    source = _encoder()
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({f"segformer.{k}": v for k, v in _as_hub(source.body.state_dict()).items()}, path)
+    asked = []
+    monkeypatch.setattr(mix_transformer, "hf_hub_download", lambda *names: asked.append(names) or str(path))
+    torch.manual_seed(1)
+    copy = _encoder(pretrained="hub")
+    assert asked == [("nvidia/mit-b0", "pytorch_model.bin")]
+    own = source.body.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in copy.body.state_dict().items())
+
+    def offline(*names):
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(mix_transformer, "hf_hub_download", offline)
+    with pytest.raises(ConfigError, match=r"nvidia/mit-b0 cannot be downloaded \(no network\); give a local file"):
+        _encoder(pretrained="hub")
+
+
+def _as_hub(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Today's names of transformers -> those of the files on its hub."""
+    renamed = {"classifier.weight": torch.zeros(2, 2)}
+    for key, value in state.items():
+        stage, rest = re.fullmatch(r"stages\.(\d)\.(.*)", key).groups()
+        for new, old in (("patch_embeddings.", f"patch_embeddings.{stage}."), ("blocks.", f"block.{stage}."),
+                         ("layernorm_before", "layer_norm_1"), ("layernorm_after", "layer_norm_2"),
+                         ("attention.o_proj", "attention.output.dense"), ("q_proj", "self.query"),
+                         ("k_proj", "self.key"), ("v_proj", "self.value"),
+                         ("sequence_reduction.sequence_reduction", "self.sr"),
+                         ("sequence_reduction.layer_norm", "self.layer_norm"),
+                         ("fc1", "dense1"), ("fc2", "dense2")):  # fmt: skip
+            rest = rest.replace(new, old)
+        if rest.startswith("layer_norm."):
+            rest = rest.replace("layer_norm.", f"layer_norm.{stage}.")
+        renamed[f"encoder.{rest}"] = value
+    return renamed
 
 
 def _as_original(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -132,7 +198,7 @@ def test_weights_from_a_file(tmp_path, suffix):
 def test_errors_name_the_key(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"MODEL.MESORCH.GLOBAL.NAME is 'mit_b9'.*mit_b5"):
         _encoder(name="mit_b9")
-    for source in ("hub", "pypi"):
+    for source in ("choose", "pypi"):
         with pytest.raises(ConfigError, match=f"MODEL.MESORCH.GLOBAL.PRETRAINED is '{source}'"):
             _encoder(pretrained=source)
     torch.save(_as_original(_encoder().body.state_dict()), tmp_path / "b0.pth")

@@ -121,6 +121,15 @@ def test_an_unsupervised_image_teaches_nothing():
     assert predictions.logits[-1].grad[1].abs().sum() == 0
 
 
+def test_an_unsupervised_image_teaches_no_mask_either():
+    """With authentic as a class, its "mask" covers the image: none of it is known."""
+    predictions = _predictions(batch=1)
+    losses = _criterion()(predictions, [_target(1, supervised=False)])
+    assert losses["loss_mask"].item() == losses["loss_dice"].item() == 0
+    sum(losses.values()).backward()
+    assert predictions.mask_embeddings[-1].grad.abs().sum() == 0
+
+
 def test_thin_masks_and_one_pixel():
     target = _target(2)
     target.masks[:] = False

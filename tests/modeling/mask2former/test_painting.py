@@ -63,6 +63,51 @@ def test_map_is_clipped_to_one():
     assert painting.forgery_map(masks, forged, (32, 32), (32, 32), (32, 32)).max() == 1
 
 
+@pytest.mark.parametrize(
+    ("authentic", "forged", "expected"),
+    [
+        (0.40, 0.45, 0.45 / 0.85),  # argmax: forged, though the sum is below one half
+        (0.9, 0.6, 0.6 / 1.5),  # argmax: authentic, though the sum is above it
+        (0.0, 0.0, 0.0),
+        (0.0, 1e-3, 1.0),
+    ],
+)
+def test_two_classes_are_weighed_against_each_other(authentic, forged, expected):
+    """Both queries paint everywhere: S_f is p(forged) of the one, S_a is p(authentic) of the other."""
+    masks, sizes = torch.full((2, 8, 8), 20.0), ((32, 32), (32, 32), (32, 32))
+    p_forged, p_authentic = torch.tensor([0.0, forged]), torch.tensor([authentic, 0.0])
+    found = painting.forgery_map(masks, p_forged, *sizes, authentic=p_authentic)
+    torch.testing.assert_close(found, torch.full((32, 32), expected), atol=1e-6, rtol=0)
+    if forged > 0:
+        assert bool((found > 0.5).all()) == (forged > authentic)
+
+
+def test_sums_of_both_classes_are_resized_before_they_are_compared():
+    torch.manual_seed(0)
+    masks, forged, authentic = torch.randn(5, 8, 12), torch.rand(5), torch.rand(5)
+    padded, unpadded, original = (32, 48), (30, 40), (61, 79)
+
+    def resized(weights):
+        painted = painted_at_once(masks, weights, padded)[None, None, :30, :40]
+        return F.interpolate(painted, size=original, mode="bilinear", align_corners=False)[0, 0]
+
+    s_f, s_a = resized(forged), resized(authentic)
+    found = painting.forgery_map(masks, forged, padded, unpadded, original, authentic=authentic)
+    torch.testing.assert_close(found.double(), s_f / (s_f + s_a), atol=1e-5, rtol=0)
+
+
+def test_a_threshold_cuts_the_masks_of_instances():
+    """A ramp of probabilities 0.1, ..., 0.8 from left to right, each 4 pixels wide; interpolation moves a border by
+    less than its cell."""
+    masks = torch.logit(torch.arange(1, 9) / 10).expand(1, 8, 8).contiguous()
+    sizes = ((32, 32), (32, 32), (32, 32))
+    widths = []
+    for threshold in (0.25, 0.5, 0.75):
+        (mask,) = painting.query_instances(masks, torch.ones(1), *sizes, 20, threshold=threshold).pred_masks
+        widths.append(int(mask[0].sum()))
+    assert widths == pytest.approx([24, 14, 4], abs=2)
+
+
 def test_confident_queries_become_instances():
     masks = torch.full((3, 8, 8), -20.0)
     masks[0, 2:6, 2:6] = 20.0

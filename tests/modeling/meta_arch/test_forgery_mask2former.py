@@ -63,6 +63,28 @@ def test_two_classes_learn_the_authentic_region_too(build, make_row):
     assert output["forgery_map"].shape == (64, 96)
 
 
+def test_with_two_classes_the_map_is_forged_against_authentic(build, make_row):
+    """Class logits of all queries (authentic, forged, nothing): p(forged) is p(authentic) · e, so the map e / (1 + e)
+    wherever anything is painted."""
+    model = build("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "2").eval()
+    with torch.no_grad():
+        model.sem_seg_head.predictor.class_embed.weight.zero_()
+        model.sem_seg_head.predictor.class_embed.bias.copy_(torch.tensor([-4.0, -3.0, 0.0]))
+    (output,) = model([make_row(0)])
+    torch.testing.assert_close(output["forgery_map"], torch.full((64, 96), 0.7311), atol=1e-3, rtol=0)
+
+
+def test_instances_honor_the_threshold_of_maps(build, make_row):
+    low, high = build("TEST.MAP_THRESHOLD", "0.0").eval(), build("TEST.MAP_THRESHOLD", "1.0").eval()
+    for model in (low, high):
+        with torch.no_grad():
+            model.sem_seg_head.predictor.class_embed.bias.copy_(torch.tensor([20.0, 0.0]))  # all are confident
+    masks = low([make_row(0)])[0]["instances"].pred_masks
+    assert len(masks)
+    assert masks.all()  # every probability is above 0
+    assert len(high([make_row(0)])[0]["instances"]) == 0  # and none above 1
+
+
 def test_scores_do_not_depend_on_the_batch(build, make_row):
     model = build().eval()
     small, large = make_row(0, size=(64, 64)), make_row(1, size=(64, 128))

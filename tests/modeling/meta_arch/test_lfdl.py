@@ -53,6 +53,23 @@ def test_the_published_network(tiny_cfg, make_row):
     assert places.shape == (1, 512, 19, 19)
 
 
+def test_the_classifier_may_read_fused_patches_as_the_paper_says(tiny_cfg, build, make_row):
+    """Of Xception 814 channels, as the localizer's, instead of 1904 of stages side by side."""
+    on = ["MODEL.LFDL.CLASS_MPFF", "True"]
+    published = build_model(tiny_cfg(*on, config=XCEPTION))
+    assert published.classifier.earlier.weight.shape == (16, 814)
+    model = build(*on).train()
+    sum(model([make_row(0), make_row(1, fake=False)]).values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    model.eval()
+    with torch.no_grad():
+        features = model._encoded([make_row(0)])
+        noise = [features[f"noise{stage}"] for stage in range(6)]
+        fused = model.class_fusion(model.class_fusion.project(noise), noise[-1])
+        expected = model.classifier([fused], features["noise6"])
+        torch.testing.assert_close(model._class_logits(features), expected)
+
+
 def test_losses_and_their_weights(build, make_row):
     rows = [make_row(0), make_row(1, fake=False)]
     model = _repeatable(build())

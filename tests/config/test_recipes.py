@@ -1,0 +1,65 @@
+"""What the published recipes say: values that a paper, or arithmetic on its data, fixes."""
+
+from math import ceil
+
+import pytest
+import timm
+from detectron2.modeling import build_model
+
+from ddl_d2.config.load import list_configs, read_config
+from ddl_d2.errors import ConfigError
+from ddl_d2.modeling.backbone.mix_transformer import MIX_TRANSFORMERS
+from tests.conftest import TINY
+
+FAKES, IMAGES = 798_831, 954_931  # DDL-I's training set
+
+
+def recipe(name: str):
+    return read_config(name, ["MODEL.DEVICE", "cpu"])
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_pretrained_weights_are_named_with_their_tag(name):
+    """An untagged name of timm is whatever weights its next release prefers (Swin-S: those of ImageNet-22k)."""
+    model = recipe(name).MODEL
+    for encoder in (model.TIMM, model.MESORCH.LOCAL, model.MESORCH.GLOBAL):
+        if encoder.PRETRAINED and encoder.NAME not in MIX_TRANSFORMERS:
+            assert encoder.NAME in timm.list_pretrained(encoder.NAME.partition(".")[0] + ".*")
+
+
+@pytest.mark.parametrize("name", ["swin_tiny", "swin_small"])
+def test_s1s_encoders_know_imagenet_1k_alone(name):
+    assert recipe(f"ddl_i/mask2former_{name}").MODEL.TIMM.NAME.endswith(".ms_in1k")
+
+
+def test_lfdl_sees_76_crops_on_each_of_8_gpus_for_30_epochs():
+    solver = recipe("ddl_i/lfdl_xception").SOLVER
+    assert solver.IMS_PER_BATCH == 8 * 76
+    epoch = ceil(2 * FAKES / 608)  # as many real crops as fakes
+    assert (epoch, solver.MAX_ITER, solver.CHECKPOINT_PERIOD) == (2628, 30 * epoch, epoch)
+
+
+def test_mitl_sees_10_images_on_each_of_8_gpus_for_30_epochs():
+    solver = recipe("ddl_i/mitl_mesorch").SOLVER
+    assert solver.IMS_PER_BATCH == 8 * 10
+    epoch = ceil(IMAGES / 80)
+    assert (30 * epoch, 2 * epoch, epoch) == (solver.MAX_ITER, solver.WARMUP_ITERS, solver.CHECKPOINT_PERIOD)
+
+
+def test_precision_and_norms_are_the_published_ones():
+    lfdl, mitl = recipe("ddl_i/lfdl_xception"), recipe("ddl_i/mitl_mesorch")
+    assert lfdl.MODEL.SYNC_BN
+    assert not lfdl.SOLVER.AMP.ENABLED
+    assert not mitl.SOLVER.AMP.ENABLED
+
+
+@pytest.mark.parametrize("name", [name for name in list_configs() if name.startswith("ddl_i/")])
+def test_8_gpus_share_a_batch_evenly(name):
+    assert recipe(name).SOLVER.IMS_PER_BATCH % 8 == 0
+
+
+@pytest.mark.parametrize("name", ["ddl_i/mitl_mesorch", "ddl_i/mitl_mesorch_p"])
+def test_mitl_asks_for_the_weights_of_its_mit(name):
+    tiny = [*TINY, "MODEL.MESORCH.GLOBAL.PRETRAINED", recipe(name).MODEL.MESORCH.GLOBAL.PRETRAINED]
+    with pytest.raises(ConfigError, match=r"GLOBAL.PRETRAINED is 'choose': .*\"hub\" .*non-commercial.* \"\" "):
+        build_model(read_config(name, tiny))
