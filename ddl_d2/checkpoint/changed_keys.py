@@ -39,6 +39,8 @@ STARTING_WEIGHTS = (
     "MODEL.TIMM.PRETRAINED",
     "MODEL.MESORCH.LOCAL.PRETRAINED",
     "MODEL.MESORCH.GLOBAL.PRETRAINED",
+    "MODEL.MIX_TRANSFORMER.PRETRAINED",
+    "MODEL.PLAIN_VIT.PRETRAINED",
 )
 """Files that a new run starts from: a resumed one may drop them (""), but it does not read another."""
 

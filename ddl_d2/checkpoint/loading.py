@@ -18,6 +18,7 @@ from ddl_d2.checkpoint.mask2former_names import from_published_names
 from ddl_d2.checkpoint.mesorch_names import from_published_mesorch
 from ddl_d2.checkpoint.resume import read_lightly
 from ddl_d2.checkpoint.saving import read_metadata
+from ddl_d2.checkpoint.segmentor_names import from_published_segmentor
 from ddl_d2.config.load import config_from_text
 from ddl_d2.errors import CheckpointError, ConfigError
 from ddl_d2.io.weights import load_checkpoint_file
@@ -56,7 +57,8 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
 
     Args:
         model: changed in place.
-        path: `.pth`, `.safetensors` or `.pkl`, also with the names of published Mask2Former and Mesorch files.
+        path: `.pth`, `.safetensors` or `.pkl`, also with the names of published files: of Mask2Former, Mesorch, SAM,
+            IML-ViT, and mmsegmentation's HRNet, UperNet and SegFormer.
         allow_partial: accept missing and misshapen parameters (they keep their initialization, and are listed in the
             log), as a fresh training that starts from published weights does.
 
@@ -76,7 +78,8 @@ def build_untrained_model(cfg: CfgNode) -> nn.Module:
     """Build the model of a config for weights that are loaded later: no pretrained encoder is read."""
     cfg = cfg.clone()
     cfg.defrost()
-    for encoder in (cfg.MODEL.TIMM, cfg.MODEL.MESORCH.LOCAL, cfg.MODEL.MESORCH.GLOBAL):
+    mesorch = cfg.MODEL.MESORCH
+    for encoder in (cfg.MODEL.TIMM, cfg.MODEL.MIX_TRANSFORMER, cfg.MODEL.PLAIN_VIT, mesorch.LOCAL, mesorch.GLOBAL):
         encoder.PRETRAINED = ""
     return build_model(cfg)
 
@@ -131,7 +134,7 @@ def load_checkpoint(model: nn.Module, checkpoint: dict[str, Any], source: str, *
     weights = {key.removeprefix("module."): value for key, value in checkpoint["model"].items()}
     if checkpoint.get("matching_heuristics") and not any(key.startswith("backbone.") for key in weights):
         weights = {f"backbone.{key}": value for key, value in weights.items()}
-    weights = from_published_mesorch(from_published_names(weights))
+    weights = from_published_segmentor(from_published_mesorch(from_published_names(weights)))
     report = LoadReport(
         # A counter that older checkpoints lack and that no computation reads.
         missing=[key for key in own if key not in weights and not key.endswith("num_batches_tracked")],

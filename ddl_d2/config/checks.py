@@ -37,6 +37,8 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "INPUT.FORMAT": ("RGB",),
     "MODEL.SWIN_UNET.DIVERSITY": ("features", "printed", "none"),
     "MODEL.MESORCH.LOW_PASS": ("published", "square"),
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": (1, 2),
+    "MODEL.PLAIN_VIT.POSITIONS": ("mae", "sam"),
 }
 """Key -> the values it may have."""
 

@@ -32,6 +32,7 @@ def add_ddl_config(cfg: CfgNode) -> None:
     _add_lfdl_keys(cfg)
     _add_mesorch_keys(cfg)
     _add_forgery_fpn_keys(cfg)
+    _add_segmentor_keys(cfg)
     _add_solver_keys(cfg)
     _add_engine_keys(cfg)
     _add_test_keys(cfg)
@@ -247,7 +248,7 @@ def _add_loader_keys(cfg: CfgNode) -> None:
 
 
 def _add_model_keys(cfg: CfgNode) -> None:
-    # The system: "ForgeryMask2Former", "SwinUNet", "LFDL", "Mesorch" or "ForgeryFPN".
+    # The system: "ForgeryMask2Former", "ForgerySegmentor", "SwinUNet", "LFDL", "Mesorch" or "ForgeryFPN".
     cfg.MODEL.META_ARCHITECTURE = "ForgeryMask2Former"
     # Mean of the channels R, G, B, which is subtracted from an image; gray levels.
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
@@ -290,7 +291,8 @@ def _add_model_keys(cfg: CfgNode) -> None:
 
 
 def _add_mask2former_keys(cfg: CfgNode) -> None:
-    # The head that decodes pixels and queries.
+    # The head that localizes: of ForgeryMask2Former "QueryDecoderHead"; of ForgerySegmentor "ConcatHead" (HRNet,
+    # SegFormer, IML-ViT), "UPerHead" or "SamMaskHead".
     cfg.MODEL.SEM_SEG_HEAD.NAME = "QueryDecoderHead"
     # THE number of classes. 1: forged. 2: authentic is a class of its own, the first (mmsegmentation's reading).
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 1
@@ -302,7 +304,7 @@ def _add_mask2former_keys(cfg: CfgNode) -> None:
     cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 256
     # Channels of the mask features.
     cfg.MODEL.SEM_SEG_HEAD.MASK_DIM = 256
-    # Normalization of the pixel decoder's convolutions, by Detectron2's name.
+    # Normalization of the head's convolutions, by Detectron2's name.
     cfg.MODEL.SEM_SEG_HEAD.NORM = "GN"
     # Layers of the pixel decoder's deformable encoder.
     cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = 6
@@ -458,6 +460,66 @@ def _add_forgery_fpn_keys(cfg: CfgNode) -> None:
     cfg.MODEL.FORGERY_FPN.COARSE_WEIGHT = 0.0
     # Weight of a loss that wants each forgery's logit above its own real image's, for rows that come in pairs.
     cfg.MODEL.FORGERY_FPN.RANK_WEIGHT = 0.0
+
+
+def _add_segmentor_keys(cfg: CfgNode) -> None:
+    # ForgerySegmentor. It reads SEM_SEG_HEAD.{NAME, IN_FEATURES, NUM_CLASSES, NORM} and DETECTION.IN_FEATURES.
+    cfg.MODEL.SEGMENTOR = CfgNode()
+    # ConcatHead: channels to which each feature is brought first. 0 = they stay as they are.
+    cfg.MODEL.SEGMENTOR.PROJECT_DIM = 0
+    # Channels of the fused map. 0 = as many as come in (ConcatHead).
+    cfg.MODEL.SEGMENTOR.FUSE_DIM = 256
+    # ConcatHead: a rectifier behind the fusion.
+    cfg.MODEL.SEGMENTOR.RECTIFY = True
+    # Dropout before the last layer, in training.
+    cfg.MODEL.SEGMENTOR.DROPOUT = 0.1
+    # That dropout is of whole channels, not of single values.
+    cfg.MODEL.SEGMENTOR.CHANNEL_DROPOUT = True
+    # Weight of the loss of pixels near an edge of what is forged. 0.0 = none.
+    cfg.MODEL.SEGMENTOR.EDGE_WEIGHT = 0.0
+    # How near: width of the cross around a pixel that holds both kinds, odd, in pixels.
+    cfg.MODEL.SEGMENTOR.EDGE_WIDTH = 7
+    # A second head on one feature, in training only.
+    cfg.MODEL.SEGMENTOR.AUXILIARY = CfgNode()
+    # The feature, one of those that the heads read. "" = no such head.
+    cfg.MODEL.SEGMENTOR.AUXILIARY.IN_FEATURE = ""
+    # Channels inside it.
+    cfg.MODEL.SEGMENTOR.AUXILIARY.CHANNELS = 256
+    # Weight of its loss.
+    cfg.MODEL.SEGMENTOR.AUXILIARY.LOSS_WEIGHT = 0.4
+
+    # The backbone "build_mix_transformer_backbone": SegFormer's MiT.
+    cfg.MODEL.MIX_TRANSFORMER = CfgNode()
+    # "mit_b0" ... "mit_b5".
+    cfg.MODEL.MIX_TRANSFORMER.NAME = "mit_b5"
+    # As MODEL.MESORCH.GLOBAL.PRETRAINED.
+    cfg.MODEL.MIX_TRANSFORMER.PRETRAINED = ""
+    # Rate of stochastic depth.
+    cfg.MODEL.MIX_TRANSFORMER.DROP_PATH_RATE = 0.1
+
+    # The backbone "build_plain_vit_backbone": a ViT with windows, and of the levels "p2" ... "p6" those that are read.
+    cfg.MODEL.PLAIN_VIT = CfgNode()
+    # Channels of the tokens.
+    cfg.MODEL.PLAIN_VIT.EMBED_DIM = 768
+    # Number of blocks.
+    cfg.MODEL.PLAIN_VIT.DEPTH = 12
+    # Attention heads.
+    cfg.MODEL.PLAIN_VIT.NUM_HEADS = 12
+    # Side of the windows, in tokens of 16 pixels.
+    cfg.MODEL.PLAIN_VIT.WINDOW_SIZE = 14
+    # The blocks, from 0, whose attention sees the whole image.
+    cfg.MODEL.PLAIN_VIT.GLOBAL_BLOCKS = [2, 5, 8, 11]
+    # Rate of stochastic depth.
+    cfg.MODEL.PLAIN_VIT.DROP_PATH_RATE = 0.1
+    # Absolute positions as "mae" has them (14 x 14 and a class token's) or "sam" (64 x 64); resized to the image.
+    cfg.MODEL.PLAIN_VIT.POSITIONS = "mae"
+    # Channels of the pyramid.
+    cfg.MODEL.PLAIN_VIT.OUT_CHANNELS = 256
+    # Images are padded to a square of this side; larger ones are refused. 0 = to multiples of 32.
+    cfg.MODEL.PLAIN_VIT.SQUARE_PAD = 0
+    # "" (random), or a local file of the transformer's weights: MAE's or SAM's; "choose" refuses to train before this
+    # or MODEL.WEIGHTS is set.
+    cfg.MODEL.PLAIN_VIT.PRETRAINED = ""
 
 
 def _add_solver_keys(cfg: CfgNode) -> None:

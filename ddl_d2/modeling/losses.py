@@ -1,7 +1,7 @@
 """Losses of masks and maps.
 
 On sampled points, and pairwise for matching: Mask2Former, section 3.3; PointRend. On whole maps: "Multi-part
-local-displacement self-blending" (Scientific Reports 2025), here "the self-blending paper".
+local-displacement self-blending" (Scientific Reports 2025), here "the self-blending paper"; IML-ViT (arXiv 2307.14863).
 
 Shapes: `M` masks, `Q` predictions, `T` targets, `P` points; `B` images, `H, W` pixels, `N` places of a coarse map.
 """
@@ -64,6 +64,43 @@ def mean_of_known(by_image: Tensor, known: Tensor, count: float | None = None) -
 def map_bce(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     """Compute the mean binary cross-entropy over valid pixels: B×H×W logits, targets in [0, 1], bool B×H×W -> B."""
     return masked_mean(F.binary_cross_entropy_with_logits(logits, targets, reduction="none"), valid)
+
+
+def edge_bar(forged: Tensor, valid: Tensor, width: int) -> Tensor:
+    """Find the pixels near the edge of what is forged (IML-ViT): those whose cross holds both kinds.
+
+    The cross of a pixel reaches `width // 2` pixels up, down, left and right. What lies outside an image, or is
+    padding, is of neither kind, so an image's border is no edge.
+
+    Args:
+        forged: bool B×H×W.
+        valid: bool B×H×W, not padding.
+        width: of the cross in pixels, odd.
+
+    Returns:
+        bool B×H×W.
+    """
+    kinds = torch.stack([forged & valid, ~forged & valid], dim=1).float()
+    radius = width // 2
+    along_columns = F.max_pool2d(kinds, (width, 1), stride=1, padding=(radius, 0))
+    along_rows = F.max_pool2d(kinds, (1, width), stride=1, padding=(0, radius))
+    return torch.maximum(along_columns, along_rows).amin(dim=1) > 0
+
+
+def edge_bce(logits: Tensor, targets: Tensor, valid: Tensor, width: int) -> Tensor:
+    """Compute `map_bce` with 0 for pixels off the `edge_bar` of what is forged by half or more.
+
+    Args:
+        logits: B×H×W.
+        targets: B×H×W in [0, 1].
+        valid: bool B×H×W.
+        width: see `edge_bar`.
+
+    Returns:
+        B: sums over the bar, divided by the number of all valid pixels.
+    """
+    bar = edge_bar(targets >= 0.5, valid, width)
+    return masked_mean(F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * bar, valid)
 
 
 def pool_valid(targets: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ Shapes: `B` images, `H, W` pixels.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +80,31 @@ def known_maps(batched_inputs: list[dict[str, Any]], device: torch.device) -> Te
 def is_known(row: dict[str, Any]) -> float:
     """Return 1 if the forged pixels of a row are known, else 0."""
     return float(bool(row.get("localization_valid", True)))
+
+
+class Truth(NamedTuple):
+    """What a batch teaches.
+
+    Attributes:
+        maps: float B×H×W in [0, 1], how forged each pixel is.
+        valid: bool B×H×W, not padding.
+        known: bool B, whether the map is supervised.
+    """
+
+    maps: Tensor
+    valid: Tensor
+    known: Tensor
+
+
+def padded_truth(batched_inputs: list[dict[str, Any]], images: ImageList) -> Truth:
+    """Pad the `true_map` of each row as `normalized_batch` padded its image."""
+    device = images.tensor.device
+    maps = torch.zeros(len(batched_inputs), *images.tensor.shape[-2:], device=device)
+    valid = torch.zeros_like(maps, dtype=torch.bool)
+    for b, (row, (height, width)) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
+        maps[b, :height, :width] = to_device(true_map(row), device)
+        valid[b, :height, :width] = True
+    return Truth(maps, valid, known_maps(batched_inputs, device))
 
 
 def fake_labels(batched_inputs: list[dict[str, Any]], device: torch.device) -> Tensor:

@@ -22,7 +22,7 @@ def recipe(name: str):
 def test_pretrained_weights_are_named_with_their_tag(name):
     """An untagged name of timm is whatever weights its next release prefers (Swin-S: those of ImageNet-22k)."""
     model = recipe(name).MODEL
-    for encoder in (model.TIMM, model.MESORCH.LOCAL, model.MESORCH.GLOBAL):
+    for encoder in (model.TIMM, model.MIX_TRANSFORMER, model.MESORCH.LOCAL, model.MESORCH.GLOBAL):
         if encoder.PRETRAINED and encoder.NAME not in MIX_TRANSFORMERS:
             assert encoder.NAME in timm.list_pretrained(encoder.NAME.partition(".")[0] + ".*")
 
@@ -58,8 +58,25 @@ def test_8_gpus_share_a_batch_evenly(name):
     assert recipe(name).SOLVER.IMS_PER_BATCH % 8 == 0
 
 
-@pytest.mark.parametrize("name", ["ddl_i/mitl_mesorch", "ddl_i/mitl_mesorch_p"])
+@pytest.mark.parametrize("name", ["ddl_i/mitl_mesorch", "ddl_i/mitl_mesorch_p", "ddl_i/mesorch"])
 def test_mitl_asks_for_the_weights_of_its_mit(name):
     tiny = [*TINY, "MODEL.MESORCH.GLOBAL.PRETRAINED", recipe(name).MODEL.MESORCH.GLOBAL.PRETRAINED]
     with pytest.raises(ConfigError, match=r"GLOBAL.PRETRAINED is 'choose': .*\"hub\" .*non-commercial.* \"\" "):
         build_model(read_config(name, tiny))
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [("segformer_b5", "MIX_TRANSFORMER"), ("sam_vit_base", "PLAIN_VIT"), ("iml_vit", "PLAIN_VIT")],
+)
+def test_segmentors_ask_for_weights_that_are_not_downloaded(name, encoder):
+    key = f"MODEL.{encoder}.PRETRAINED"
+    assert recipe(f"ddl_i/{name}").MODEL[encoder].PRETRAINED == "choose"
+    with pytest.raises(ConfigError, match=f"{key} is 'choose'"):
+        build_model(read_config(f"ddl_i/{name}", [*TINY, key, "choose"]))
+
+
+def test_a_whole_checkpoint_is_a_choice_of_sams_weights():
+    build_model(
+        read_config("ddl_i/sam_vit_base", [*TINY, "MODEL.PLAIN_VIT.PRETRAINED", "choose", "MODEL.WEIGHTS", "x"])
+    )

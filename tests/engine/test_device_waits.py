@@ -124,6 +124,7 @@ OTHERS = [
     "two_cores/lfdl_efficientnet_lite0.yaml",
     "two_cores/mesorch_efficientnet_lite0.yaml",
     "release/eyes_lite0.yaml",
+    "two_cores/segmentor_efficientnet_lite0.yaml",
 ]
 
 

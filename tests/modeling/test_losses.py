@@ -5,6 +5,8 @@ import torch
 
 from ddl_d2.modeling.losses import (
     dice,
+    edge_bar,
+    edge_bce,
     feature_similarity,
     local_diversity,
     map_bce,
@@ -96,3 +98,38 @@ def test_local_diversity_as_printed_by_hand_and_why_it_is_not_the_default():
     best = printed_similarity(torch.tensor([[-50.0, 50.0]])).sigmoid()
     assert best.min() == 0.5
     assert best.max() < 0.74
+
+
+def test_edge_bar_is_where_a_cross_holds_both_kinds():
+    """7 × 7, the right three columns forged; a cross 3 wide reaches one pixel up, down, left and right."""
+    forged = torch.zeros(1, 7, 7, dtype=torch.bool)
+    forged[:, :, 4:] = True
+    everywhere = torch.ones_like(forged)
+    bar = edge_bar(forged, everywhere, 3)[0]
+    assert bar.any(dim=0).tolist() == [False, False, False, True, True, False, False]
+    assert bar.all(dim=0).tolist() == [False, False, False, True, True, False, False]
+    corner = torch.zeros_like(forged)
+    corner[:, 3, 3] = True
+    # A cross, not a square: the four neighbors, not the four beside them.
+    assert edge_bar(corner, everywhere, 3)[0].nonzero().tolist() == [[2, 3], [3, 2], [3, 3], [3, 4], [4, 3]]
+    assert edge_bar(corner, everywhere, 7)[0].sum() == 13
+
+
+def test_neither_a_border_nor_padding_is_an_edge():
+    forged = torch.ones(2, 6, 8, dtype=torch.bool)
+    valid = torch.ones_like(forged)
+    assert not edge_bar(forged, valid, 7).any()
+    assert not edge_bar(~forged, valid, 7).any()
+    forged[:, 4:] = False  # padding, which a batch fills with 0
+    valid[:, 4:] = False
+    assert not edge_bar(forged, valid, 7).any()
+
+
+def test_edge_loss_by_hand():
+    """Logits ln 3 everywhere: P = 3/4. Of 4 × 4 pixels a forged column, and one beside it, are the bar."""
+    logits = torch.full((1, 4, 4), math.log(3))
+    targets = torch.zeros(1, 4, 4)
+    targets[:, :, 0] = 1
+    valid = torch.ones(1, 4, 4, dtype=torch.bool)
+    want = 4 * (-math.log(0.75) - math.log(0.25)) / 16
+    assert edge_bce(logits, targets, valid, 3).tolist() == pytest.approx([want])

@@ -10,14 +10,16 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
 from ddl_d2.io.weights import load_tensors
 from ddl_d2.modeling.backbone.mix_transformer_names import transformers_names
+from ddl_d2.modeling.backbone.timm_backbone import wanted_features
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class MixTransformer(Backbone):
         pretrained: str = "",
         out_features: list[str],
         drop_path_rate: float = 0.1,
+        embedding_epsilon: float = 1e-5,
         config_keys: str = "MODEL.MESORCH.GLOBAL",
     ) -> None:
         """Build the encoder.
@@ -64,6 +67,8 @@ class MixTransformer(Backbone):
                 original release. "choose" refuses to build.
             out_features: which of `res2` ... `res5` (strides 4 ... 32) to return; stages behind the last are not built.
             drop_path_rate: stochastic depth, growing from 0 at the first block to this at the last.
+            embedding_epsilon: of the LayerNorms in patch embeddings and sequence reductions: 1e-5 in the original
+                release, 1e-6 in mmsegmentation. All others have 1e-6.
             config_keys: the group of config keys that errors name.
 
         Raises:
@@ -81,6 +86,7 @@ class MixTransformer(Backbone):
             )
         stages = 1 + max(FEATURES.index(feature) for feature in out_features)
         self.body = _segformer(MIX_TRANSFORMERS[name], stages, drop_path_rate, config_keys)
+        _as_released(self.body, embedding_epsilon)
         if pretrained:
             load_mix_transformer(self.body, name, pretrained, config_keys)
         self._out_features = list(out_features)
@@ -147,7 +153,7 @@ def _segformer(size: _Size, stages: int, drop_path_rate: float, config_keys: str
             f"{config_keys}.NAME names a MiT, which needs transformers: pip install 'ddl_d2[mesorch]' (or name a model "
             "of timm's)"
         ) from error
-    body = SegformerModel(
+    return SegformerModel(
         SegformerConfig(
             num_encoder_blocks=stages,
             depths=size.depths[:stages],
@@ -160,11 +166,9 @@ def _segformer(size: _Size, stages: int, drop_path_rate: float, config_keys: str
             drop_path_rate=drop_path_rate,
         )
     )
-    _as_released(body)
-    return body
 
 
-def _as_released(body: nn.Module) -> None:
+def _as_released(body: nn.Module, embedding_epsilon: float) -> None:
     """Set initialization and epsilons to those of the original release, where transformers has its own."""
     for name, module in body.named_modules():
         if isinstance(module, nn.Conv2d) and module.bias is not None:
@@ -174,5 +178,19 @@ def _as_released(body: nn.Module) -> None:
         elif isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm) and "patch_embeddings" not in name and "sequence_reduction" not in name:
-            module.eps = 1e-6
+        elif isinstance(module, nn.LayerNorm):
+            embedding = "patch_embeddings" in name or "sequence_reduction" in name
+            module.eps = embedding_epsilon if embedding else 1e-6
+
+
+@BACKBONE_REGISTRY.register()
+def build_mix_transformer_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MixTransformer:
+    """Build the `MixTransformer` of MODEL.MIX_TRANSFORMER as mmsegmentation has it, with the features that are read."""
+    return MixTransformer(
+        name=cfg.MODEL.MIX_TRANSFORMER.NAME,
+        pretrained=cfg.MODEL.MIX_TRANSFORMER.PRETRAINED,
+        out_features=wanted_features(cfg),
+        drop_path_rate=cfg.MODEL.MIX_TRANSFORMER.DROP_PATH_RATE,
+        embedding_epsilon=1e-6,
+        config_keys="MODEL.MIX_TRANSFORMER",
+    )

@@ -17,6 +17,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import Format
+from timm.models.hrnet import HighResolutionNetFeatures
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.backbone.timm_weights import load_pretrained_body
 
 # timm's modules of transformers of one stride, which take `dynamic_img_size`.
+_BRANCHES = ("res2", "res3", "res4", "res5")
 _PLAIN_TRANSFORMERS = ("vision_transformer", "deit", "eva")
 
 
@@ -83,6 +85,11 @@ class TimmBackbone(Backbone):
             raise ConfigError(
                 f"timm model '{name}' has strides {strides}, so no {missing}: choose a hierarchical model "
                 "(Swin, ConvNeXt, ResNet, EfficientNet ...) or other MODEL.SEM_SEG_HEAD.IN_FEATURES"
+            )
+        if isinstance(self.body, HighResolutionNetFeatures) and len(out_features) < len(_BRANCHES):
+            raise ConfigError(
+                f"the features of timm model '{name}' are branches that exchange what they see, of which none can be "
+                f"left out: MODEL.SEM_SEG_HEAD.IN_FEATURES has to name all of {', '.join(_BRANCHES)}"
             )
         self._out_features = list(out_features)
         self._index = {feature: available[feature] for feature in out_features}
@@ -168,7 +175,10 @@ def _create_body(name: str, pretrained: bool, drop_path_rate: float, config_keys
         raise ConfigError(f"timm has no model '{name}' ({config_keys}.NAME); close names: {', '.join(close) or 'none'}")
     options: dict = {"features_only": True, "pretrained": pretrained, "drop_path_rate": drop_path_rate}
     family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
-    if family == "swin_transformer":
+    if family == "hrnet":
+        # The branches as they are, not widened for classification; stochastic depth is unknown to it.
+        options = {"features_only": True, "pretrained": pretrained, "feature_location": ""}
+    elif family == "swin_transformer":
         # Any input size, and always whole 7 × 7 windows with a shift, as the published detectors compute it.
         options |= {"strict_img_size": False, "always_partition": True}
     elif family in _PLAIN_TRANSFORMERS:
@@ -180,9 +190,18 @@ def _create_body(name: str, pretrained: bool, drop_path_rate: float, config_keys
     for module in body.modules():
         if type(module) is SwinTransformerBlock:
             module.__class__ = PadFirstSwinBlock
+        elif family == "hrnet" and isinstance(module, nn.Upsample):
+            # timm's own is to the nearest; HRNet's segmentors, whose weights there are, have this.
+            module.mode, module.align_corners = "bilinear", False
     return body
 
 
 def is_position_table(name: str) -> bool:
     """Say whether a parameter is a relative-position table or absolute position embedding; those are never decayed."""
-    return "relative_position_bias_table" in name or "absolute_pos_embed" in name
+    return name.rpartition(".")[2] in (
+        "relative_position_bias_table",
+        "absolute_pos_embed",
+        "pos_embed",
+        "rel_pos_h",
+        "rel_pos_w",
+    )

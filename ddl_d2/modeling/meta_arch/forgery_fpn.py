@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.heads import ImageHead
 from ddl_d2.modeling.losses import map_bce
-from ddl_d2.modeling.preprocessing import fake_labels, is_known, known_maps, normalized_batch, true_map
+from ddl_d2.modeling.preprocessing import Truth, fake_labels, is_known, normalized_batch, padded_truth
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 from ddl_d2.modeling.whole_batch import count_per_part
-from ddl_d2.utils.transfer import to_device
 
 
 class PyramidDecoder(nn.Module):
@@ -153,18 +152,18 @@ class ForgeryFPN(ForgerySystem):
         losses = {"loss_det": self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)}
         if self.rank_weight:
             losses["loss_rank"] = self.rank_weight * F.softplus(logits[0::2] - logits[1::2]).mean()
-        known = known_maps(batched_inputs, self.device).float()
-        truth, valid = self._truth(batched_inputs, images)
+        truth = padded_truth(batched_inputs, images)
+        known = truth.known.float()
         weights = known * (labels + self.real_map_weight * (1 - labels))
         total = count_per_part(batched_inputs, self._map_weight)
         maps = self.decoder(features)
-        losses["loss_map"] = self.localization_weight * _weighted_bce(maps, truth, valid, weights, total)
+        losses["loss_map"] = self.localization_weight * _weighted_bce(maps, truth, weights, total)
         if self.coarse is not None:
             finer = features["res3"]
             coarser = F.interpolate(features["res4"], size=finer.shape[-2:], mode="bilinear", align_corners=False)
             coarse = self.coarse(torch.cat([finer, coarser], 1))[:, 0]
             total = count_per_part(batched_inputs, is_known)
-            losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, valid, known, total)
+            losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, known, total)
         return losses
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -182,20 +181,11 @@ class ForgeryFPN(ForgerySystem):
         """Return how much an image counts in the loss of the map."""
         return is_known(row) * (1.0 if row["is_fake"] else self.real_map_weight)
 
-    def _truth(self, rows: list[dict[str, Any]], images: ImageList) -> tuple[Tensor, Tensor]:
-        """Return soft masks, float B×H×W, and which of their pixels are no padding."""
-        maps = torch.zeros(len(rows), *images.tensor.shape[-2:], device=self.device)
-        valid = torch.zeros_like(maps)
-        for b, (row, (height, width)) in enumerate(zip(rows, images.image_sizes, strict=True)):
-            maps[b, :height, :width] = to_device(true_map(row), self.device)
-            valid[b, :height, :width] = 1
-        return maps, valid
 
-
-def _weighted_bce(logits: Tensor, truth: Tensor, valid: Tensor, weights: Tensor, total: float) -> Tensor:
-    """Compute the BCE of maps B×h×w and the truth, B×H×W, pooled to their size; `weights`, B, sum to `total`."""
+def _weighted_bce(logits: Tensor, truth: Truth, weights: Tensor, total: float) -> Tensor:
+    """Compute the BCE of maps B×h×w and the truth, pooled to their size; `weights`, B, sum to `total`."""
     size = (logits.shape[-2], logits.shape[-1])
-    pooled = F.adaptive_avg_pool2d(truth[:, None], size)[:, 0]
-    counted = F.adaptive_avg_pool2d(valid[:, None], size)[:, 0] > 0
+    pooled = F.adaptive_avg_pool2d(truth.maps[:, None], size)[:, 0]
+    counted = F.adaptive_avg_pool2d(truth.valid[:, None].float(), size)[:, 0] > 0
     by_image = map_bce(logits.float(), pooled, counted)
     return (by_image * weights).sum() / total

@@ -9,7 +9,7 @@ batch.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,17 +29,10 @@ from ddl_d2.modeling.losses import (
     pool_valid,
     printed_similarity,
 )
-from ddl_d2.modeling.preprocessing import (
-    fake_labels,
-    is_known,
-    known_maps,
-    normalized_batch,
-    true_map,
-)
+from ddl_d2.modeling.preprocessing import Truth, fake_labels, is_known, normalized_batch, padded_truth
 from ddl_d2.modeling.swin_unet.decoder import SwinUNetDecoder
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 from ddl_d2.modeling.whole_batch import count_per_part
-from ddl_d2.utils.transfer import to_device
 
 DIVERSITIES = ("features", "printed", "none")
 _REAL, _FAKE = 0, 1
@@ -144,7 +137,7 @@ class SwinUNet(ForgerySystem):
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses from `image`, `is_fake`, and `soft_mask` or else `forgery_mask`."""
         images, features, map_logits = self._network(batched_inputs)
-        truth = self._truth(batched_inputs, images)
+        truth = padded_truth(batched_inputs, images)
         class_loss = F.cross_entropy(
             self._class_logits(features, images.image_sizes), fake_labels(batched_inputs, self.device)
         )
@@ -196,28 +189,6 @@ class SwinUNet(ForgerySystem):
             "loss_diversity": local_diversity(feature_similarity(places, self.tau), targets, valid),
             "loss_coarse_map": map_bce(coarse, targets, valid),
         }
-
-    def _truth(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> Truth:
-        maps = torch.zeros(len(batched_inputs), *images.tensor.shape[-2:], device=self.device)
-        valid = torch.zeros_like(maps, dtype=torch.bool)
-        for b, (row, (height, width)) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
-            maps[b, :height, :width] = to_device(true_map(row), self.device)
-            valid[b, :height, :width] = True
-        return Truth(maps, valid, known_maps(batched_inputs, self.device))
-
-
-class Truth(NamedTuple):
-    """What a batch teaches.
-
-    Attributes:
-        maps: float B×H×W in [0, 1], how forged each pixel is.
-        valid: bool B×H×W, not padding.
-        known: bool B, whether the map is supervised.
-    """
-
-    maps: Tensor
-    valid: Tensor
-    known: Tensor
 
 
 def _small_linear(in_features: int, out_features: int) -> nn.Linear:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 
-from ddl_d2.modeling.backbone.timm_backbone import PadFirstSwinBlock, TimmBackbone
+from ddl_d2.modeling.backbone.timm_backbone import PadFirstSwinBlock, TimmBackbone, is_position_table
 from ddl_d2.modeling.backbone.timm_weights import load_pretrained_body
 
 FEATURES = ["res2", "res3", "res4", "res5"]
@@ -111,3 +111,35 @@ def test_every_swin_block_of_a_backbone_pads_first():
     blocks = [m for m in backbone.modules() if isinstance(m, SwinTransformerBlock)]
     assert len(blocks) == 12
     assert all(isinstance(b, PadFirstSwinBlock) for b in blocks)
+
+
+def test_hrnet_gives_its_branches_and_fuses_them_bilinearly():
+    backbone = TimmBackbone(name="hrnet_w18_small", out_features=FEATURES, drop_path_rate=0.3)
+    shapes = backbone.output_shape()
+    assert [(shapes[f].channels, shapes[f].stride) for f in FEATURES] == [(16, 4), (32, 8), (64, 16), (128, 32)]
+    ups = [m for m in backbone.modules() if isinstance(m, torch.nn.Upsample)]
+    assert ups
+    assert {(m.mode, m.align_corners) for m in ups} == {("bilinear", False)}
+    features = backbone(torch.randn(2, 3, 64, 96))
+    sum(f.sum() for f in features.values()).backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+def test_no_branch_of_hrnet_can_be_left_out():
+    with pytest.raises(ValueError, match="has to name all of res2, res3, res4, res5"):
+        TimmBackbone(name="hrnet_w18_small", out_features=["res2", "res3", "res4"])
+
+
+@pytest.mark.parametrize(
+    ("name", "is_table"),
+    [
+        ("backbone.body.layers_0.blocks.1.attn.relative_position_bias_table", True),
+        ("backbone.net.pos_embed", True),
+        ("backbone.net.blocks.11.attn.rel_pos_h", True),
+        ("backbone.net.blocks.11.attn.rel_pos_w", True),
+        ("backbone.net.patch_embed.proj.weight", False),
+        ("sem_seg_head.no_mask.weight", False),
+    ],
+)
+def test_position_tables_are_known_by_name(name, is_table):
+    assert is_position_table(name) == is_table

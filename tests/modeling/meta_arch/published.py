@@ -18,7 +18,7 @@ REFERENCE = Path(__file__).with_name("reference")
 
 def published_checkpoint(name: str) -> dict[str, Tensor]:
     """The state dict with the keys that `reference/{name}.keys.txt` lists."""
-    weights = weights_by_name(_keys(REFERENCE / f"{name}.keys.txt"))
+    weights = weights_by_name(shapes_of_keys(REFERENCE / f"{name}.keys.txt"))
     # Index tables are drawn like all others: the loader does not read them.
     return weights | {"criterion.empty_weight": torch.tensor([1.0, 0.1])}
 
@@ -51,7 +51,7 @@ def _draw(key: str, shape: tuple[int, ...]) -> np.ndarray:
     return 1 + noise / 10 if scales else noise / 20
 
 
-def _keys(path: Path) -> dict[str, tuple[int, ...]]:
+def shapes_of_keys(path: Path) -> dict[str, tuple[int, ...]]:
     """The lines of a list, "key (1, 2, 3)"."""
     shapes = {}
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -126,6 +126,7 @@ SYSTEMS = [
     "two_cores/lfdl_efficientnet_lite0.yaml",
     "two_cores/mesorch_efficientnet_lite0.yaml",
     "release/eyes_lite0.yaml",
+    "two_cores/segmentor_efficientnet_lite0.yaml",
 ]
 
 
