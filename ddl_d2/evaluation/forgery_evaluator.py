@@ -115,8 +115,9 @@ class ForgeryEvaluator(DatasetEvaluator):
 
         Args:
             inputs: mapper's rows: `image_id`, `is_fake` (0, 1 or absent), `mask_file_name` or `fully_forged` (a
-                fake's), `height`, `width` in pixels of the original image, and `video_id` (a frame's). Where the
-                image could not be read: `image_id` and `unreadable`, an ImageReadError; its output is not looked at.
+                fake's), `height`, `width` in pixels of the original image, `video_id` (a frame's) and `forgery_type`
+                (a fake's, where it is known). Where the image could not be read: `image_id` and `unreadable`, an
+                ImageReadError; its output is not looked at.
             outputs: `fake_score`, P(fake) as a float or 0-d tensor, and `forgery_map`, float tensor or array H x W in
                 [0, 1]; either may be absent or None, but then for all images. `has_face`, False where no face was found
                 to be predicted; absent, it is True.
@@ -159,9 +160,9 @@ class ForgeryEvaluator(DatasetEvaluator):
         found = compare(row, forgery_map, height, width, threshold=self._threshold, max_pixels=self._max_pixels)
         # First checked; the store then keeps only what passed.
         counts, has_mask, resized = found
-        video_id = row.get("video_id")
+        video_id, kind = row.get("video_id"), row.get("forgery_type")
         has_face = bool(output.get("has_face", True))
-        result = ImageResult(image_id, label, score, counts, has_mask, height, width, resized, video_id, has_face)
+        result = ImageResult(image_id, label, score, counts, has_mask, height, width, resized, video_id, has_face, kind)
         check_result(result)
         if self._store is not None:
             if score is None:
@@ -177,9 +178,8 @@ class ForgeryEvaluator(DatasetEvaluator):
         `"complete": false` and lists the files, and the store is left incomplete.
 
         Returns:
-            `{"ddl": metrics}` with the keys `results.METRIC_NAMES` (and, for frames of videos,
-            `results.VIDEO_METRIC_NAMES`), all numbers, on the main process; `{}` elsewhere, and where no image has a
-            label.
+            `{"ddl": metrics}` with the keys of `ResultTable.metrics`, all numbers, on the main process; `{}`
+            elsewhere, and where no image has a label.
 
         Raises:
             EvaluationError: on every process, unless each image of the dataset was scored once.
