@@ -70,6 +70,11 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
     local = local_path(path)
     content = load_checkpoint_file(local)
     check_digest(content["model"], local)
+    ema = content.get("ema")
+    averaged = ema.get("weights") if isinstance(ema, dict) else None  # what the training evaluated, see SOLVER.EMA
+    if averaged:
+        logger.info("%s: the averaged weights of the training (SOLVER.EMA) are used", path)
+        content["model"] = averaged
     return load_checkpoint(model, content, str(path), allow_partial=allow_partial)
 
 

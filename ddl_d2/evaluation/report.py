@@ -33,6 +33,7 @@ _TITLES = {
     "num_frames_without_face": "frames without a face, left out of their videos",
     "num_videos_without_face": "videos without a face, scored 0.5",
     "num_images": "images",
+    "num_in_dataset": "images of the dataset, of which these are a part",
     "num_fake": "fake images",
     "num_real": "real images",
     "num_localized": "fakes averaged in M1",

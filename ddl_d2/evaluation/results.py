@@ -74,6 +74,18 @@ class ImageResult(NamedTuple):
     forgery_type: str | None = None
 
 
+def check_result(row: ImageResult) -> None:
+    """Raise EvaluationError, naming the image, for values that cannot be right."""
+    if row.is_fake not in (0, 1, None):
+        raise EvaluationError(f"{row.image_id}: is_fake is {row.is_fake!r}, expected 0 (real) or 1 (fake)")
+    if row.score is not None and not 0 <= row.score <= 1:  # NaN fails both comparisons
+        raise EvaluationError(f"{row.image_id}: the fake score is {row.score}, expected a number in [0, 1]")
+    if row.counts is not None and (min(row.counts) < 0 or sum(row.counts) != row.height * row.width):
+        raise EvaluationError(
+            f"{row.image_id}: pixel counts {row.counts} do not add up to {row.height} x {row.width} pixels"
+        )
+
+
 class ResultTable:
     """A table of `ImageResult`s that grows, and the metrics computed from it."""
 
@@ -90,15 +102,8 @@ class ResultTable:
         return iter(self._rows)
 
     def add(self, row: ImageResult) -> None:
-        """Append one row. Raises EvaluationError, naming the image, for values that cannot be right."""
-        if row.is_fake not in (0, 1, None):
-            raise EvaluationError(f"{row.image_id}: is_fake is {row.is_fake!r}, expected 0 (real) or 1 (fake)")
-        if row.score is not None and not 0 <= row.score <= 1:  # NaN fails both comparisons
-            raise EvaluationError(f"{row.image_id}: the fake score is {row.score}, expected a number in [0, 1]")
-        if row.counts is not None and (min(row.counts) < 0 or sum(row.counts) != row.height * row.width):
-            raise EvaluationError(
-                f"{row.image_id}: pixel counts {row.counts} do not add up to {row.height} x {row.width} pixels"
-            )
+        """Append one row. Raises as `check_result`."""
+        check_result(row)
         self._rows.append(row)
 
     def distinct(self) -> list[ImageResult]:

@@ -50,9 +50,15 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     return (values * weights).sum(dim=axes) / weights.sum(dim=axes)
 
 
-def mean_of_known(by_image: Tensor, known: Tensor) -> Tensor:
-    """Average B losses over the images that are known (bool B); 0, and still connected, if there is none."""
-    return (by_image * known).sum() / known.sum().clamp(min=1)
+def mean_of_known(by_image: Tensor, known: Tensor, count: float | None = None) -> Tensor:
+    """Average B losses over the images that are known (bool B); 0, and still connected, if there is none.
+
+    Args:
+        by_image: the losses.
+        known: which of them count.
+        count: how many are known, for a part of a batch see `whole_batch.count_per_part`; None: those of `known`.
+    """
+    return (by_image * known).sum() / (known.sum().clamp(min=1) if count is None else count)
 
 
 def map_bce(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:

@@ -93,14 +93,11 @@ def test_a_store_says_the_same_as_the_run_that_wrote_it(tmp_path):
         {"fake_score": score, "has_face": face}
         for score, face in ((0.2, True), (0.9, False), (0.1, False), (0.3, False))
     ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddl_d2.evaluation.forgery_evaluator.comm.synchronize", lambda: None)
-        store = PredictionStoreWriter(tmp_path / "store")
-        evaluator = ForgeryEvaluator(dataset_rows=rows, store=store)
-        evaluator.reset()
-        for row, output in zip(rows, outputs, strict=True):
-            evaluator.process([row | {"height": 64, "width": 64}], [output])
-        metrics = evaluator.evaluate()["ddl"]
+    evaluator = ForgeryEvaluator(dataset_rows=rows, store=PredictionStoreWriter(tmp_path / "store"))
+    evaluator.reset()
+    for row, output in zip(rows, outputs, strict=True):
+        evaluator.process([row | {"height": 64, "width": 64}], [output])
+    metrics = evaluator.evaluate()["ddl"]
     assert metrics["video_auc"] == 1.0  # .2 of the real, .5 of the fake, without a face
     kept = PredictionStore(tmp_path / "store")
     assert kept.without_face == {
