@@ -33,6 +33,7 @@ from ddl_d2.evaluation.functional.intervals import auc_interval, mean_interval, 
 from ddl_d2.forging.appearance import jpeg
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.model import Model, load_model
+from ddl_d2.inference.summary import NO_FACE
 from ddl_d2.io.image import read_image
 
 Figure = tuple[float, float, float]
@@ -44,12 +45,14 @@ class Scored(NamedTuple):
 
     Attributes:
         is_fake: 0 or 1.
-        score: P(fake).
+        score: P(fake); where a model of faces found none, that of the whole image, which AUC ranks all the same.
+        verdict: "fake", "real" or "no face found".
         f1: of the forged pixels; NaN where there is no mask, or nothing is forged.
     """
 
     is_fake: int
     score: float
+    verdict: str
     f1: float
 
 
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for entry in args.real:
         name, root = _named(entry)
         found.setdefault(name, []).extend(_real(model, root, changed))
-    figures = {name: figures_of(scored, args.threshold) for name, scored in found.items()}
+    figures = {name: figures_of(scored) for name, scored in found.items()}
     table = as_table(figures)
     print(table)
     if args.output is not None:
@@ -127,7 +130,7 @@ def _labeled(model: Model, root: Path, changed: Changed) -> Iterator[Scored]:
             raise result.error
         truth = read_forgery_mask(row, *result.forgery_map.shape) if row["is_fake"] else None
         f1 = np.nan if truth is None else _f1(result.forgery_map > model.cfg.TEST.MAP_THRESHOLD, truth.mask)
-        yield Scored(int(row["is_fake"]), result.fake_score, f1)
+        yield Scored(int(row["is_fake"]), result.fake_score, result.verdict, f1)
 
 
 def _real(model: Model, root: Path, changed: Changed) -> Iterator[Scored]:
@@ -135,7 +138,7 @@ def _real(model: Model, root: Path, changed: Changed) -> Iterator[Scored]:
     for result in tqdm(model.predict_many(map(changed, paths)), total=len(paths), desc=root.name, disable=None):
         if result.error is not None:
             raise result.error
-        yield Scored(0, result.fake_score, np.nan)
+        yield Scored(0, result.fake_score, result.verdict, np.nan)
 
 
 def _f1(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -143,32 +146,34 @@ def _f1(predicted: np.ndarray, truth: np.ndarray) -> float:
     return 2 * hits / (2 * hits + false + missed) if hits + false + missed else np.nan
 
 
-def figures_of(scored: Sequence[Scored], threshold: float) -> dict[str, Figure | int]:
+def figures_of(scored: Sequence[Scored]) -> dict[str, Figure | int]:
     """The figures of one dataset: each (value, lower, upper limit of 95 %), and the numbers of images."""
     labels = np.array([one.is_fake for one in scored])
     scores = np.array([one.score for one in scored])
+    called = np.array([one.verdict == "fake" for one in scored])
     fakes, reals = int(labels.sum()), int((1 - labels).sum())
-    figures: dict[str, Figure | int] = {"fakes": fakes, "reals": reals}
+    faceless = sum(one.verdict == NO_FACE for one in scored)
+    figures: dict[str, Figure | int] = {"fakes": fakes, "reals": reals, "no_face": faceless}
     if fakes and reals:
         figures["auc"] = auc_interval(labels, scores)
     f1 = [one.f1 for one in scored if one.is_fake]
     if not np.isnan(f1).all():
         figures["f1"] = mean_interval(f1)
     if fakes:
-        figures["found"] = share_interval(int((scores[labels == 1] > threshold).sum()), fakes)
+        figures["found"] = share_interval(int(called[labels == 1].sum()), fakes)
     if reals:
-        figures["false_alarms"] = share_interval(int((scores[labels == 0] > threshold).sum()), reals)
+        figures["false_alarms"] = share_interval(int(called[labels == 0].sum()), reals)
     return figures
 
 
 def as_table(figures: dict[str, dict[str, Figure | int]]) -> str:
     """The figures as a Markdown table."""
     columns = ("auc", "f1", "found", "false_alarms")
-    head = "| dataset | fake + real | AUC | F1 of the map | fakes called fake | reals called fake |"
-    lines = [head, "|---|---|---|---|---|---|"]
+    head = "| dataset | fake + real | no face found | AUC | F1 of the map | fakes called fake | reals called fake |"
+    lines = [head, "|---|---|---|---|---|---|---|"]
     for name, values in figures.items():
         shown = [_shown(values.get(column), percent=column in ("found", "false_alarms")) for column in columns]
-        lines.append(f"| {name} | {values['fakes']} + {values['reals']} | {' | '.join(shown)} |")
+        lines.append(f"| {name} | {values['fakes']} + {values['reals']} | {values['no_face']} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 

@@ -12,8 +12,9 @@ RECIPE = "quickstart/mask2former_efficientnet_lite0"
 
 
 def test_figures_by_hand():
-    scored = [Scored(0, 0.1, np.nan), Scored(0, 0.6, np.nan), Scored(1, 0.7, 0.5), Scored(1, 0.4, np.nan)]
-    figures = figures_of(scored, 0.5)
+    scored = [Scored(0, 0.1, "real", np.nan), Scored(0, 0.6, "fake", np.nan)]
+    scored += [Scored(1, 0.7, "fake", 0.5), Scored(1, 0.4, "real", np.nan)]
+    figures = figures_of(scored)
     assert (figures["fakes"], figures["reals"]) == (2, 2)
     assert figures["auc"][0] == 0.75
     assert figures["f1"][0] == 0.5
@@ -21,8 +22,9 @@ def test_figures_by_hand():
 
 
 def test_real_images_alone_have_false_alarms_only():
-    figures = figures_of([Scored(0, 0.9, np.nan), Scored(0, 0.1, np.nan)], 0.5)
-    assert set(figures) == {"fakes", "reals", "false_alarms"}
+    figures = figures_of([Scored(0, 0.9, "fake", np.nan), Scored(0, 0.1, "no face found", np.nan)])
+    assert figures["no_face"] == 1
+    assert set(figures) == {"fakes", "reals", "no_face", "false_alarms"}
     assert "50.0 %" in as_table({"portraits": figures})
 
 
