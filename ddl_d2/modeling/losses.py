@@ -52,7 +52,12 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
 
 def mean_of_known(by_image: Tensor, known: Tensor) -> Tensor:
     """Average B losses over the images that are known (bool B); 0, and still connected, if there is none."""
-    return (by_image * known).sum() / known.sum().clamp(min=1)
+    return weighted_mean(by_image, known)
+
+
+def weighted_mean(by_image: Tensor, weights: Tensor) -> Tensor:
+    """Average B losses by B weights ≥ 0, whose sum counts as 1 if it is less: 0, and still connected, if all are 0."""
+    return (by_image * weights).sum() / weights.sum().clamp(min=1)
 
 
 def map_bce(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.heads import ImageHead
-from ddl_d2.modeling.losses import map_bce
+from ddl_d2.modeling.losses import map_bce, weighted_mean
 from ddl_d2.modeling.preprocessing import Truth, fake_labels, normalized_batch, padded_truth
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 
@@ -180,5 +180,4 @@ def _weighted_bce(logits: Tensor, truth: Truth, weights: Tensor) -> Tensor:
     size = (logits.shape[-2], logits.shape[-1])
     pooled = F.adaptive_avg_pool2d(truth.maps[:, None], size)[:, 0]
     counted = F.adaptive_avg_pool2d(truth.valid[:, None].float(), size)[:, 0] > 0
-    by_image = map_bce(logits.float(), pooled, counted)
-    return (by_image * weights).sum() / weights.sum().clamp(min=1)
+    return weighted_mean(map_bce(logits.float(), pooled, counted), weights)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError, InputError
 from ddl_d2.modeling.heads import ImageHead
-from ddl_d2.modeling.losses import edge_bce, map_bce, mean_of_known
+from ddl_d2.modeling.losses import edge_bce, map_bce, weighted_mean
 from ddl_d2.modeling.preprocessing import fake_labels, groups_of_one_size, normalized_batch, padded_truth
 from ddl_d2.modeling.segmentor.uper_head import AuxiliaryHead
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
@@ -33,7 +33,7 @@ class ForgerySegmentor(ForgerySystem):
     Losses: `loss_det` (binary cross-entropy real / fake); `loss_map` (the same of pixels, which for two classes is
     their softmax cross-entropy), and where there is a weight `loss_aux` (that of the auxiliary map) and `loss_edge`
     (that of pixels near an edge of what is forged). Padding and images whose forged pixels are not known
-    (`localization_valid` False) have no part in the last three, and every other image has the same.
+    (`localization_valid` False) have no part in the last three.
     """
 
     @configurable
@@ -49,6 +49,7 @@ class ForgerySegmentor(ForgerySystem):
         auxiliary_weight: float,
         edge_weight: float,
         edge_width: int,
+        real_map_weight: float,
         options: SystemOptions,
     ) -> None:
         """Put the parts together.
@@ -64,6 +65,8 @@ class ForgerySegmentor(ForgerySystem):
             auxiliary_weight: of `loss_aux`, besides.
             edge_weight: of `loss_edge`, besides; 0: none.
             edge_width: see `losses.edge_bar`.
+            real_map_weight: of real images in all losses but `loss_det`, relative to fakes; at 0 the map says where an
+                image is forged *if* it is.
             options: what every system takes.
 
         Raises:
@@ -77,6 +80,7 @@ class ForgerySegmentor(ForgerySystem):
         self.image_head = image_head
         self.detection_weight, self.localization_weight = detection_weight, localization_weight
         self.auxiliary_weight, self.edge_weight, self.edge_width = auxiliary_weight, edge_weight, edge_width
+        self.real_map_weight = real_map_weight
         self.square = backbone.padding_constraints.get("square_size", 0)
         self.size_divisibility = self.square or max(backbone.size_divisibility, _STRIDE)
         self.use_fast_layers(sem_seg_head, auxiliary_head)
@@ -112,6 +116,7 @@ class ForgerySegmentor(ForgerySystem):
             "auxiliary_weight": auxiliary.LOSS_WEIGHT,
             "edge_weight": segmentor.EDGE_WEIGHT,
             "edge_width": segmentor.EDGE_WIDTH,
+            "real_map_weight": segmentor.REAL_MAP_WEIGHT,
             "options": SystemOptions.from_config(cfg),
         }
 
@@ -140,10 +145,11 @@ class ForgerySegmentor(ForgerySystem):
             by_image["loss_aux"] = self.auxiliary_weight * map_bce(coarse, truth.maps, truth.valid)
         if self.edge_weight:
             by_image["loss_edge"] = self.edge_weight * edge_bce(maps, truth.maps, truth.valid, self.edge_width)
-        losses = {name: self.localization_weight * mean_of_known(loss, truth.known) for name, loss in by_image.items()}
+        labels = fake_labels(batched_inputs, self.device).float()
+        weights = truth.known * (labels + self.real_map_weight * (1 - labels))
+        losses = {name: self.localization_weight * weighted_mean(loss, weights) for name, loss in by_image.items()}
         if self.image_head is not None:
             logits = self.image_head(features, images.image_sizes)
-            labels = fake_labels(batched_inputs, self.device).float()
             losses["loss_det"] = self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)
         return losses
 
