@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 QUICKSTART ?= output/quickstart
 REAL_DIR ?=
 
-.PHONY: help install quickstart test test-lowest lint docs format trials overfit clean
+.PHONY: help install quickstart test test-lowest lint docs format trials reproduce overfit clean
 
 help:
 	@echo "New here? make quickstart, and read README.md meanwhile. Then: source $(VENV)/bin/activate; ddl-d2 --help"
@@ -19,6 +19,7 @@ help:
 	@echo "make lint        ruff and mypy"
 	@echo "make docs        the documentation as a site, in site/"
 	@echo "make trials      the slow reliability trials"
+	@echo "make reproduce   every row of docs/reproduce.md, in miniature: training, test, table"
 	@echo "make overfit     each system learns eight images by heart"
 
 install: $(INSTALLED)
@@ -81,6 +82,9 @@ format: $(INSTALLED)
 trials: $(INSTALLED)
 	@status=0; for trial in $(filter-out trials/overfit_%,$(wildcard trials/[a-z]*.py)); do \
 	    echo "== $$trial"; $(BIN)/python $$trial || status=1; done; exit $$status
+
+reproduce: $(INSTALLED)
+	$(BIN)/python trials/reproduce.py
 
 overfit: $(INSTALLED)
 	@status=0; for trial in trials/overfit_*.py; do echo "== $$trial"; $(BIN)/python $$trial || status=1; done; exit $$status

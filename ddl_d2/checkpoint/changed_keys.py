@@ -24,6 +24,7 @@ REFUSED = (
     "INPUT.FACE_SWAP.ENABLED",
     "SOLVER.OPTIMIZER",
     "SOLVER.EMA.ENABLED",
+    "SOLVER.FREEZE",
 )
 """Keys, or groups of keys, whose values are in a checkpoint: weights, optimizer state, the order of training images.
 

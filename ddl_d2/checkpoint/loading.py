@@ -65,7 +65,13 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
     Raises:
         CheckpointError: the file cannot be read; it does not fit, and lists what is missing; or nothing in it fits.
     """
-    return load_checkpoint(model, load_checkpoint_file(local_path(path)), str(path), allow_partial=allow_partial)
+    content = load_checkpoint_file(local_path(path))
+    ema = content.get("ema")
+    averaged = ema.get("weights") if isinstance(ema, dict) else None  # what the training evaluated, see SOLVER.EMA
+    if averaged:
+        logger.info("%s: the averaged weights of the training (SOLVER.EMA) are used", path)
+        content["model"] = averaged
+    return load_checkpoint(model, content, str(path), allow_partial=allow_partial)
 
 
 def build_untrained_model(cfg: CfgNode) -> nn.Module:

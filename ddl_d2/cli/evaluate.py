@@ -17,7 +17,8 @@ from typing import Any
 from ddl_d2.cli.common import cli_errors, count, positive, threshold
 from ddl_d2.config.renamed import current_value
 from ddl_d2.data.datasets import VideoOptions, load_dataset
-from ddl_d2.errors import EvaluationError
+from ddl_d2.data.datasets.faceforensics import METHODS, is_faceforensics
+from ddl_d2.errors import DatasetError, EvaluationError
 from ddl_d2.evaluation import ResultTable, metrics_table, table_from_store, write_metrics
 from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
 from ddl_d2.predictions.store import PredictionStore
@@ -51,6 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--frames-per-video", type=count, default=32, metavar="N", help="as predicted; 0 = all (default: 32)"
     )
     parser.add_argument("--compression", default="c23", metavar="LEVEL", help="of FaceForensics++ (default: c23)")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=(),
+        choices=METHODS,
+        metavar="METHOD",
+        help=f"of FaceForensics++, as predicted: {', '.join(METHODS)} (default: all that are there)",
+    )
     parser.add_argument(
         "--fake-without-mask",
         choices=("score", "skip", "full", "error"),
@@ -100,12 +109,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluated(store: PredictionStore, args: argparse.Namespace) -> ResultTable:
+    if args.methods and not is_faceforensics(args.dataset_root):
+        raise DatasetError(f"{args.dataset_root}: --methods are FaceForensics++'s, which this is not")
     rows, report = load_dataset(
         args.dataset_root,
         args.split,
         fake_without_mask=args.fake_without_mask,
         video=VideoOptions(
-            frames_per_video=args.frames_per_video, compression=args.compression, max_pixels=store.max_pixels
+            frames_per_video=args.frames_per_video,
+            compression=args.compression,
+            methods=tuple(args.methods),
+            max_pixels=store.max_pixels,
         ),
     )
     if report.origin:

@@ -141,7 +141,10 @@ def _set_up(cfg: CfgNode, args: Namespace, *, folder: str) -> None:
 
 
 def evaluate(cfg: CfgNode) -> None:
-    """Score MODEL.WEIGHTS on every dataset of DATASETS.TEST."""
+    """Score MODEL.WEIGHTS on every image of DATASETS.TEST."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.MAX_IMAGES = 0  # a part is for evaluations in the course of a training
     model = build_trained_model(cfg)
     evaluators = [ForgeryTrainer.build_evaluator(cfg, name, save_predictions=True) for name in cfg.DATASETS.TEST]
     ForgeryTrainer.test(cfg, distributed(model), evaluators)

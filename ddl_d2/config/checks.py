@@ -20,7 +20,14 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "ClassBalancedSampler"),
     "SOLVER.OPTIMIZER": ("ADAMW", "ADAM", "SGD"),
     "SOLVER.AMP.PRECISION": ("bfloat16", "float16"),
-    "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR", "WarmupCosineLR"),
+    "SOLVER.LR_SCHEDULER_NAME": (
+        "WarmupPolyLR",
+        "WarmupLinearTailLR",
+        "WarmupStableDecayLR",
+        "WarmupMultiStepLR",
+        "WarmupCosineLR",
+    ),
+    "SOLVER.TAIL_SHAPE": ("linear", "cosine", "sqrt"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("full_model", "value", "norm"),
     "TEST.PRECISION": PRECISIONS,
     "TEST.FP32_STRIDE": (0, 32),
@@ -82,6 +89,11 @@ def check_config(cfg: CfgNode) -> None:
     if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU: use bfloat16, or SOLVER.AMP.ENABLED False")
     _check_sam(cfg.SOLVER)
+    if cfg.SOLVER.ACCUMULATION_PARTS > 1 and cfg.MODEL.LFDL.PSEUDO_LABELS.ENABLED:
+        raise ConfigError(
+            "SOLVER.ACCUMULATION_PARTS does not go with MODEL.LFDL.PSEUDO_LABELS.ENABLED, which compares the images of "
+            "a whole batch"
+        )
     _check_sizes(cfg)
     tile = cfg.TEST.TILE
     if tile.SIZE:
@@ -133,10 +145,22 @@ def _check_sizes(cfg: CfgNode) -> None:
         raise ConfigError("INPUT.MIN_SIZE_TRAIN is empty: it must hold at least one size, such as (512,)")
     if not 1 <= low <= high <= 100:
         raise ConfigError(f"INPUT.JPEG_QUALITY is {[low, high]}: it must be [smallest, largest] within 1 and 100")
+    if cfg.TEST.MAX_IMAGES < 0:
+        raise ConfigError(f"TEST.MAX_IMAGES is {cfg.TEST.MAX_IMAGES}: it must be 0 (all) or a number of images")
+    _check_views(cfg.TEST.AUG)
     if cfg.TEST.BATCH_SIZE < 1:
         raise ConfigError(f"TEST.BATCH_SIZE is {cfg.TEST.BATCH_SIZE}: it must be at least 1")
     if not 0 <= cfg.SOLVER.EMA.DECAY < 1:
         raise ConfigError(f"SOLVER.EMA.DECAY is {cfg.SOLVER.EMA.DECAY}: it must be from 0 up to, but not, 1")
+
+
+def _check_views(views: CfgNode) -> None:
+    if views.ENABLED and not (views.FLIP or len(views.MIN_SIZES)):
+        raise ConfigError("TEST.AUG.ENABLED asks for other views of an image: set TEST.AUG.FLIP or MIN_SIZES")
+    if any(size < 1 for size in (*views.MIN_SIZES, views.MAX_SIZE)):
+        raise ConfigError(
+            f"TEST.AUG.MIN_SIZES is {list(views.MIN_SIZES)} and MAX_SIZE {views.MAX_SIZE}: lengths are at least 1 pixel"
+        )
 
 
 def check_tiles(*, size: int, overlap: float, score: str, batch_size: int) -> None:

@@ -542,12 +542,18 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.WEIGHT_DECAY_SCALE = None
     # The backbone's learning rate relative to the rest.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
-    # The schedule: "WarmupPolyLR", "WarmupLinearTailLR", "WarmupMultiStepLR" or "WarmupCosineLR".
+    # The schedule: "WarmupPolyLR", "WarmupLinearTailLR", "WarmupStableDecayLR", "WarmupMultiStepLR" or
+    # "WarmupCosineLR".
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
     # With "WarmupPolyLR": the power of the polynomial.
     cfg.SOLVER.POLY_LR_POWER = 0.9
-    # With "WarmupLinearTailLR": the share of the training after which the rate falls, linearly to 0.
+    # With "WarmupLinearTailLR" and "WarmupStableDecayLR": the share of the training after which the rate falls; with
+    # the former linearly to 0.
     cfg.SOLVER.TAIL_START = 0.75
+    # With "WarmupStableDecayLR": how the rate falls, to BASE_LR_END: "linear", "cosine" or "sqrt" (by 1 - sqrt).
+    cfg.SOLVER.TAIL_SHAPE = "sqrt"
+    # With "WarmupStableDecayLR" and "WarmupCosineLR": the learning rate at the end.
+    cfg.SOLVER.BASE_LR_END = 0.0
     # Steps of warm-up.
     cfg.SOLVER.WARMUP_ITERS = 0
     # Whether gradients are clipped.
@@ -560,6 +566,12 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.AMP.ENABLED = True
     # The precision of AMP: "bfloat16" or "float16" (the latter only on CUDA).
     cfg.SOLVER.AMP.PRECISION = "bfloat16"
+    # What is not trained: shell patterns of names of modules or parameters, such as ["backbone"] or
+    # ["backbone.*.stages_[01]*"]. Batch norms among it also keep their statistics.
+    cfg.SOLVER.FREEZE = []
+    # Gradient accumulation: each batch of IMS_PER_BATCH goes through the model in so many equal parts, one after the
+    # other, before one update, which is that of the whole batch (batch norms see parts).
+    cfg.SOLVER.ACCUMULATION_PARTS = 1
     # Sharpness-aware minimization around OPTIMIZER.
     cfg.SOLVER.SAM = CfgNode()
     # Take two passes a step, the second RHO uphill; not with float16.
@@ -581,8 +593,9 @@ def _add_solver_keys(cfg: CfgNode) -> None:
 def _add_engine_keys(cfg: CfgNode) -> None:
     # When a run is given up.
     cfg.ENGINE = CfgNode()
-    # Seconds after which a training step, a batch from data workers, or a wait for other ranks counts as hung; the run
-    # then ends with an error. 0 = never (ranks wait half an hour for each other).
+    # Seconds after which a training step, a batch from data workers, a batch of an evaluation on several ranks, or a
+    # wait of ranks for each other counts as hung; the run then ends with an error. At the end of an evaluation they
+    # wait as long as it takes. 0 = never (ranks wait half an hour for each other).
     cfg.ENGINE.HANG_TIMEOUT = 300
     # Seconds after SIGTERM for ending the step and saving; then the run ends without.
     cfg.ENGINE.STOP_GRACE = 60
@@ -595,6 +608,9 @@ def _add_test_keys(cfg: CfgNode) -> None:
     cfg.TEST.PRECISION = "float32"
     # With PRECISION "bfloat16": 32 keeps the backbone in fp32, 0 does not.
     cfg.TEST.FP32_STRIDE = 32
+    # Evaluations of a training, the last one included, see at most so many images of each dataset: the same ones each
+    # time, of each class its share, videos whole. `--eval-only` sees all. 0 = all.
+    cfg.TEST.MAX_IMAGES = 0
     # A pixel is called forged where its map is strictly greater.
     cfg.TEST.MAP_THRESHOLD = 0.5
     # F1 and IoU of an image with neither true nor predicted forged pixels: "skip", "0" or "1".
@@ -608,6 +624,15 @@ def _add_test_keys(cfg: CfgNode) -> None:
     cfg.TEST.VIDEO_SCORE = "mean"
     # Write a prediction store (scores, maps) when evaluating.
     cfg.TEST.SAVE_PREDICTIONS = False
+    # Test-time augmentation, in evaluation and prediction: score and map are the means over several views of an image,
+    # the plain one among them; instances are the regions of that map.
+    cfg.TEST.AUG.ENABLED = False
+    # Shortest edges of further views, pixels.
+    cfg.TEST.AUG.MIN_SIZES = []
+    # The longest edge that a further view may have.
+    cfg.TEST.AUG.MAX_SIZE = 4000
+    # See each view mirrored, too.
+    cfg.TEST.AUG.FLIP = True
     # Large images are seen in tiles.
     cfg.TEST.TILE = CfgNode()
     # Images with a side longer than this (pixels after resizing; none with INPUT.MIN_SIZE_TEST 0) are seen in tiles of

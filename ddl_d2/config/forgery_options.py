@@ -52,11 +52,12 @@ class ForgeryOptions:
     min_face_width: Annotated[float, Within(1.0)] = 24.0
     # Faces narrower than this many pixels are forged whole: their parts are a handful of pixels.
     min_width_for_parts: Annotated[float, Within(0.0)] = 72.0
-    # How likely the region is the whole face; otherwise PART_COUNT different ones of PARTS, one after the other.
-    whole_face_prob: Probability = 0.3
-    # The regions that a part is drawn from.
+    # How likely the region is the whole face; otherwise PART_COUNT of PARTS, one after the other. One to three of eyes,
+    # nose, mouth and face, each as likely, hold the face half of the time.
+    whole_face_prob: Probability = 0.5
+    # The regions that a part is drawn from: eyes, nose and mouth are as likely, however many parts show them.
     parts: tuple[str, ...] = PART_NAMES
-    # How many parts of a face are forged.
+    # How many parts of a face are forged, less where PARTS holds no more that do not overlap.
     part_count: Annotated[IntRange, Within(1)] = (1, 3)
     # Factor by which the area of eyes or brows is scaled.
     eyes_area: Annotated[Range, Within(0.1, 4.0)] = (0.8, 1.2)
@@ -66,6 +67,10 @@ class ForgeryOptions:
     mouth_area: Annotated[Range, Within(0.1, 4.0)] = (0.9, 1.3)
     # Factor by which the area of the face, or of its lower half, is scaled.
     face_area: Annotated[Range, Within(0.1, 4.0)] = (0.9, 1.1)
+    # How likely a whole face reaches into the forehead.
+    forehead_prob: Probability = 0.75
+    # How far it reaches above the brows, as a share of the way from the chin to the bridge of the nose.
+    forehead: Annotated[Range, Within(0.01, 1.0)] = (0.15, 0.4)
 
     # Number of local translations around landmarks of the region; [0, 0] switches them off.
     drag_count: Annotated[IntRange, Within(0)] = (1, 2)
@@ -73,12 +78,12 @@ class ForgeryOptions:
     drag_radius: Annotated[Range, Within(0.01, 2.0)] = (0.15, 0.25)
     # Length of a local translation, as a share of its radius; above a third the map would fold.
     drag_length: Annotated[Range, Within(0.0, 1 / 3)] = (0.15, 1 / 3)
-    # How likely the target is also moved as a whole, by SHIFT_X, SHIFT_Y and SCALE.
-    move_prob: Probability = 0.5
-    # Horizontal shift of the target, as a share of the face's square.
-    shift_x: Annotated[Range, Within(-0.5, 0.5)] = (-0.03, 0.03)
-    # Vertical shift of the target, as a share of the face's square.
-    shift_y: Annotated[Range, Within(-0.5, 0.5)] = (-0.015, 0.015)
+    # How likely the target is also moved as a whole, its mask with it, by SHIFT_X, SHIFT_Y and SCALE.
+    move_prob: Probability = 1.0
+    # Horizontal shift of the target, as a share of the face's square: SBI's 3 % of a crop twice as wide as the face.
+    shift_x: Annotated[Range, Within(-0.5, 0.5)] = (-0.04, 0.04)
+    # Vertical shift of the target, as a share of the face's square: SBI's 1.5 % of a crop 2.4 times as high.
+    shift_y: Annotated[Range, Within(-0.5, 0.5)] = (-0.024, 0.024)
     # Factor by which the target is scaled about the region's center.
     scale: Annotated[Range, Within(0.5, 2.0)] = (0.95, 1 / 0.95)
 

@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader, get_detection_dataset_dicts
-from torch.utils.data import ConcatDataset, DataLoader
+from torch.utils.data import ConcatDataset
 
+from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.sources import weights_by_dataset
 from ddl_d2.data.face_index import FaceIndex, FaceRows, RowsWithWindows, read_index
 from ddl_d2.data.face_swap_mapper import build_face_swap_mapper
 from ddl_d2.data.forging_augmentations import build_forge
-from ddl_d2.data.loader import Mapper, TrainLoader, one_opencv_thread
+from ddl_d2.data.loader import BatchesOfOneSize, Mapper, TrainLoader, one_opencv_thread
 from ddl_d2.data.mapper import ForgeryDatasetMapper
-from ddl_d2.data.samplers import ClassBalancedSampler, StatefulSampler, TrainingSampler
+from ddl_d2.data.samplers import ClassBalancedSampler, InterleavedSampler, StatefulSampler, TrainingSampler
 from ddl_d2.data.self_blending_mapper import build_self_blending_mapper
+from ddl_d2.data.subset import subset_of
 from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceCropper
@@ -85,6 +87,8 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
         labels=labels,
         max_bad_share=cfg.DATALOADER.MAX_BAD_SHARE,
         worker_timeout=cfg.ENGINE.HANG_TIMEOUT,
+        parts=cfg.SOLVER.ACCUMULATION_PARTS,
+        pinned=cfg.MODEL.DEVICE.startswith("cuda"),
     )
 
 
@@ -239,8 +243,8 @@ def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any
     return torch.utils.data.Subset(rows, real.tolist()), real
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None = None) -> DataLoader:
-    """Build a loader of every image of a dataset once (each rank its share, in order), TEST.BATCH_SIZE at a time.
+def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None = None) -> BatchesOfOneSize:
+    """Build a loader of every image of a dataset once, TEST.BATCH_SIZE of one size at a time; each rank its share.
 
     An image that cannot be read does not end the loader: its row is the dataset dict without `image`, and says why
     under `unreadable` (see `UnreadableTolerated`).
@@ -250,21 +254,40 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
         dataset_name: a registered one.
         mapper: replaces `ForgeryDatasetMapper(cfg, False)`.
     """
-    check_dataset_names([dataset_name])
-    rows = get_detection_dataset_dicts(dataset_name, filter_empty=False)
+    rows: Any = all_rows(dataset_name)
+    chosen = subset_of(rows, dataset_labels(rows), cfg.TEST.MAX_IMAGES)
     indexed = cfg.INPUT.FACE_CROP.ENABLED and bool(cfg.INPUT.FACE_CROP.INDEX)
     if indexed:
         rows = RowsWithWindows(rows, _index_of(cfg, dataset_name, rows))
+    if chosen is not None:
+        rows = torch.utils.data.Subset(rows, chosen.tolist())
     mapper = mapper or ForgeryDatasetMapper(cfg, False, crop=None if indexed else build_face_crop(cfg, False))
     if cfg.DATALOADER.NUM_WORKERS:
         one_opencv_thread()
     loader = build_detection_test_loader(
         rows,
         mapper=UnreadableTolerated(mapper),
+        sampler=InterleavedSampler(len(rows)),
         batch_size=cfg.TEST.BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-    return guarded(loader, cfg.ENGINE.HANG_TIMEOUT)
+    guarded(loader, cfg.ENGINE.HANG_TIMEOUT, pinned=cfg.MODEL.DEVICE.startswith("cuda"))
+    return BatchesOfOneSize(loader, cfg.TEST.BATCH_SIZE)
+
+
+def test_rows(cfg: CfgNode, dataset_name: str) -> Sequence[Mapping[str, Any]]:
+    """Load the rows of a dataset that are evaluated: all, or with TEST.MAX_IMAGES a part (see `subset_of`)."""
+    rows = all_rows(dataset_name)
+    chosen = subset_of(rows, dataset_labels(rows), cfg.TEST.MAX_IMAGES)
+    if chosen is None:
+        return rows
+    return rows.select(chosen) if isinstance(rows, DatasetColumns) else [rows[i] for i in chosen.tolist()]
+
+
+def all_rows(dataset_name: str) -> Any:
+    """Load the rows of a registered dataset. Raises as `check_dataset_names`."""
+    check_dataset_names([dataset_name])
+    return get_detection_dataset_dicts(dataset_name, filter_empty=False)
 
 
 class UnreadableTolerated:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from detectron2.data import build_detection_train_loader
 from detectron2.utils import comm
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from ddl_d2.data.samplers import StatefulSampler
 from ddl_d2.errors import ConfigError, ImageReadError
@@ -116,6 +116,8 @@ class TrainLoader:
         labels: the class of every row, which is kept where another stands in for it; None: any row may.
         max_bad_share: the share of `rows` that may be unusable, in [0, 1].
         worker_timeout: seconds to wait for a batch of the workers before RuntimeError is raised; 0 waits forever.
+        parts: equal parts of each rank's batch, none of which may tear a pair apart.
+        pinned: whether images come in pinned memory, for a GPU; see `guarded`.
 
     Attributes:
         bad_files: what was bad in the batches handed out. A single process stops where that is more than it may be. Of
@@ -137,12 +139,16 @@ class TrainLoader:
         labels: np.ndarray | None = None,
         max_bad_share: float = 0.0,
         worker_timeout: float = 0.0,
+        parts: int = 1,
+        pinned: bool = False,
     ) -> None:
         world, pair = comm.get_world_size(), rows_per_sample(mapper)
-        if total_batch_size < 1 or total_batch_size % (world * pair):
+        if total_batch_size < 1 or total_batch_size % (world * pair * parts):
+            of_parts = f" times {parts} parts (SOLVER.ACCUMULATION_PARTS)" if parts > 1 else ""
             of_pairs = f" with {pair} images a sample" if pair > 1 else ""
             raise ConfigError(
-                f"SOLVER.IMS_PER_BATCH {total_batch_size} is not a positive multiple of {world} processes{of_pairs}"
+                f"SOLVER.IMS_PER_BATCH {total_batch_size} is not a positive multiple of {world} processes"
+                f"{of_parts}{of_pairs}"
             )
         self.samples_per_step = total_batch_size // pair
         self.sampler = sampler
@@ -159,7 +165,7 @@ class TrainLoader:
             aspect_ratio_grouping=False,
             num_workers=num_workers,
         )
-        self._loader = guarded(loader, worker_timeout)
+        self._loader = guarded(loader, worker_timeout, pinned=pinned)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         """Give batches from the current position on; a second iteration continues where the first stopped.
@@ -222,3 +228,50 @@ def seeded(seed: int, position: int) -> Iterator[None]:
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+class BatchesOfOneSize:
+    """The rows of a loader, put into batches of images that need no padding to share one.
+
+    A batch is complete as soon as there are enough images of its size. So that rows do not pile up, the largest begun
+    is handed out as it is where too many are held.
+
+    Args:
+        loader: gives lists of testing rows.
+        batch_size: rows of a batch.
+    """
+
+    _CELL, _HELD = 32, 8
+
+    def __init__(self, loader: DataLoader, batch_size: int) -> None:
+        self.loader = loader
+        self.batch_size = batch_size
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows this rank sees."""
+        return len(self.loader.sampler)  # type: ignore[arg-type]  # one that has a length
+
+    def __len__(self) -> int:
+        """Count the batches there are at least."""
+        return -(-self.num_rows // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        begun: dict[Any, list[dict[str, Any]]] = {}
+        held = 0
+        for row in itertools.chain.from_iterable(self.loader):
+            batch = begun.setdefault(self._size(row), [])
+            batch.append(row)
+            held += 1
+            if len(batch) < self.batch_size and held > self._HELD * self.batch_size:
+                batch = max(begun.values(), key=len)
+            if len(batch) == self.batch_size or held > self._HELD * self.batch_size:
+                held -= len(batch)
+                yield begun.pop(self._size(batch[0]))
+        yield from begun.values()
+
+    def _size(self, row: dict[str, Any]) -> Any:
+        """Return what rows have in common that share a batch; those without an image share one, too."""
+        if "image" not in row:
+            return None
+        return tuple(-(-side // self._CELL) for side in row["image"].shape[-2:])

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 
 from ddl_d2.data.targets import forgery_mask_to_instances, read_forgery_mask
-from ddl_d2.data.transforms.build import build_augmentations
+from ddl_d2.data.transforms.build import build_augmentations, build_views
 from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.crop import FaceWindow, Window, cut, nose_box, nose_points
 from ddl_d2.io.file_kinds import file_kind
@@ -66,6 +66,8 @@ class ForgeryDatasetMapper:
         crop: called on each image first, to cut it (see `Crop`).
         forge: called on each training image (cut) before the augmentations (see `Forge`).
         nose_box: whether training rows carry it.
+        views: in testing, other ways to fit an image (see `transforms.build.build_views`): rows, or their crops, also
+            hold `views`, the image after each of them.
 
     Raises:
         ConfigError: an unknown `empty_policy`.
@@ -85,6 +87,7 @@ class ForgeryDatasetMapper:
         crop: Crop | None = None,
         forge: Forge | None = None,
         nose_box: bool = False,
+        views: Sequence[T.Augmentation] = (),
     ) -> None:
         if empty_policy not in EMPTY_POLICIES:
             raise ConfigError(f"INPUT.CROP.EMPTY_POLICY {empty_policy!r} is not one of {', '.join(EMPTY_POLICIES)}")
@@ -98,6 +101,7 @@ class ForgeryDatasetMapper:
         self.crop = crop
         self.forge = forge
         self.nose_box = nose_box
+        self.views = views
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True, **overrides: Any) -> dict[str, Any]:
@@ -113,6 +117,7 @@ class ForgeryDatasetMapper:
             "empty_policy": cfg.INPUT.CROP.EMPTY_POLICY,
             "max_pixels": cfg.INPUT.MAX_PIXELS,
             "nose_box": cfg.INPUT.FACE_CROP.NOSE_BOX,
+            "views": build_views(cfg),
             **overrides,
         }
 
@@ -126,8 +131,8 @@ class ForgeryDatasetMapper:
         row, image = self.read(dataset_dict)
         if not self.is_train:
             if "windows" in row:
-                return row | windows_input(image, self.augmentations, row.pop("windows"), row["has_face"])
-            return row | inference_input(image, self.augmentations, self.crop)
+                return row | windows_input(image, self.augmentations, row.pop("windows"), row["has_face"], self.views)
+            return row | inference_input(image, self.augmentations, self.crop, self.views)
         truth = read_forgery_mask(row, *image.shape[:2], max_pixels=self.max_pixels)
         if row["is_fake"] and truth is not None and not truth.mask.any():
             raise ImageReadError(row.get("mask_file_name", row["file_name"]), _why_empty(row, self.max_pixels))
@@ -195,30 +200,44 @@ def _why_empty(row: Mapping[str, Any], max_pixels: int) -> str:
     return f"{said}: its gray values are {coding}, and forged is {MASK_THRESHOLD} or more"
 
 
-def inference_input(image: np.ndarray, augmentation: T.Augmentation, crop: Crop | None) -> dict[str, Any]:
+def inference_input(
+    image: np.ndarray, augmentation: T.Augmentation, crop: Crop | None, views: Sequence[T.Augmentation] = ()
+) -> dict[str, Any]:
     """Make what a network gets of an image in testing.
 
     Args:
         image: uint8 H×W×3 RGB.
         augmentation: applied to the image, or to each crop of it.
         crop: chooses the crops; None for the whole image.
+        views: applied to the image, or to each crop of it, for other views of the same.
 
     Returns:
-        `image`, or `crops` and `has_face`; and `height` and `width`, see `ForgeryDatasetMapper`.
+        `image` (and `views`, if asked for), or `crops` and `has_face`; and `height` and `width`, see
+        `ForgeryDatasetMapper`.
     """
     if crop is None:
-        return {"image": _augmented(image, augmentation), "height": image.shape[0], "width": image.shape[1]}
+        size = {"height": image.shape[0], "width": image.shape[1]}
+        return _seen(image, augmentation, views) | size
     chosen = crop(image)
     has_face = any(found.face is not None for found in chosen)
-    return windows_input(image, augmentation, [found.window for found in chosen], has_face)
+    return windows_input(image, augmentation, [found.window for found in chosen], has_face, views)
 
 
 def windows_input(
-    image: np.ndarray, augmentation: T.Augmentation, windows: Sequence[Window], has_face: bool
+    image: np.ndarray,
+    augmentation: T.Augmentation,
+    windows: Sequence[Window],
+    has_face: bool,
+    views: Sequence[T.Augmentation] = (),
 ) -> dict[str, Any]:
     """Make what a network gets of an image whose windows are known: `crops`, `has_face`, `height` and `width`."""
-    crops = [{"image": _augmented(cut(image, window), augmentation), "window": window} for window in windows]
+    crops = [_seen(cut(image, window), augmentation, views) | {"window": window} for window in windows]
     return {"crops": crops, "has_face": has_face, "height": image.shape[0], "width": image.shape[1]}
+
+
+def _seen(image: np.ndarray, augmentation: T.Augmentation, views: Sequence[T.Augmentation]) -> dict[str, Any]:
+    row: dict[str, Any] = {"image": _augmented(image, augmentation)}
+    return row | ({"views": [_augmented(image, view) for view in views]} if views else {})
 
 
 def _augmented(image: np.ndarray, augmentation: T.Augmentation) -> torch.Tensor:

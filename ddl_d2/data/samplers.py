@@ -206,3 +206,28 @@ class ClassBalancedSampler(StatefulSampler):
             coins = np.random.default_rng([self.seed, *b"coins", block]).integers(2, size=self._BLOCK)
             cached = self._shuffles["coins"] = (block, coins)
         return int(cached[1][offset])
+
+
+class InterleavedSampler(Sampler[int]):
+    """Every index once, over all ranks, each rank an even share of every part of the dataset, in its order.
+
+    Datasets list real images before fakes, and one source after another: contiguous shares would be of unlike kinds,
+    and take unlike times. Neighbors stay together in small blocks, since they may be frames of one video.
+
+    Args:
+        size: rows in the dataset.
+    """
+
+    _BLOCK, _LEAST_BLOCKS = 32, 8
+
+    def __init__(self, size: int) -> None:
+        rank, world_size = comm.get_rank(), comm.get_world_size()
+        block = min(self._BLOCK, max(1, size // (world_size * self._LEAST_BLOCKS)))
+        indices = np.arange(size)
+        self._own = indices[indices // block % world_size == rank]
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._own.tolist()
+
+    def __len__(self) -> int:
+        return len(self._own)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
 from detectron2.config import CfgNode
+from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from ddl_d2.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 _AT_LEAST = {
     "SOLVER.MAX_ITER": 1,
     "SOLVER.CHECKPOINT_PERIOD": 1,
     "SOLVER.MAX_TO_KEEP": 1,
     "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.ACCUMULATION_PARTS": 1,
     "SOLVER.BASE_LR": 0,
     "SOLVER.WEIGHT_DECAY": 0,
     "TEST.EVAL_PERIOD": 0,
@@ -40,4 +46,16 @@ def refuse_sync_bn_on_cpu(model: nn.Module, device: str) -> None:
     if device == "cpu" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
         raise ConfigError(
             "SyncBN trains on GPUs only: on CPUs set MODEL.SYNC_BN False, and MODEL.RESNETS.NORM FrozenBN (or BN)"
+        )
+
+
+def say_what_parts_change(model: nn.Module, parts: int) -> None:
+    """Warn of gradient accumulation in a model, in training mode, whose batch norms then see parts of a batch."""
+    norms = len(get_bn_modules(model))
+    if parts > 1 and norms:
+        logger.warning(
+            "SOLVER.ACCUMULATION_PARTS %d: %d batch norms see a part of each batch, so that an update is not quite "
+            "that of the whole batch",
+            parts,
+            norms,
         )

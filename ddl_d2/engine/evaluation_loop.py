@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import DatasetEvaluator, inference_context
 from detectron2.utils import comm
+from detectron2.utils.logger import log_every_n_seconds
 from torch import nn
 
 from ddl_d2.checkpoint.loading import local_path
+from ddl_d2.data.build import test_rows
+from ddl_d2.data.loader import BatchesOfOneSize
+from ddl_d2.engine.watchdog import ending_where_it_hangs
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.predictions.meta import make_meta
 from ddl_d2.predictions.writer import PredictionStoreWriter
+from ddl_d2.utils.distributed import wait_for_all
 
 logger = logging.getLogger(__name__)
+
+
+_THREADS = 2
+"""Of each rank, for reading masks and writing maps: as much as a GPU's predictions need."""
+
+_LOG_SECONDS = 30.0
+"""From one line about an evaluation to the next."""
 
 
 class OnReadable(nn.Module):
@@ -62,6 +79,42 @@ def evaluate_each(names: Sequence[str], evaluate: Callable[[int], dict[str, Any]
     return next(iter(results.values())) if len(results) == 1 else results
 
 
+@torch.no_grad()
+def evaluate_one(
+    model: nn.Module, loader: BatchesOfOneSize, evaluator: DatasetEvaluator, *, hang_timeout: float = 0.0
+) -> dict[str, Any]:
+    """Predict the rows of a loader, in eval mode, and return what the evaluator makes of it.
+
+    As Detectron2's `inference_on_dataset`, but nothing waits for a GPU here: a batch is handed to it while the
+    evaluator still works on the one before. In the end the ranks wait for the slowest of them, as long as that takes.
+
+    Args:
+        model: takes lists of rows.
+        loader: gives them.
+        evaluator: sees rows and outputs.
+        hang_timeout: where there are several ranks, one that a batch takes longer than this (seconds) ends with a
+            report of where it was, and so ends the run; 0: any time.
+    """
+    evaluator.reset()
+    done, start = 0, time.perf_counter()
+    logger.info("Evaluating %d images on this rank", loader.num_rows)
+    limit = hang_timeout if comm.get_world_size() > 1 else 0.0
+    with inference_context(model), ending_where_it_hangs(limit, f"rank {comm.get_rank()}, evaluating,") as goes_on:
+        for rows in loader:
+            goes_on()
+            evaluator.process(rows, model(rows))
+            done += len(rows)
+            rate = done / (time.perf_counter() - start)
+            log_every_n_seconds(
+                logging.INFO,
+                f"Evaluated {done} of {loader.num_rows} images, {rate:.1f}/s, "
+                f"{timedelta(seconds=round((loader.num_rows - done) / rate))} to go",
+                n=_LOG_SECONDS,
+                name=__name__,
+            )
+    return evaluator.evaluate() or {}
+
+
 def build_evaluator(cfg: CfgNode, dataset_name: str, *, save_predictions: bool | None = None) -> ForgeryEvaluator:
     """Return an evaluator that writes metrics and predictions to `OUTPUT_DIR/inference/<dataset>`.
 
@@ -84,14 +137,19 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, *, save_predictions: bool |
             overwrite=True,
             rank=comm.get_rank(),
             world_size=comm.get_world_size(),
-            barrier=comm.synchronize,
+            barrier=wait_for_all,
         )
+    rows, whole = test_rows(cfg, dataset_name), None
+    if cfg.TEST.MAX_IMAGES and len(rows) < (size := len(DatasetCatalog.get(dataset_name))):
+        whole = size
     return ForgeryEvaluator(
-        dataset_rows=dataset_name,
+        dataset_rows=rows,
+        subset_of=whole,
         output_dir=folder,
         threshold=cfg.TEST.MAP_THRESHOLD,
         empty_score=cfg.TEST.EMPTY_SCORE,
         video_score=cfg.TEST.VIDEO_SCORE,
         store=store,
         max_pixels=cfg.INPUT.MAX_PIXELS,
+        threads=_THREADS,
     )

@@ -19,6 +19,7 @@ from detectron2.utils import comm
 
 from ddl_d2.engine.ranks import SETTLE, Ranks
 from ddl_d2.errors import ConfigError
+from ddl_d2.utils.distributed import patient_group
 from ddl_d2.utils.processes import die_with_parent, say_where_it_crashes
 
 _MARGIN = 30.0
@@ -75,6 +76,7 @@ def leave_group() -> None:
     A DistributedDataParallel that is freed after it would take the group with it while holding the interpreter's lock,
     which gloo's thread may be waiting for to free the last tensors it sent: neither would ever go on (torch 2.11).
     """
+    patient_group.cache_clear()
     gc.collect()
     dist.destroy_process_group()
 
@@ -115,3 +117,4 @@ def _join_group(
         "nccl" if on_gpus else "gloo", init_method=address, timeout=timeout, rank=rank, world_size=world_size
     )
     comm.create_local_process_group(local_size)
+    patient_group()

@@ -55,6 +55,7 @@ class StepGuard:
         scaler: torch.amp.GradScaler,
         *,
         precision: str = "float32",
+        parts: int = 1,
         folder: str | None = None,
         config: str = "",
     ) -> None:
@@ -65,11 +66,13 @@ class StepGuard:
             optimizer: of the weights that are trained.
             scaler: scales the loss, if it is enabled.
             precision: one of `utils.precision.PRECISIONS`, for the files of stopped steps.
+            parts: in which a batch goes through the model, likewise.
             folder: where these go; None keeps none.
             config: the run's, as YAML, likewise.
         """
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
-        self.scaler, self.precision, self.folder, self.config = scaler, precision, folder, config
+        self.scaler, self.precision, self.parts = scaler, precision, parts
+        self.folder, self.config = folder, config
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self.parameters = {name: p for name, p in self.model.named_parameters() if id(p) in trained}
         self.statistics = {
@@ -146,6 +149,7 @@ class StepGuard:
             random_state=attempt.random_state,
             config=self.config,
             precision=self.precision,
+            parts=self.parts,
         ).write(self.folder)
         return f". {path} keeps the step: `ddl-d2 replay` runs it again" if path else ". The step could not be kept"
 
@@ -163,8 +167,8 @@ def _on_rank(rank: int) -> str:
 
 
 def _norm(tensors: list[Tensor], device: torch.device) -> Tensor:
-    norm = nn.utils.get_total_norm(tensors) if tensors else torch.zeros(())
-    return norm.to(device, torch.float32).reshape(())
+    norm = nn.utils.get_total_norm(tensors) if tensors else torch.zeros((), device=device)
+    return norm.to(torch.float32).reshape(())
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from ddl_d2.checkpoint.loading import build_untrained_model
 from ddl_d2.config.load import config_from_text
 from ddl_d2.engine.stopped_step import StoppedStep
 from ddl_d2.errors import CheckpointError, ConfigError, NonFiniteError
+from ddl_d2.modeling.whole_batch import in_parts
 from ddl_d2.utils.precision import autocast
 from ddl_d2.utils.seed import set_random_state
 
@@ -66,14 +67,13 @@ def replay(step: StoppedStep, *, device: str, precision: str) -> Replay:
     result = Replay(weights=[name for name, value in step.model.items() if not _finite(value)])
     with _watching_modules(model) as first:
         try:
-            losses = _losses(model, step, step.batch, precision, result)
-            result.losses = {name: float(loss.detach()) for name, loss in losses.items()}
-            result.parameter = _first_gradient(model, sum(losses.values(), torch.zeros(())))
+            result.parameter = _first_gradient(model, _totals(model, step, precision, result))
         except NonFiniteError as error:
+            result.losses = {}
             result.refused = f"{error.what} ({', '.join(error.image_ids)})"
         result.module = next(iter(first), "")
     for image_id, row in zip(step.image_ids, step.batch, strict=True):
-        result.alone.append((image_id, _alone(model, step, row, precision, result)))
+        result.alone.append((image_id, _alone(model, step, row, precision)))
     return result
 
 
@@ -91,21 +91,26 @@ def _model(step: StoppedStep, device: str) -> nn.Module:
     return model
 
 
-def _losses(
-    model: nn.Module, step: StoppedStep, batch: list[dict[str, Any]], precision: str, result: Replay
-) -> dict[str, Tensor]:
+def _totals(model: nn.Module, step: StoppedStep, precision: str, result: Replay) -> Iterator[Tensor]:
+    """Run the batch in the parts that it went through in; yield the share of each in the total loss."""
     device = next(model.parameters()).device
     result.same_numbers = set_random_state(step.random_state, device)
-    with autocast(device.type, precision):
-        return model(batch)
+    with in_parts(step.batch, step.parts) as parts:
+        for part in parts:
+            with autocast(device.type, precision):
+                losses = {name: loss / step.parts for name, loss in model(part).items()}
+            for name, loss in losses.items():
+                result.losses[name] = result.losses.get(name, 0.0) + float(loss.detach())
+            yield sum(losses.values(), torch.zeros(()))
 
 
 @torch.no_grad()
-def _alone(
-    model: nn.Module, step: StoppedStep, row: dict[str, Any], precision: str, result: Replay
-) -> dict[str, float] | str:
+def _alone(model: nn.Module, step: StoppedStep, row: dict[str, Any], precision: str) -> dict[str, float] | str:
+    device = next(model.parameters()).device
+    set_random_state(step.random_state, device)
     try:
-        return {name: float(loss) for name, loss in _losses(model, step, [row], precision, result).items()}
+        with autocast(device.type, precision):
+            return {name: float(loss) for name, loss in model([row]).items()}
     except NonFiniteError as error:
         return f"{error.what} is not finite"
     except ValueError as error:  # a batch norm with a single value
@@ -133,8 +138,8 @@ def _watching_modules(model: nn.Module) -> Iterator[list[str]]:
             handle.remove()
 
 
-def _first_gradient(model: nn.Module, total: Tensor) -> str:
-    """Run backward; return the parameter that first got a gradient that is not finite, or ""."""
+def _first_gradient(model: nn.Module, totals: Iterable[Tensor]) -> str:
+    """Run the backward passes of losses; return the parameter that first got a gradient that is not finite, or ""."""
     found: list[str] = []
 
     def look(parameter: nn.Parameter, name: str) -> None:
@@ -146,7 +151,8 @@ def _first_gradient(model: nn.Module, total: Tensor) -> str:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     ]
-    total.backward()
+    for total in totals:
+        total.backward()
     for handle in handles:
         handle.remove()
     if found:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ddl_d2.data.loader import TrainLoader
 from ddl_d2.engine.non_finite import Attempt, StepGuard
+from ddl_d2.engine.step_metrics import StepMetrics
 from ddl_d2.errors import ConfigError, NonFiniteError
 from ddl_d2.io.bad_files import NO_BAD_FILES, BadFiles
+from ddl_d2.modeling.whole_batch import in_parts
 from ddl_d2.solver.sam import frozen_running_statistics, random_numbers_to_repeat, uphill
 from ddl_d2.utils.distributed import any_rank
 from ddl_d2.utils.precision import autocast
@@ -40,7 +44,10 @@ class TrainingStep(SimpleTrainer):
         optimizer: torch.optim.Optimizer,
         *,
         precision: str,
+        parts: int = 1,
         sam_rho: float = 0.0,
+        log_period: int = 1,
+        max_iter: int = 0,
         seed: Callable[[], int] | None = None,
         stopped_steps: str | None = None,
         config: str = "",
@@ -52,8 +59,12 @@ class TrainingStep(SimpleTrainer):
             data_loader: gives batches of mapper's rows, for ever.
             optimizer: of the weights that are trained.
             precision: "float32", "bfloat16" or "float16" (the latter with loss scaling).
+            parts: equal parts in which each batch goes through the model, one after the other, before one update: that
+                of the whole batch where the model has no batch norms, which see a part (see `whole_batch.py`).
             sam_rho: how far uphill sharpness-aware minimization takes the gradient (see `solver/sam.py`), with twice
                 the work a step; 0: at the weights themselves. Not with "float16".
+            log_period: the losses of so many steps are brought from the device and gathered from the ranks at once.
+            max_iter: the number of steps of the whole training, after the last of which that is done, too.
             seed: gives the run's seed, from which each step's random numbers follow; None leaves them to chance.
             stopped_steps: the folder for steps that are stopped (see `engine/stopped_step.py`); None keeps none.
             config: the run's config as YAML, for those files.
@@ -64,13 +75,17 @@ class TrainingStep(SimpleTrainer):
         super().__init__(model, data_loader, optimizer)
         if sam_rho and precision == "float16":
             raise ConfigError("SOLVER.SAM.ENABLED does not go with SOLVER.AMP.PRECISION float16: use bfloat16")
-        self.sam_rho = sam_rho
+        self.parts, self.sam_rho = parts, sam_rho
+        self.log_period, self.max_iter = log_period, max_iter
+        self.metrics = StepMetrics()
         self.seed = seed
         self.device = next(model.parameters()).device
         self.precision = precision
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
         self.batch: list[dict[str, Any]] = []
-        self.guard = StepGuard(model, optimizer, self.scaler, precision=precision, folder=stopped_steps, config=config)
+        self.guard = StepGuard(
+            model, optimizer, self.scaler, precision=precision, parts=parts, folder=stopped_steps, config=config
+        )
         self.stop_requested = self.stop_agreed = False
 
     def run_step(self) -> None:
@@ -100,24 +115,47 @@ class TrainingStep(SimpleTrainer):
         rank raises alone: the others then wait in a reduction for it, and end with it.
         """
         attempt = Attempt(batch, random_state(self.device), self.iter)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses: dict[str, Tensor] = {}
         try:
-            with autocast(self.device.type, self.precision):
-                losses = self.model(batch)
+            with in_parts(batch, self.parts) as parts:
+                for number, part in enumerate(parts):
+                    for name, loss in self._backward_part(part, last=number == len(parts) - 1).items():
+                        losses[name] = losses[name] + loss if name in losses else loss
         except NonFiniteError as error:
             raise self.guard.stop_alone(attempt, error) from error
-        total = sum(losses.values())
-        self.optimizer.zero_grad(set_to_none=True)
-        # Also of a loss that is not finite: in a distributed backward pass every rank waits for every other.
-        self.scaler.scale(total).backward()
         non_finite, news, self.stop_agreed = any_rank(
-            self.guard.non_finite(total), self._bad_files.has_news, self.stop_requested
+            self.guard.non_finite(torch.stack(list(losses.values())).sum()),
+            self._bad_files.has_news,
+            self.stop_requested,
         )
         if news:
             self._bad_files.agree()
             self._bad_files.check()
         if non_finite:
+            self.metrics.write()  # of the steps before
             raise self.guard.stop(attempt, losses)
         return losses
+
+    def _backward_part(self, part: list[dict[str, Any]], *, last: bool) -> dict[str, Tensor]:
+        """Add a part's share of the batch's gradients to those there are; return its share of the losses, detached.
+
+        Only with the `last` part do the ranks average their gradients.
+        """
+        wait = isinstance(self.model, DistributedDataParallel) and not last
+        with self.model.no_sync() if wait else nullcontext():
+            with autocast(self.device.type, self.precision):
+                losses = {name: loss / self.parts for name, loss in self.model(part).items()}
+            # Also of a loss that is not finite: in a distributed backward pass every rank waits for every other.
+            self.scaler.scale(sum(losses.values())).backward()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:
+        """Keep a step's losses, and write them with those before where that is due; all ranks come to the same."""
+        self.metrics.add(self.iter, losses, data_time)
+        done = self.iter + 1
+        if done % self.log_period == 0 or done == self.max_iter or self.stop_agreed:
+            self.metrics.write()
 
     @property
     def _bad_files(self) -> BadFiles:

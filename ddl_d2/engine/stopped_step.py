@@ -44,6 +44,7 @@ class StoppedStep:
         random_state: before the forward pass, see `utils.seed.random_state`.
         config: the run's, as YAML.
         precision: one of `utils.precision.PRECISIONS`.
+        parts: in how many the batch went through the model (SOLVER.ACCUMULATION_PARTS).
     """
 
     iteration: int
@@ -57,6 +58,7 @@ class StoppedStep:
     random_state: dict[str, Tensor]
     config: str
     precision: str
+    parts: int = 1  # files of earlier versions do not say it
 
     def write(self, folder: str | os.PathLike[str]) -> Path | None:
         """Save as `iter_<iteration>_rank<rank>.pth` in `folder`; return the path.
@@ -77,6 +79,7 @@ class StoppedStep:
     def load(cls, path: str | os.PathLike[str]) -> StoppedStep:
         """Read what `write` has saved. Raises CheckpointError where the file cannot be read or is another one."""
         content = load_checkpoint_file(os.fspath(path))
+        content = {"parts": 1} | content
         missing = [name for name in cls.__dataclass_fields__ if name not in content]
         if missing:
             raise CheckpointError(f"{path}: not a stopped training step (it has no {', '.join(missing)})")

@@ -12,7 +12,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.engine import hooks as d2_hooks
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from fvcore.nn.precise_bn import get_bn_modules
@@ -22,11 +22,11 @@ from torch.nn.parallel import DistributedDataParallel
 from ddl_d2.checkpoint.changed_keys import values_of
 from ddl_d2.checkpoint.checkpointer import Checkpointer
 from ddl_d2.data.build import build_test_loader, build_train_loader
-from ddl_d2.engine.checks import check_numbers, refuse_sync_bn_on_cpu
-from ddl_d2.engine.evaluation_loop import OnReadable, build_evaluator, evaluate_each
+from ddl_d2.engine.checks import check_numbers, refuse_sync_bn_on_cpu, say_what_parts_change
+from ddl_d2.engine.evaluation_loop import OnReadable, build_evaluator, evaluate_each, evaluate_one
 from ddl_d2.engine.hooks.averaging import AverageWeights
 from ddl_d2.engine.hooks.checkpoints import BestCheckpoint, RecentCheckpoints
-from ddl_d2.engine.hooks.evaluation import Evaluation, StopWhenAsked, TolerantEvaluation
+from ddl_d2.engine.hooks.evaluation import Evaluation, StopWhenAsked, TolerantEvaluation, share_buffers
 from ddl_d2.engine.hooks.reports import BadFileReport, PredictionImages, TolerantWriter
 from ddl_d2.engine.step import TrainingStep
 from ddl_d2.engine.watchdog import Watch
@@ -42,6 +42,7 @@ from ddl_d2.solver.build import (
     restart_schedule,
 )
 from ddl_d2.solver.ema import AveragedWeights
+from ddl_d2.solver.freezing import freeze
 from ddl_d2.utils.precision import autocast, compile_parts
 from ddl_d2.utils.shared_memory import explained_shared_memory
 
@@ -49,6 +50,9 @@ logger = logging.getLogger(__name__)
 
 _INSTEAD_OF_FINAL = ("ddl/auc", "ddl/f1 + ddl/iou", "ddl/accuracy")
 """What chooses the best checkpoint where the final score is not defined: without masks, reals, or both."""
+
+LOG_PERIOD = 20
+"""Steps from one line of metrics to the next."""
 
 REPORT_SECONDS = 10.0
 """After what time more than ENGINE.HANG_TIMEOUT a step is ended from outside: what waits inside it knows more."""
@@ -75,10 +79,12 @@ class ForgeryTrainer(DefaultTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         check_numbers(cfg)
-        model = self.build_model(cfg)
+        model = self.build_model(cfg).train()
         if cfg.MODEL.SYNC_BN:
             model = synchronized_norms(model)
+        freeze(model, cfg.SOLVER.FREEZE)
         refuse_sync_bn_on_cpu(model, cfg.MODEL.DEVICE)
+        say_what_parts_change(model, cfg.SOLVER.ACCUMULATION_PARTS)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         if cfg.MODEL.COMPILE:
@@ -91,7 +97,10 @@ class ForgeryTrainer(DefaultTrainer):
             data_loader,
             optimizer,
             precision=precision,
+            parts=cfg.SOLVER.ACCUMULATION_PARTS,
             sam_rho=sam_rho,
+            log_period=LOG_PERIOD,
+            max_iter=cfg.SOLVER.MAX_ITER,
             # The sampler's: SEED, or one drawn for all ranks; and a resumed run has that of the checkpoint.
             seed=lambda: data_loader.sampler.seed,
             stopped_steps=os.path.join(cfg.OUTPUT_DIR, "failures"),
@@ -201,10 +210,12 @@ class ForgeryTrainer(DefaultTrainer):
         if cfg.VIS_PERIOD > 0:
             reports.append(PredictionImages(cfg.VIS_PERIOD, cfg.TEST.MAP_THRESHOLD))
         reports.append(BadFileReport(self.data_loader.bad_files, cfg.OUTPUT_DIR))
-        return [*reports, TolerantWriter(self.build_writers(), period=20)]
+        return [*reports, TolerantWriter(self.build_writers(), period=LOG_PERIOD)]
 
     def _evaluate(self) -> dict[str, Any]:
         with self._exported():
+            if self.averaged is not None:
+                share_buffers(self.model)  # each rank has averaged its own
             self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
 
@@ -276,13 +287,16 @@ class ForgeryTrainer(DefaultTrainer):
         """
         given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
         model = OnReadable(wrapped_for_testing(cfg, model))
-        test_one = super().test
 
         def test(number: int) -> dict[str, Any]:
-            alone = cfg.clone()
-            alone.defrost()
-            alone.DATASETS.TEST = (cfg.DATASETS.TEST[number],)
-            return test_one(alone, model, None if given is None else given[number])
+            name = cfg.DATASETS.TEST[number]
+            loader = cls.build_test_loader(cfg, name)
+            evaluator = given[number] if given else cls.build_evaluator(cfg, name)
+            results = evaluate_one(model, loader, evaluator, hang_timeout=cfg.ENGINE.HANG_TIMEOUT)
+            if comm.is_main_process():
+                logger.info("%s, in csv format:", name)
+                print_csv_format(results)
+            return results
 
         with autocast(cfg.MODEL.DEVICE, cfg.TEST.PRECISION), explained_shared_memory():
             return evaluate_each(cfg.DATASETS.TEST, test)
@@ -292,6 +306,5 @@ def distributed(model: nn.Module) -> nn.Module:
     """Wrap a model in DistributedDataParallel where there are several ranks (GPU or CPU)."""
     if comm.get_world_size() == 1:
         return model
-    on_gpu = next(model.parameters()).is_cuda
-    devices = [comm.get_local_rank()] if on_gpu else None
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    # Without `device_ids`: it would bring all tensors of the rows to the GPU itself, and wait for each.
+    return DistributedDataParallel(model, broadcast_buffers=False)

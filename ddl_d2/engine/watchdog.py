@@ -162,5 +162,36 @@ class Watch:
         os._exit(code)
 
 
+@contextmanager
+def ending_where_it_hangs(seconds: float, name: str) -> Iterator[Callable[[], None]]:
+    """End this process with exit code 124 where so long goes by without a call of what is yielded.
+
+    Args:
+        seconds: the limit; 0: none.
+        name: of what hangs, for what is said on stderr.
+    """
+    last, over = [time.monotonic()], threading.Event()
+
+    def look() -> None:
+        while not over.wait(_POLL):
+            if time.monotonic() > last[0] + seconds:
+                faulthandler.dump_traceback(2, all_threads=True)
+                os.write(2, f"{name} hangs for {seconds:.0f} s\n".encode())
+                os._exit(HUNG)
+
+    def goes_on() -> None:
+        last[0] = time.monotonic()
+
+    thread = threading.Thread(target=look, name="watch of an evaluation", daemon=True)
+    if seconds:
+        thread.start()
+    try:
+        yield goes_on
+    finally:
+        over.set()
+        if seconds:
+            thread.join()
+
+
 def _named(number: int) -> str:
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

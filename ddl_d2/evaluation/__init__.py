@@ -4,10 +4,11 @@ from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.evaluation.from_store import table_from_store
 from ddl_d2.evaluation.report import metrics_table, write_metrics
-from ddl_d2.evaluation.results import METRIC_NAMES, VIDEO_METRIC_NAMES, ImageResult, ResultTable
+from ddl_d2.evaluation.results import METRIC_NAMES, PER_TYPE_METRIC_NAMES, VIDEO_METRIC_NAMES, ImageResult, ResultTable
 
 __all__ = [
     "METRIC_NAMES",
+    "PER_TYPE_METRIC_NAMES",
     "VIDEO_METRIC_NAMES",
     "ForgeryEvaluator",
     "ImageResult",

@@ -10,6 +10,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
 from ddl_d2.evaluation.compare import compare
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
+from ddl_d2.evaluation.pipeline import Pipeline
 from ddl_d2.evaluation.report import metrics_table, write_metrics
-from ddl_d2.evaluation.results import ImageResult, ResultTable
+from ddl_d2.evaluation.results import ImageResult, ResultTable, check_result
 from ddl_d2.io.bad_files import BadFile
 from ddl_d2.predictions.maps import quantize_map
 from ddl_d2.predictions.writer import PredictionStoreWriter
+from ddl_d2.utils.distributed import wait_for_all
 from ddl_d2.utils.limits import MAX_PIXELS
 
 _MAP_SLACK = 1e-3  # interpolation leaves [0, 1] by rounding; a map farther out is not a probability
@@ -51,6 +54,8 @@ class ForgeryEvaluator(DatasetEvaluator):
         store: PredictionStoreWriter | None = None,
         distributed: bool = True,
         max_pixels: int = MAX_PIXELS,
+        subset_of: int | None = None,
+        threads: int = 0,
     ) -> None:
         """Prepare to evaluate one dataset.
 
@@ -63,6 +68,10 @@ class ForgeryEvaluator(DatasetEvaluator):
             store: keeps every prediction; completed by `evaluate`, so it serves a single evaluation.
             distributed: gather over all processes; False evaluates what this process saw.
             max_pixels: the most pixels a forgery mask may have.
+            subset_of: the number of images of the dataset, where `dataset_rows` are a part of it; log and metrics say
+                so.
+            threads: how many read masks, compare, and write maps while the system predicts the next images; what they
+                find wrong is raised by a later call. 0: `process` does it itself.
 
         Raises:
             EvaluationError: an unknown option.
@@ -82,6 +91,8 @@ class ForgeryEvaluator(DatasetEvaluator):
         self._store = store
         self._distributed = distributed
         self._max_pixels = max_pixels
+        self._subset_of = subset_of
+        self._work = Pipeline(threads)
         self._logger = logging.getLogger(__name__)
         self._table = ResultTable()
         self._bad: dict[str, BadFile] = {}
@@ -91,6 +102,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         """Forget all images. Raises EvaluationError if a store has been written to: a store cannot forget."""
         if self._store is not None and len(self._table):
             raise EvaluationError("an evaluator with a prediction store serves one evaluation: make a new one")
+        self._work.cancel()
         self._table = ResultTable()
         self._bad = {}
         self._last_time = time.perf_counter()
@@ -103,8 +115,9 @@ class ForgeryEvaluator(DatasetEvaluator):
 
         Args:
             inputs: mapper's rows: `image_id`, `is_fake` (0, 1 or absent), `mask_file_name` or `fully_forged` (a
-                fake's), `height`, `width` in pixels of the original image, and `video_id` (a frame's). Where the
-                image could not be read: `image_id` and `unreadable`, an ImageReadError; its output is not looked at.
+                fake's), `height`, `width` in pixels of the original image, `video_id` (a frame's) and `forgery_type`
+                (a fake's, where it is known). Where the image could not be read: `image_id` and `unreadable`, an
+                ImageReadError; its output is not looked at.
             outputs: `fake_score`, P(fake) as a float or 0-d tensor, and `forgery_map`, float tensor or array H x W in
                 [0, 1]; either may be absent or None, but then for all images. `has_face`, False where no face was found
                 to be predicted; absent, it is True.
@@ -114,16 +127,28 @@ class ForgeryEvaluator(DatasetEvaluator):
         """
         seconds = (time.perf_counter() - self._last_time) / max(1, len(inputs))
         for row, output in zip(inputs, outputs, strict=True):
-            try:
-                if "unreadable" in row:
-                    raise row["unreadable"]
-                self._process_one(row, output, seconds)
-            except ImageReadError as error:
-                bad = self._bad[row["image_id"]] = BadFile.of(-1, row, error)
-                self._logger.warning("%s is not scored: %s", bad.image_id, bad)
+            size = getattr(output.get("forgery_map"), "nbytes", 0)
+            self._work.add(partial(self._process_one, _facts(row), _facts(output), seconds), self._take, size)
         self._last_time = time.perf_counter()
 
-    def _process_one(self, row: Mapping[str, Any], output: Mapping[str, Any], seconds: float) -> None:
+    def _take(self, found: ImageResult | BadFile) -> None:
+        """Keep what came of an image."""
+        if isinstance(found, ImageResult):
+            self._table.add(found)
+            return
+        self._bad[found.image_id] = found
+        self._logger.warning("%s is not scored: %s", found.image_id, found)
+
+    def _process_one(self, row: Mapping[str, Any], output: Mapping[str, Any], seconds: float) -> ImageResult | BadFile:
+        """Score an image, and store its prediction; or say what cannot be read. Threads may do so."""
+        try:
+            if "unreadable" in row:
+                raise row["unreadable"]
+            return self._scored(row, output, seconds)
+        except ImageReadError as error:
+            return BadFile.of(-1, row, error)
+
+    def _scored(self, row: Mapping[str, Any], output: Mapping[str, Any], seconds: float) -> ImageResult:
         image_id, label = row["image_id"], row.get("is_fake")
         label = None if label is None else int(label)
         score = None if output.get("fake_score") is None else float(output["fake_score"])
@@ -133,17 +158,18 @@ class ForgeryEvaluator(DatasetEvaluator):
             raise EvaluationError(f"{image_id}: the model gave neither fake_score nor forgery_map")
 
         found = compare(row, forgery_map, height, width, threshold=self._threshold, max_pixels=self._max_pixels)
-        # First the table, which checks the values; the store then keeps only what passed.
+        # First checked; the store then keeps only what passed.
         counts, has_mask, resized = found
-        video_id = row.get("video_id")
+        video_id, kind = row.get("video_id"), row.get("forgery_type")
         has_face = bool(output.get("has_face", True))
-        result = ImageResult(image_id, label, score, counts, has_mask, height, width, resized, video_id, has_face)
-        self._table.add(result)
+        result = ImageResult(image_id, label, score, counts, has_mask, height, width, resized, video_id, has_face, kind)
+        check_result(result)
         if self._store is not None:
             if score is None:
                 raise EvaluationError(f"{image_id}: a prediction store needs a fake score")
             stored_map = None if forgery_map is None else quantize_map(forgery_map)
             self._store.add(image_id, score, stored_map, label=label, seconds=seconds, has_face=has_face)
+        return result
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """Gather, check that every image was scored, complete the store, compute, write `metrics.json`.
@@ -152,14 +178,16 @@ class ForgeryEvaluator(DatasetEvaluator):
         `"complete": false` and lists the files, and the store is left incomplete.
 
         Returns:
-            `{"ddl": metrics}` with the keys `results.METRIC_NAMES` (and, for frames of videos,
-            `results.VIDEO_METRIC_NAMES`), all numbers, on the main process; `{}` elsewhere, and where no image has a
-            label.
+            `{"ddl": metrics}` with the keys of `ResultTable.metrics`, all numbers, on the main process; `{}`
+            elsewhere, and where no image has a label.
 
         Raises:
             EvaluationError: on every process, unless each image of the dataset was scored once.
             IncompleteEvaluationError: on every process, where files could not be read.
         """
+        self._work.finish()
+        if self._distributed:
+            wait_for_all()
         bad = self._all_bad()
         table, problem = self._gathered(bad)
         self._raise_everywhere(problem)
@@ -177,6 +205,8 @@ class ForgeryEvaluator(DatasetEvaluator):
             except EvaluationError as error:
                 problem = str(error)
         self._raise_everywhere(problem)
+        if metrics and self._subset_of is not None:
+            metrics["num_in_dataset"] = self._subset_of
         if table is not None and (metrics or bad):
             self._write(metrics, bad)
         if bad:
@@ -184,7 +214,8 @@ class ForgeryEvaluator(DatasetEvaluator):
             raise IncompleteEvaluationError(bad, len(self._rows), where)
         if not metrics:
             return OrderedDict()
-        self._logger.info("Evaluation of %d images:\n%s", metrics["num_images"], metrics_table(metrics))
+        part = "" if self._subset_of is None else f", a part of the dataset's {self._subset_of}"
+        self._logger.info("Evaluation of %d images%s:\n%s", metrics["num_images"], part, metrics_table(metrics))
         return OrderedDict(ddl=metrics)
 
     def _write(self, metrics: Mapping[str, float], bad: list[BadFile]) -> None:
@@ -231,17 +262,27 @@ class ForgeryEvaluator(DatasetEvaluator):
         if self._store is None:
             return None
         try:
-            self._store.close(comm.synchronize if self._distributed else None)
+            self._store.close(wait_for_all if self._distributed else None)
         except (OSError, StoreError) as error:
             return f"the prediction store could not be completed: {error}"
         return None
 
     def _raise_everywhere(self, problem: str | None) -> None:
-        """Raise a problem of any process on all: one process leaving alone would keep the others waiting for it."""
+        """Raise a problem of any process on all: one process leaving alone would keep the others waiting for it.
+
+        The main process may have worked for long: on the store, or on the metrics.
+        """
+        if self._distributed:
+            wait_for_all()
         problems = comm.all_gather(problem) if self._distributed else [problem]
         for message in problems:
             if message is not None:
                 raise EvaluationError(message)
+
+
+def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is asked of a row or an output here, without what holds much memory besides."""
+    return {key: value for key, value in row.items() if key not in ("image", "views", "crops", "instances")}
 
 
 def _map_array(forgery_map: Any, image_id: str) -> NDArray[np.floating]:

@@ -30,7 +30,8 @@ def table_from_store(
 
     Args:
         store: the predictions.
-        rows: dataset dicts (`file_name`, `image_id`, `is_fake`, `mask_file_name`, `video_id`, `frame_index`).
+        rows: dataset dicts (`file_name`, `image_id`, `is_fake`, `mask_file_name`, `video_id`, `frame_index`,
+            `forgery_type`).
         threshold: a pixel is forged above it, see `functional.binarize_map`.
         intersection: evaluate the images both sides have, instead of refusing when they differ.
         workers: threads that read maps and masks.
@@ -85,7 +86,8 @@ def _evaluate_one(
         return BadFile.of(-1, row, error)
     counts, has_mask, resized = found
     has_face = image_id not in store.without_face
-    return ImageResult(image_id, label, score, counts, has_mask, height, width, resized, row.get("video_id"), has_face)
+    video_id, kind = row.get("video_id"), row.get("forgery_type")
+    return ImageResult(image_id, label, score, counts, has_mask, height, width, resized, video_id, has_face, kind)
 
 
 def _stored_map(store: PredictionStore, image_id: str) -> NDArray[np.uint8]:

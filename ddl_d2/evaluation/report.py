@@ -33,12 +33,18 @@ _TITLES = {
     "num_frames_without_face": "frames without a face, left out of their videos",
     "num_videos_without_face": "videos without a face, scored 0.5",
     "num_images": "images",
+    "num_in_dataset": "images of the dataset, of which these are a part",
     "num_fake": "fake images",
     "num_real": "real images",
     "num_localized": "fakes averaged in M1",
     "num_fake_without_mask": "fakes without a forgery mask",
     "num_empty_masks": "fakes with an empty forgery mask",
     "num_resized_masks": "forgery masks of another size",
+}
+_TITLES_OF_TYPES = {
+    "auc": "ROC AUC, {} against all real images",
+    "video_auc": "ROC AUC, {} against all real videos",
+    "num_fake": "fake images by {}",
 }
 
 
@@ -57,9 +63,19 @@ def write_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> N
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:
     """Format metrics as a table to read: fractions with four digits, counts as they are, `n/a` for NaN."""
-    rows = [(key, _cell(value), _TITLES.get(key, "")) for key, value in metrics.items()]
+    rows = [(key, _cell(value), _title(key)) for key, value in metrics.items()]
     columns = ("left", "right", "left")
     return tabulate(rows, headers=("metric", "value", "meaning"), colalign=columns, disable_numparse=True)
+
+
+def _title(key: str) -> str:
+    """What a metric means, also one of a single forgery type, such as `video_auc_Deepfakes`; "" for another."""
+    if key in _TITLES:
+        return _TITLES[key]
+    for name, title in _TITLES_OF_TYPES.items():
+        if key.startswith(f"{name}_"):
+            return title.format(key.removeprefix(f"{name}_"))
+    return ""
 
 
 def _cell(value: Any) -> str:

@@ -40,6 +40,9 @@ METRIC_NAMES = (
 VIDEO_METRIC_NAMES = ("video_auc", "video_accuracy", "video_eer", "video_ap", "num_videos")
 """The keys that follow where the images are frames of videos."""
 
+PER_TYPE_METRIC_NAMES = ("auc", "video_auc", "num_fake")
+"""The keys that follow for each forgery type, with `_` and its name: `auc_Deepfakes` is its fakes against all real."""
+
 
 class ImageResult(NamedTuple):
     """What is kept of one evaluated image.
@@ -55,6 +58,7 @@ class ImageResult(NamedTuple):
         resized_mask: whether the mask file had another size than the image and was brought to it.
         video_id: the video that the image is a frame of, or None.
         has_face: False where images are cropped to faces and none was found: a frame is left out of its video's score.
+        forgery_type: how a fake was forged, or None.
     """
 
     image_id: str
@@ -67,6 +71,19 @@ class ImageResult(NamedTuple):
     resized_mask: bool = False
     video_id: str | None = None
     has_face: bool = True
+    forgery_type: str | None = None
+
+
+def check_result(row: ImageResult) -> None:
+    """Raise EvaluationError, naming the image, for values that cannot be right."""
+    if row.is_fake not in (0, 1, None):
+        raise EvaluationError(f"{row.image_id}: is_fake is {row.is_fake!r}, expected 0 (real) or 1 (fake)")
+    if row.score is not None and not 0 <= row.score <= 1:  # NaN fails both comparisons
+        raise EvaluationError(f"{row.image_id}: the fake score is {row.score}, expected a number in [0, 1]")
+    if row.counts is not None and (min(row.counts) < 0 or sum(row.counts) != row.height * row.width):
+        raise EvaluationError(
+            f"{row.image_id}: pixel counts {row.counts} do not add up to {row.height} x {row.width} pixels"
+        )
 
 
 class ResultTable:
@@ -85,15 +102,8 @@ class ResultTable:
         return iter(self._rows)
 
     def add(self, row: ImageResult) -> None:
-        """Append one row. Raises EvaluationError, naming the image, for values that cannot be right."""
-        if row.is_fake not in (0, 1, None):
-            raise EvaluationError(f"{row.image_id}: is_fake is {row.is_fake!r}, expected 0 (real) or 1 (fake)")
-        if row.score is not None and not 0 <= row.score <= 1:  # NaN fails both comparisons
-            raise EvaluationError(f"{row.image_id}: the fake score is {row.score}, expected a number in [0, 1]")
-        if row.counts is not None and (min(row.counts) < 0 or sum(row.counts) != row.height * row.width):
-            raise EvaluationError(
-                f"{row.image_id}: pixel counts {row.counts} do not add up to {row.height} x {row.width} pixels"
-            )
+        """Append one row. Raises as `check_result`."""
+        check_result(row)
         self._rows.append(row)
 
     def distinct(self) -> list[ImageResult]:
@@ -141,8 +151,9 @@ class ResultTable:
             video_score: as in `functional.video_score`.
 
         Returns:
-            The values of `METRIC_NAMES`, and of `VIDEO_METRIC_NAMES` if the images are frames. If no image has a
-            score, the detection metrics are NaN; if none has counts, the localization metrics are.
+            The values of `METRIC_NAMES`, of `VIDEO_METRIC_NAMES` if the images are frames, and of
+            `PER_TYPE_METRIC_NAMES` for each forgery type, sorted. If no image has a score, the detection metrics are
+            NaN; if none has counts, the localization metrics are.
 
         Raises:
             EvaluationError: only some images have a score, a map or a video, the label of one is unknown, or a video
@@ -169,6 +180,8 @@ class ResultTable:
         result["num_resized_masks"] = sum(row.resized_mask for row in rows)
         if rows and rows[0].video_id is not None:
             result.update(_of_videos(rows, labels, threshold, video_score))
+        for name in sorted({row.forgery_type for row in rows if row.is_fake and row.forgery_type}):
+            result.update(_of_type(name, rows, video_score))
         return result
 
 
@@ -201,6 +214,20 @@ def _of_videos(rows: list[ImageResult], labels: np.ndarray, threshold: float, ru
         raise EvaluationError(str(error)) from error
     result.update((f"video_{key}", value) for key, value in _detection(video_labels, video_scores, threshold).items())
     return result
+
+
+def _of_type(name: str, rows: list[ImageResult], rule: str) -> dict[str, float]:
+    """Compute `PER_TYPE_METRIC_NAMES` of the fakes of one type and all real images."""
+    chosen = [row for row in rows if not row.is_fake or row.forgery_type == name]
+    labels = np.array([row.is_fake for row in chosen], dtype=np.int64)
+    found: dict[str, float] = {"auc": math.nan, "video_auc": math.nan, "num_fake": int(labels.sum())}
+    if chosen[0].score is not None:
+        found["auc"] = roc_auc(labels, np.array([row.score for row in chosen], dtype=np.float64))
+    if chosen[0].video_id is None:
+        del found["video_auc"]
+    else:
+        found["video_auc"] = _of_videos(chosen, labels, 0.5, rule)["video_auc"]
+    return {f"{key}_{name}": found[key] for key in PER_TYPE_METRIC_NAMES if key in found}
 
 
 def _sort_key(row: ImageResult) -> tuple[Any, ...]:

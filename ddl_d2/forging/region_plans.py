@@ -10,9 +10,9 @@ import numpy as np
 from ddl_d2.config.forgery_options import ForgeryOptions, IntRange, Range
 from ddl_d2.faces.face import Face
 from ddl_d2.forging.appearance import Step, draw_color_steps, drawn
-from ddl_d2.forging.regions import REGIONS
+from ddl_d2.forging.regions import FEATURES, REGIONS
 from ddl_d2.forging.soft_mask import Elastic, Mosaic, Softening, face_square_side
-from ddl_d2.forging.warp import Displacement, Drag, Scale
+from ddl_d2.forging.warp import Displacement, Drag, Scale, moved_points
 
 _AREA_OF = {"nose": "nose_area", "mouth": "mouth_area", "face": "face_area", "lower_face": "face_area"}
 # A face of 60 pixels at a quarter of its resolution is a smear that no forger would leave.
@@ -26,6 +26,7 @@ class RegionPlan:
     Attributes:
         region: a key of `REGIONS`.
         area_factor: by which its area is scaled.
+        forehead: how far it reaches above the brows, see `region_polygons`.
         displacements: of the target, pixels of the image.
         appearance: steps that change the target, see `apply_steps`.
         softening: how the mask is made soft, raster pixels.
@@ -34,6 +35,7 @@ class RegionPlan:
 
     region: str
     area_factor: float
+    forehead: float
     displacements: tuple[Displacement, ...]
     appearance: tuple[Step, ...]
     softening: Softening
@@ -52,8 +54,7 @@ def draw_face(
     if face.width < options.min_width_for_parts or rng.random() < options.whole_face_prob:
         regions = ["face"]
     else:
-        number = min(_whole(rng, options.part_count), len(options.parts))
-        regions = [str(name) for name in rng.choice(options.parts, size=number, replace=False)]
+        regions = _draw_parts(rng, options)
     return [draw_region(face, region, rng, options, appearance=appearance) for region in regions]
 
 
@@ -61,9 +62,11 @@ def draw_region(
     face: Face, region: str, rng: np.random.Generator, options: ForgeryOptions, *, appearance: bool = True
 ) -> RegionPlan:
     """Draw how `region` (a key of `REGIONS`) of a face is forged."""
+    forehead = region == "face" and rng.random() < options.forehead_prob
     return RegionPlan(
         region=region,
         area_factor=drawn(rng, getattr(options, _AREA_OF.get(region, "eyes_area"))),
+        forehead=drawn(rng, options.forehead) if forehead else 0.0,
         displacements=tuple(_draw_displacements(face, region, rng, options)),
         appearance=tuple(draw_appearance(face.width, rng, options)) if appearance else (),
         softening=_draw_softening(rng, options),
@@ -71,18 +74,35 @@ def draw_region(
     )
 
 
+def _draw_parts(rng: np.random.Generator, options: ForgeryOptions) -> list[str]:
+    """Draw parts of a face that do not overlap; eyes, nose and mouth are as likely, however many parts show them."""
+    regions: list[str] = []
+    left = list(options.parts)
+    for _ in range(_whole(rng, options.part_count)):
+        if not left:
+            break
+        features = sorted({FEATURES[name][0] for name in left})
+        feature = features[int(rng.integers(len(features)))]
+        showing = [name for name in left if FEATURES[name][0] == feature]
+        regions.append(showing[int(rng.integers(len(showing)))])
+        left = [name for name in left if not set(FEATURES[name]) & set(FEATURES[regions[-1]])]
+    return regions
+
+
 def _draw_displacements(
     face: Face, region: str, rng: np.random.Generator, options: ForgeryOptions
 ) -> list[Displacement]:
-    indices = [index for hull in REGIONS[region] for index in hull]
+    points = face.landmarks[[index for hull in REGIONS[region] for index in hull]]
     moves: list[Displacement] = []
     if rng.random() < options.move_prob:
-        x, y = (round(float(v), 2) for v in face.landmarks[indices].mean(0))
+        x, y = (round(float(v), 2) for v in points.mean(0))
         side = face_square_side(face.landmarks)
         shift = (round(drawn(rng, options.shift_x) * side, 3), round(drawn(rng, options.shift_y) * side, 3))
-        moves.append(Scale((x, y), drawn(rng, options.scale), shift))
+        scale = Scale((x, y), drawn(rng, options.scale), shift)
+        moves.append(scale)
+        points = moved_points(points, scale)  # a drag acts on what has moved
     for _ in range(_whole(rng, options.drag_count)):
-        x, y = (round(float(v), 2) for v in face.landmarks[indices[int(rng.integers(len(indices)))]])
+        x, y = (round(float(v), 2) for v in points[int(rng.integers(len(points)))])
         radius = round(drawn(rng, options.drag_radius) * face.width, 3)
         length, angle = radius * float(rng.uniform(*options.drag_length)), float(rng.uniform(0, 2 * np.pi))
         target = (round(x + length * float(np.cos(angle)), 3), round(y + length * float(np.sin(angle)), 3))

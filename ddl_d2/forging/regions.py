@@ -1,7 +1,8 @@
 """Landmarks to region masks.
 
 A region is a union of convex hulls of landmarks. Its area can be scaled: every hull is scaled about its centroid by
-the square root of the factor (self-blending with local displacement, Sci. Rep. 2025, region masks).
+the square root of the factor (self-blending with local displacement, Sci. Rep. 2025, region masks). Landmarks end at
+the brows; a face that reaches into the forehead has its brows once more, raised.
 """
 
 from __future__ import annotations
@@ -27,16 +28,29 @@ REGIONS: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 """Region name -> the landmark numbers of each of its hulls. "left" is the left side of an upright image."""
 
+FEATURES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("left_eye", "right_eye", "both_eyes", "brows"), ("eyes",)),
+    "eye_band": ("eyes", "nose"),
+    "nose": ("nose",),
+    "mouth": ("mouth",),
+    "lower_face": ("mouth", "nose"),
+    "face": ("eyes", "nose", "mouth"),
+}
+"""Region name -> what of a face its hulls touch, first what it is about. Regions overlap if they share one."""
+
 _SUBPIXEL_BITS = 4
 
 
-def region_polygons(landmarks: np.ndarray, region: str, *, area_factor: float = 1.0) -> list[np.ndarray]:
+def region_polygons(
+    landmarks: np.ndarray, region: str, *, area_factor: float = 1.0, forehead: float = 0.0
+) -> list[np.ndarray]:
     """Compute the hulls of a region.
 
     Args:
         landmarks: float 68×2 of (x, y), pixels.
         region: a key of `REGIONS`.
         area_factor: by which the area of each hull is scaled about its centroid, above 0.
+        forehead: how far the hulls reach above the brows, see `raised_brows`; 0 for not at all.
 
     Returns:
         float64 N×2 polygons.
@@ -50,10 +64,19 @@ def region_polygons(landmarks: np.ndarray, region: str, *, area_factor: float = 
         raise ValueError(f"area_factor must be positive, not {area_factor}")
     polygons = []
     for indices in REGIONS[region]:
-        hull = cv2.convexHull(landmarks[list(indices)].astype(np.float32))[:, 0].astype(np.float64)
+        points = landmarks[list(indices)].astype(np.float32)
+        if forehead > 0:
+            points = np.concatenate([points, raised_brows(landmarks, forehead).astype(np.float32)])
+        hull = cv2.convexHull(points)[:, 0].astype(np.float64)
         center = _centroid(hull)
         polygons.append(center + (hull - center) * np.sqrt(area_factor))
     return polygons
+
+
+def raised_brows(landmarks: np.ndarray, share: float) -> np.ndarray:
+    """Compute the brows (10×2 of 68×2 landmarks), moved up by a share of the way from chin to bridge of the nose."""
+    up = landmarks[27] - landmarks[8]
+    return landmarks[[*_LEFT_BROW, *_RIGHT_BROW]] + up * landmarks.dtype.type(share)
 
 
 def polygon_mask(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:

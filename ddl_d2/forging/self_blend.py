@@ -21,6 +21,7 @@ from ddl_d2.config.forgery_options import ForgeryOptions
 from ddl_d2.faces.face import NUM_LANDMARKS, Face
 from ddl_d2.forging.appearance import apply_steps
 from ddl_d2.forging.blend import blend
+from ddl_d2.forging.moved_outline import moved_outline
 from ddl_d2.forging.region_plans import RegionPlan, draw_appearance, draw_face
 from ddl_d2.forging.regions import region_polygons
 from ddl_d2.forging.soft_mask import face_square_side, region_box, soft_region_mask
@@ -151,8 +152,9 @@ def region_stages(image: np.ndarray, face: Face, plan: RegionPlan) -> RegionStag
     Returns:
         None if the region lies outside the image.
     """
-    polygons = region_polygons(face.landmarks, plan.region, area_factor=plan.area_factor)
     side = face_square_side(face.landmarks)
+    polygons = region_polygons(face.landmarks, plan.region, area_factor=plan.area_factor, forehead=plan.forehead)
+    polygons = moved_outline(polygons, plan.displacements, margin=plan.softening.taken * side / plan.softening.raster)
     box = region_box(polygons, plan.softening, side=side, shape=image.shape[:2])
     if box is None:
         return None

@@ -59,6 +59,11 @@ class Softening:
     mosaic: Mosaic | None = None
 
     @property
+    def taken(self) -> float:
+        """How far (raster pixels) inside its polygons the soft mask reaches its full height."""
+        return (self.erode - 1) / 2 + (self.blur - 1) / 2
+
+    @property
     def reach(self) -> float:
         """How far (raster pixels) the soft mask may extend beyond its polygons."""
         reach = (self.blur - 1) / 2 + 2

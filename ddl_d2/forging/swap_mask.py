@@ -7,6 +7,7 @@ import numpy as np
 
 from ddl_d2.config.swap_options import SwapOptions
 from ddl_d2.forging.draw import Draw
+from ddl_d2.forging.regions import raised_brows
 
 _JAW, _CHIN, _INNER = slice(2, 15), slice(4, 13), slice(17, 68)
 _BROWS, _NOSE, _EYES, _MOUTH = slice(17, 27), slice(27, 36), slice(36, 48), slice(48, 68)
@@ -23,8 +24,7 @@ def swap_hull(points: np.ndarray, shape: tuple[int, int], draw: Draw, options: S
 def _whole(points: np.ndarray, draw: Draw, options: SwapOptions) -> np.ndarray:
     kind = float(draw.rng.random())
     if kind < options.forehead_prob:
-        up = points[27] - points[8]
-        return np.concatenate([points, points[_BROWS] + up * np.float32(draw.within((0.05, 0.4)))])
+        return np.concatenate([points, raised_brows(points, draw.within((0.05, 0.4)))])
     if kind < options.forehead_prob + options.inner_prob:
         if draw.chance(0.4):
             return points[_INNER]

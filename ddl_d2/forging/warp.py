@@ -77,6 +77,12 @@ def scale_points(points: np.ndarray, scale: Scale) -> np.ndarray:
     return (np.asarray(points, np.float64) - np.asarray(scale.shift) - center) / scale.factor + center
 
 
+def moved_points(points: np.ndarray, scale: Scale) -> np.ndarray:
+    """Compute where a `Scale` takes points (float ...×2): what `scale_points` undoes."""
+    center = np.asarray(scale.center, np.float64)
+    return center + scale.factor * (np.asarray(points, np.float64) - center) + np.asarray(scale.shift)
+
+
 def displaced_points(points: np.ndarray, displacements: Sequence[Displacement]) -> np.ndarray:
     """Compute where an image displaced by all of `displacements`, in this order, samples the original.
 

@@ -81,6 +81,7 @@ class MSDeformAttn(nn.Module):
         spatial_shapes: Tensor,
         level_start_index: Tensor,
         padding_mask: Tensor | None = None,
+        level_scale: Tensor | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -91,6 +92,8 @@ class MSDeformAttn(nn.Module):
             spatial_shapes: [L, 2] int64, (height, width); best on the CPU, see `ms_deform_attn`.
             level_start_index: [L] int64.
             padding_mask: [N, S] bool, True where a pixel is padding and counts as 0; or None.
+            level_scale: [L, 2] float32, 1 / (width, height) of each level, on the device of `query`; None: computed
+                here, which waits for a GPU.
 
         Returns:
             [N, Q, C].
@@ -108,8 +111,9 @@ class MSDeformAttn(nn.Module):
         # A head's L * P * 2 numbers stay one axis: broadcasting along axes of 2 or 4 is ten times slower on CPUs.
         of_head = (self.num_levels, self.num_points, 2)
         offsets = self.sampling_offsets(query).view(images, queries, self.num_heads, -1)  # pixels of the level
-        sizes = spatial_shapes.flip(-1).to(device=query.device, dtype=torch.float32)  # (width, height)
-        scale = (1 / sizes)[:, None].expand(of_head).reshape(-1)
+        if level_scale is None:
+            level_scale = 1 / spatial_shapes.flip(-1).to(device=query.device, dtype=torch.float32)
+        scale = level_scale[:, None].expand(of_head).reshape(-1)
         reference = reference_points[:, :, None, :, None, :].expand(-1, -1, -1, -1, self.num_points, -1)
         locations = reference.reshape(images, queries, 1, -1) + offsets * scale
         weights = _softmax(self.attention_weights(query).view(images, queries, self.num_heads, -1))

@@ -13,6 +13,7 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
+from ddl_d2.utils.transfer import on_device
 
 
 class ImageHead(nn.Module):
@@ -64,7 +65,7 @@ def valid_average(feature: Tensor, image_sizes: list[tuple[int, int]], stride: i
     _, _, height, width = feature.shape
     if all(math.ceil(h / stride) == height and math.ceil(w / stride) == width for h, w in image_sizes):
         return feature.mean(dim=(2, 3))
-    sizes = torch.tensor(image_sizes, device=feature.device)
+    sizes = on_device(image_sizes, feature.device)
     rows = torch.arange(height, device=feature.device) * stride < sizes[:, :1]
     columns = torch.arange(width, device=feature.device) * stride < sizes[:, 1:]
     valid = (rows[:, None, :, None] & columns[:, None, None, :]).to(feature.dtype)

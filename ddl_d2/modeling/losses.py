@@ -50,14 +50,15 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     return (values * weights).sum(dim=axes) / weights.sum(dim=axes)
 
 
-def mean_of_known(by_image: Tensor, known: Tensor) -> Tensor:
-    """Average B losses over the images that are known (bool B); 0, and still connected, if there is none."""
-    return weighted_mean(by_image, known)
+def mean_of_known(by_image: Tensor, known: Tensor, count: float | None = None) -> Tensor:
+    """Average B losses over the images that are known (bool B); 0, and still connected, if there is none.
 
-
-def weighted_mean(by_image: Tensor, weights: Tensor) -> Tensor:
-    """Average B losses by B weights ≥ 0, whose sum counts as 1 if it is less: 0, and still connected, if all are 0."""
-    return (by_image * weights).sum() / weights.sum().clamp(min=1)
+    Args:
+        by_image: the losses.
+        known: which of them count; or by how much (float B), with `count`.
+        count: how many are known, for a part of a batch see `whole_batch.count_per_part`; None: those of `known`.
+    """
+    return (by_image * known).sum() / (known.sum().clamp(min=1) if count is None else count)
 
 
 def map_bce(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:

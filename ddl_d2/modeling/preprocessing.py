@@ -13,6 +13,7 @@ from detectron2.structures import ImageList
 from torch import Tensor
 
 from ddl_d2.modeling.postprocessing import Size
+from ddl_d2.utils.transfer import on_device, to_device
 
 
 def normalized_batch(batched_inputs: list[dict[str, Any]], mean: Tensor, std: Tensor, divisibility: int) -> ImageList:
@@ -27,10 +28,13 @@ def normalized_batch(batched_inputs: list[dict[str, Any]], mean: Tensor, std: Te
     Returns:
         `tensor` float B×3×H×W, channels last, and `image_sizes`, the unpadded (height, width) of each image.
     """
-    images = [(x["image"].to(mean.device).float() - mean) / std for x in batched_inputs]
-    batch = ImageList.from_tensors(images, divisibility)
-    batch.tensor = batch.tensor.contiguous(memory_format=torch.channels_last)
-    return batch
+    sizes = [(x["image"].shape[-2], x["image"].shape[-1]) for x in batched_inputs]
+    step = max(divisibility, 1)
+    height, width = (-(-max(sides) // step) * step for sides in zip(*sizes, strict=True))
+    batch = mean.new_zeros(len(sizes), len(mean), height, width).contiguous(memory_format=torch.channels_last)
+    for place, row, (h, w) in zip(batch, batched_inputs, sizes, strict=True):
+        torch.div(to_device(row["image"], mean.device).float() - mean, std, out=place[:, :h, :w])
+    return ImageList(batch, sizes)
 
 
 def stretched_batch(batched_inputs: list[dict[str, Any]], size: Size, mean: Tensor, std: Tensor) -> Tensor:
@@ -45,14 +49,14 @@ def stretched_batch(batched_inputs: list[dict[str, Any]], size: Size, mean: Tens
     Returns:
         float B×3×h×w, channels last.
     """
-    images = [_stretched(x["image"].to(mean.device).float(), size) for x in batched_inputs]
+    images = [_stretched(to_device(x["image"], mean.device).float(), size) for x in batched_inputs]
     batch = (torch.stack(images) - mean) / std
     return batch.contiguous(memory_format=torch.channels_last)
 
 
 def stretched_maps(batched_inputs: list[dict[str, Any]], size: Size, device: torch.device) -> Tensor:
     """Stretch the `true_map` of each row as `stretched_batch` does: float B×h×w, the forged share of each place."""
-    return torch.stack([_stretched(true_map(x).to(device)[None], size)[0] for x in batched_inputs])
+    return torch.stack([_stretched(to_device(true_map(x), device)[None], size)[0] for x in batched_inputs])
 
 
 def _stretched(planes: Tensor, size: Size) -> Tensor:
@@ -70,7 +74,12 @@ def true_map(row: dict[str, Any]) -> Tensor:
 
 def known_maps(batched_inputs: list[dict[str, Any]], device: torch.device) -> Tensor:
     """Return bool B: whether the forged pixels of a row are known (`localization_valid`); others mean nothing."""
-    return torch.tensor([bool(x.get("localization_valid", True)) for x in batched_inputs], device=device)
+    return on_device([is_known(x) > 0 for x in batched_inputs], device)
+
+
+def is_known(row: dict[str, Any]) -> float:
+    """Return 1 if the forged pixels of a row are known, else 0."""
+    return float(bool(row.get("localization_valid", True)))
 
 
 class Truth(NamedTuple):
@@ -93,14 +102,14 @@ def padded_truth(batched_inputs: list[dict[str, Any]], images: ImageList) -> Tru
     maps = torch.zeros(len(batched_inputs), *images.tensor.shape[-2:], device=device)
     valid = torch.zeros_like(maps, dtype=torch.bool)
     for b, (row, (height, width)) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
-        maps[b, :height, :width] = true_map(row)
+        maps[b, :height, :width] = to_device(true_map(row), device)
         valid[b, :height, :width] = True
     return Truth(maps, valid, known_maps(batched_inputs, device))
 
 
 def fake_labels(batched_inputs: list[dict[str, Any]], device: torch.device) -> Tensor:
     """Return int64 B: 1 for fake, 0 for real (`is_fake`)."""
-    return torch.tensor([int(x["is_fake"]) for x in batched_inputs], device=device)
+    return on_device([int(x["is_fake"]) for x in batched_inputs], device)
 
 
 def groups_of_one_size(batched_inputs: list[dict[str, Any]], divisibility: int) -> list[list[int]]:

@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from ddl_d2.layers.linear import use_fast_linear
 from ddl_d2.modeling.heads import score_from_map
 from ddl_d2.modeling.postprocessing import Size, map_output
+from ddl_d2.modeling.preprocessing import groups_of_one_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +108,14 @@ class ForgerySystem(nn.Module, ABC):
     Attributes:
         backbone: its parameters learn at SOLVER.BACKBONE_MULTIPLIER times the rate of the others.
         options: see `SystemOptions`.
+        size_divisibility: images are padded to a multiple of it, and rows that need other padding are predicted apart;
+            0: images are brought to one size.
         pixel_mean, pixel_std: 3×1×1 float32 on the system's device; not in `state_dict`, as the config has them.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    size_divisibility: int = 0
 
     def __init__(self, *, backbone: nn.Module, options: SystemOptions) -> None:
         super().__init__()
@@ -143,8 +147,16 @@ class ForgerySystem(nn.Module, ABC):
         """Return the losses of a batch of rows in training mode, their predictions in eval mode; see the module."""
         if self.training:
             return self.losses(batched_inputs)
+        outputs: list[dict[str, Any]] = [{}] * len(batched_inputs)
         with torch.no_grad():
-            return self.predictions(batched_inputs)
+            for group in self._batches(batched_inputs):
+                for position, output in zip(group, self.predictions([batched_inputs[i] for i in group]), strict=True):
+                    outputs[position] = output
+        return outputs
+
+    def _batches(self, rows: list[dict[str, Any]]) -> list[list[int]]:
+        """Group the positions of rows that share a batch: each then gets the prediction that it has alone."""
+        return groups_of_one_size(rows, self.size_divisibility) if self.size_divisibility else [list(range(len(rows)))]
 
     @abstractmethod
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:

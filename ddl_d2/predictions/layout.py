@@ -26,10 +26,13 @@ PREDICTIONS, META, MAPS = "predictions.csv", "meta.json", "maps"
 PARTS = ".parts"
 """The folder of an unfinished store: one list per writing process."""
 
+OLD = ".old"
+"""The folder of what a new store replaces, until it is deleted."""
+
 METRICS = "metrics.json"
 """Where tools/evaluate.py puts what it computed from a store."""
 
-STORE_FILES = frozenset({PREDICTIONS, META, MAPS, PARTS, METRICS})
+STORE_FILES = frozenset({PREDICTIONS, META, MAPS, PARTS, OLD, METRICS})
 """What may lie in the folder of a store; a fused store never overwrites a folder with anything else."""
 
 SCORE_TOLERANCE = 1e-3

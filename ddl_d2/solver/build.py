@@ -11,17 +11,12 @@ from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
 from detectron2.solver.build import maybe_add_gradient_clipping
-from fvcore.common.param_scheduler import (
-    CompositeParamScheduler,
-    ConstantParamScheduler,
-    LinearParamScheduler,
-    ParamScheduler,
-    PolynomialDecayParamScheduler,
-)
+from fvcore.common.param_scheduler import ParamScheduler, PolynomialDecayParamScheduler
 from torch import nn
 
 from ddl_d2.errors import CheckpointError
 from ddl_d2.modeling.backbone.timm_backbone import is_position_table
+from ddl_d2.solver.schedules import stable_then_tail
 
 _NORMS = (
     nn.BatchNorm1d,
@@ -187,29 +182,18 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.
 
     With t from 0 to 1 over the training, after a warm-up: `WarmupPolyLR` is base · (1 - t)^power; `WarmupLinearTailLR`
     is base, and from t = TAIL_START on falls linearly to 0 (with 0.75 the schedule of self-blended images, Shiohara and
-    Yamasaki, CVPR 2022).
+    Yamasaki, CVPR 2022); `WarmupStableDecayLR` falls by TAIL_SHAPE to BASE_LR_END (MiniCPM, arXiv 2404.06395).
     """
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "WarmupPolyLR":
         decay: ParamScheduler = PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER)
     elif solver.LR_SCHEDULER_NAME == "WarmupLinearTailLR":
-        decay = linear_tail(solver.TAIL_START)
+        decay = stable_then_tail(solver.TAIL_START)
+    elif solver.LR_SCHEDULER_NAME == "WarmupStableDecayLR":
+        decay = stable_then_tail(solver.TAIL_START, solver.TAIL_SHAPE, solver.BASE_LR_END / solver.BASE_LR)
     else:
         return build_detectron2_lr_scheduler(cfg, optimizer)
     schedule = WarmupParamScheduler(
         decay, solver.WARMUP_FACTOR, min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0), solver.WARMUP_METHOD
     )
     return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)
-
-
-def linear_tail(start: float) -> ParamScheduler:
-    """Make a schedule of 1 up to `start` (within 0..1), and then on a line to 0 at the end."""
-    if start <= 0:
-        return LinearParamScheduler(1.0, 0.0)
-    if start >= 1:
-        return LinearParamScheduler(1.0, 1.0)  # a ConstantParamScheduler refuses the end itself, 1.0
-    return CompositeParamScheduler(
-        [ConstantParamScheduler(1.0), LinearParamScheduler(1.0, 0.0)],
-        lengths=[start, 1 - start],
-        interval_scaling=["rescaled", "rescaled"],
-    )

@@ -1,6 +1,9 @@
-"""Decisions that all ranks must come to alike."""
+"""Decisions that all ranks must come to alike, and waiting for ranks that need unlike times."""
 
 from __future__ import annotations
+
+import functools
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -23,3 +26,22 @@ def any_rank(*flags: bool | Tensor) -> tuple[bool, ...]:
     votes = torch.stack([torch.as_tensor(flag, device=device).reshape(()).ne(0).to(torch.int32) for flag in flags])
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
     return tuple(vote > 0 for vote in votes.tolist())
+
+
+_PATIENCE = timedelta(days=30)
+
+
+def wait_for_all() -> None:
+    """Wait until every rank is here, however long that takes.
+
+    A collective ends the run after ENGINE.HANG_TIMEOUT; the shares of an evaluation, or the deletion of an old store,
+    may take longer on one rank than on another. A rank that dies ends this wait, too.
+    """
+    if comm.get_world_size() > 1:
+        dist.barrier(group=patient_group())
+
+
+@functools.cache
+def patient_group() -> dist.ProcessGroup:
+    """Return the group in which ranks may wait for each other; the first call has to come from all, about at once."""
+    return dist.new_group(backend="gloo", timeout=_PATIENCE)

@@ -29,18 +29,20 @@ def say_where_it_crashes() -> None:
         faulthandler.enable()
 
 
-def guarded(loader: DataLoader, timeout: float = 0.0) -> DataLoader:
+def guarded(loader: DataLoader, timeout: float = 0.0, *, pinned: bool = False) -> DataLoader:
     """Have the workers of `loader` end with this process, and make a batch that they do not bring an error.
 
     Args:
         loader: changed in place.
         timeout: seconds to wait for a batch before RuntimeError is raised; 0 waits forever.
+        pinned: have a thread put the tensors of its batches into pinned memory, from where a GPU takes them by itself.
 
     Returns:
         `loader`.
     """
     if loader.num_workers:
         loader.timeout = timeout
+        loader.pin_memory = pinned
         loader.worker_init_fn = start_worker
         loader.collate_fn = InSharedMemory(loader.collate_fn)
         # Where torch starts the workers, whoever iterates.

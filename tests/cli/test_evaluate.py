@@ -26,7 +26,7 @@ TOOLS = ROOT / "tools"
 FLAGS = {
     *("--predictions", "--dataset-root", "--split", "--output", "--threshold", "--empty-score"),
     *("--fake-without-mask", "--intersection", "--submission", "--workers", "--help"),
-    *("--video-score", "--frames-per-video", "--compression"),
+    *("--video-score", "--frames-per-video", "--compression", "--methods"),
 }
 
 
@@ -291,3 +291,29 @@ def test_frames_of_videos(tool, tmp_path, capsys):
         assert (metrics["num_videos"], metrics["num_images"], metrics["video_score"]) == (4, 8, rule)
     assert "ROC AUC, all videos" in capsys.readouterr().out
     assert "4 of 4 images of the dataset were not scored" in _fails(tool, capsys, *common, "--frames-per-video", "1")
+
+
+def test_methods_of_faceforensics(tool, tmp_path, capsys):
+    """A store of one method's videos is refused among all methods, and measured where --methods names it."""
+    data = tmp_path / "data"
+    real, fake = "original_sequences/youtube/c23/videos/0.mp4", "manipulated_sequences/{}/c23/videos/0_1.mp4"
+    for name in (real, fake.format("Deepfakes"), fake.format("FaceSwap")):
+        write_video(data / name, 4)
+    with PredictionStoreWriter(tmp_path / "store") as writer:
+        for name, score in ((real, 0.4), (fake.format("Deepfakes"), 0.7)):
+            writer.add(f"{name}/000002", score)
+    common = ["--predictions", str(tmp_path / "store"), "--dataset-root", str(data), "--frames-per-video", "1"]
+    assert "1 of 3 images of the dataset were not scored" in _fails(tool, capsys, *common)
+    assert tool.main([*common, "--methods", "Deepfakes"]) == 0
+    metrics = json.loads((tmp_path / "store/metrics.json").read_text())
+    assert metrics["video_auc_Deepfakes"] == metrics["video_auc"] == 1.0
+    assert metrics["num_fake_Deepfakes"] == metrics["num_fake"] == 1
+    assert "ROC AUC, Deepfakes against all real videos" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        tool.main([*common, "--methods", "DeepFakes"])
+    assert "NeuralTextures" in capsys.readouterr().err
+
+
+def test_methods_are_faceforensics_alone(tool, data, store, capsys):
+    error = _fails(tool, capsys, "--predictions", store, "--dataset-root", data, "--methods", "FaceSwap")
+    assert "--methods are FaceForensics++'s" in error

@@ -27,7 +27,8 @@ class Block(NamedTuple):
 
     @property
     def place(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
+        page = self.page.relative_to(ROOT) if self.page.is_relative_to(ROOT) else self.page
+        return f"{page}:{self.line}"
 
 
 class Command(NamedTuple):
@@ -49,8 +50,13 @@ def commands() -> Iterator[Command]:
     for page in PAGES:
         for block in blocks(page):
             if block.language == "sh":
-                for line in block.text.replace("\\\n", " ").splitlines():
-                    yield from _commands_of(block.place, line)
+                yield from commands_of(block)
+
+
+def commands_of(block: Block) -> Iterator[Command]:
+    """The shell commands of a block."""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        yield from _commands_of(block.place, line)
 
 
 def _commands_of(place: str, line: str) -> Iterator[Command]:

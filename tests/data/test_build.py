@@ -12,7 +12,7 @@ from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data import build
 from ddl_d2.data.build import build_face_crop, build_test_loader, build_train_loader
 from ddl_d2.data.datasets import register_datasets
-from ddl_d2.data.loader import TrainLoader, seeded
+from ddl_d2.data.loader import BatchesOfOneSize, TrainLoader, seeded
 from ddl_d2.data.samplers import TrainingSampler
 from ddl_d2.errors import ConfigError
 from ddl_d2.faces.cache import CachedFaceFinder
@@ -190,7 +190,7 @@ def test_a_real_set(cfg, shared):
     rows = [row for batch in islice(build_train_loader(cfg), 8) for row in batch]
     assert {row["is_fake"] for row in rows} == {0, 1}
     assert any(row["forgery_mask"].any() for row in rows if row["is_fake"])
-    assert len(build_test_loader(cfg, "ddl_i_valid").dataset) == 604
+    assert build_test_loader(cfg, "ddl_i_valid").num_rows == 604
 
 
 class _Faces:
@@ -270,6 +270,29 @@ def test_wrong_keys_of_face_crops(cfg, faces, key, value, words):
     cfg.INPUT.FACE_CROP[key] = value
     with pytest.raises(ConfigError, match=words):
         build_face_crop(cfg, True)
+
+
+def test_batches_of_one_size():
+    sizes = [(64, 64), (64, 96), (64, 64), (60, 90), (64, 64), (64, 96), (300, 40)]
+    rows = [{"image": torch.zeros(3, *size), "n": n} for n, size in enumerate(sizes)]
+    rows.insert(2, {"n": 7, "unreadable": "why"})
+    loader = torch.utils.data.DataLoader(rows, batch_size=2, collate_fn=list)
+    batches = BatchesOfOneSize(loader, 2)
+    found = [[row["n"] for row in batch] for batch in batches]
+    # As soon as two of a size are there; the rest, as they were begun, at the end. 60 x 90 pads as 64 x 96 does.
+    assert found == [[0, 2], [1, 3], [7], [4], [5], [6]]
+    assert batches.num_rows == 8
+    assert len(batches) == 4
+
+
+def test_rows_of_many_sizes_do_not_pile_up():
+    rows = [{"image": torch.zeros(1, 32 * (n + 1), 32), "n": n} for n in range(40)]
+    batches = BatchesOfOneSize(torch.utils.data.DataLoader(rows, batch_size=2, collate_fn=list), 2)
+    seen = []
+    for batch in batches:
+        seen += [row["n"] for row in batch]
+    assert sorted(seen) == list(range(40))
+    assert seen[0] == 0  # handed out once more than 16 rows are held
 
 
 @pytest.mark.parametrize(

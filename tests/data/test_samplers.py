@@ -4,7 +4,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from ddl_d2.data.samplers import ClassBalancedSampler, TrainingSampler
+from ddl_d2.data.samplers import ClassBalancedSampler, InterleavedSampler, TrainingSampler
 
 LABELS = np.array([1] * 17 + [0] * 5)
 
@@ -172,3 +172,20 @@ def test_bad_weights(weights):
 def test_a_tiny_share_is_one_image_of_each_pass():
     stream = list(islice(TrainingSampler(9, weights=[1e-9] + [1.0] * 8, seed=0), 90))
     assert Counter(stream) == Counter(dict.fromkeys(range(9), 10))
+
+
+@pytest.mark.parametrize(("size", "world"), [(1, 1), (10, 3), (1000, 8), (2, 4)])
+def test_interleaved_shares_cover_everything_once_and_are_alike(size, world, monkeypatch):
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: world)
+    shares = []
+    for rank in range(world):
+        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
+        sampler = InterleavedSampler(size)
+        shares.append(list(sampler))
+        assert len(sampler) == len(shares[-1])
+        assert shares[-1] == sorted(shares[-1])
+    assert sorted(index for share in shares for index in share) == list(range(size))
+    if size == 1000:
+        # Of the first half (the real images, say) each rank has an eighth, to a block of 15.
+        assert all(abs(sum(index < 500 for index in share) - 62.5) <= 15 for share in shares)
+        assert shares[1][:16] == [*range(15, 30), 135]

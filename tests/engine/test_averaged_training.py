@@ -1,13 +1,20 @@
 """SOLVER.EMA from the trainer's side: what is exported, evaluated and resumed."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from detectron2.modeling import build_model
 from safetensors.torch import load_file
+from torch import nn
 
+from ddl_d2.checkpoint.loading import load_weights
 from ddl_d2.checkpoint.saving import read_metadata, save_tensors
 from ddl_d2.data.datasets import load_config
 from ddl_d2.engine.trainer import ForgeryTrainer
+from ddl_d2.solver.ema import AveragedWeights
 from tests.conftest import ROOT, TINY
+from tests.ranks import on_ranks
 
 
 def _config(data, output, iterations, *opts):
@@ -78,3 +85,33 @@ def test_evaluation_sees_the_average_and_training_goes_on_with_its_own(trained, 
     average = trainer.averaged.state_dict()["weights"]
     assert all(torch.equal(seen[-1][name], value) for name, value in average.items())
     assert any(not torch.equal(trainer.model.state_dict()[name], value) for name, value in average.items())
+
+
+def test_a_checkpoint_predicts_by_its_average(trained, tiny_set, tmp_path):
+    cfg = _config(tiny_set, tmp_path, 4, "MODEL.WEIGHTS", str(trained / "model_final.pth"))
+    model = build_model(cfg)
+    load_weights(model, cfg.MODEL.WEIGHTS)
+    average = torch.load(trained / "model_final.pth", weights_only=True)["ema"]["weights"]
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in average.items())
+
+
+class _Statistics(nn.Module):
+    """A weight, and a running statistic that each rank has of its own."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(1)
+        self.norm.running_mean.fill_(float(rank))
+
+
+def _evaluated(rank):
+    trainer = SimpleNamespace(model=_Statistics(rank), cfg=None)
+    trainer.averaged = AveragedWeights(trainer.model, 0.9)
+    trainer._exported = trainer.averaged.in_place
+    trainer.test = lambda cfg, model: model.norm.running_mean.item()
+    return ForgeryTrainer._evaluate(trainer), trainer.model.norm.running_mean.item()
+
+
+def test_all_ranks_evaluate_the_average_that_is_saved():
+    # That of rank 0; afterwards each has its own again.
+    assert on_ranks(_evaluated, 2) == [(0.0, 0.0), (0.0, 1.0)]

@@ -16,6 +16,7 @@ from ddl_d2.evaluation import (
     ForgeryEvaluator,
     ImageResult,
     ResultTable,
+    metrics_table,
     table_from_store,
 )
 from ddl_d2.evaluation.functional import NO_FACE_SCORE, score_with_faces, scores_of_videos, video_score
@@ -92,14 +93,11 @@ def test_a_store_says_the_same_as_the_run_that_wrote_it(tmp_path):
         {"fake_score": score, "has_face": face}
         for score, face in ((0.2, True), (0.9, False), (0.1, False), (0.3, False))
     ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddl_d2.evaluation.forgery_evaluator.comm.synchronize", lambda: None)
-        store = PredictionStoreWriter(tmp_path / "store")
-        evaluator = ForgeryEvaluator(dataset_rows=rows, store=store)
-        evaluator.reset()
-        for row, output in zip(rows, outputs, strict=True):
-            evaluator.process([row | {"height": 64, "width": 64}], [output])
-        metrics = evaluator.evaluate()["ddl"]
+    evaluator = ForgeryEvaluator(dataset_rows=rows, store=PredictionStoreWriter(tmp_path / "store"))
+    evaluator.reset()
+    for row, output in zip(rows, outputs, strict=True):
+        evaluator.process([row | {"height": 64, "width": 64}], [output])
+    metrics = evaluator.evaluate()["ddl"]
     assert metrics["video_auc"] == 1.0  # .2 of the real, .5 of the fake, without a face
     kept = PredictionStore(tmp_path / "store")
     assert kept.without_face == {
@@ -163,3 +161,46 @@ def test_evaluator_and_store_agree_on_a_set_of_videos(tmp_path):
     assert store.has_maps
     assert table_from_store(store, rows, workers=2).metrics(video_score="max") == metrics
     assert '"video_score": "max"' in (tmp_path / "metrics.json").read_text()
+
+
+def test_each_way_of_forging_against_all_real():
+    """Of two reals (.3, .6) FaceSwap's fake (.5) beats one, Deepfakes' (.9) both; one of unknown type is in neither."""
+    real = [frame("r0", 0, 0, 0.1), frame("r0", 1, 0, 0.5), frame("r1", 0, 0, 0.6), frame("r1", 1, 0, 0.6)]
+    fake = [frame("f", i, 1, score, forgery_type="FaceSwap") for i, score in enumerate((0.2, 0.8))]
+    fake += [frame("d", i, 1, 0.9, forgery_type="Deepfakes") for i in range(2)]
+    metrics = ResultTable([*real, *fake, frame("x", 0, 1, 0.0)]).metrics()
+    assert tuple(metrics) == (
+        *(METRIC_NAMES + VIDEO_METRIC_NAMES),
+        *("auc_Deepfakes", "video_auc_Deepfakes", "num_fake_Deepfakes"),
+        *("auc_FaceSwap", "video_auc_FaceSwap", "num_fake_FaceSwap"),
+    )
+    assert metrics["video_auc_Deepfakes"] == metrics["auc_Deepfakes"] == 1.0
+    assert metrics["video_auc_FaceSwap"] == 0.5
+    assert metrics["auc_FaceSwap"] == 5 / 8  # .2 beats .1; .8 beats all four
+    assert metrics["num_fake_Deepfakes"] == metrics["num_fake_FaceSwap"] == 2
+    table = metrics_table(metrics)
+    assert "ROC AUC, Deepfakes against all real videos" in table
+    assert "fake images by FaceSwap" in table
+    images = ResultTable(row._replace(video_id=None) for row in real + fake).metrics()
+    assert "video_auc_FaceSwap" not in images
+    assert images["auc_FaceSwap"] == 5 / 8
+
+
+def test_forgery_types_reach_the_evaluator_and_the_store(tmp_path):
+    """The same numbers from a model's outputs and from its store."""
+    methods = tmp_path / "data/manipulated_sequences"
+    for name in ("original_sequences/youtube/c23/videos/0.mp4", "original_sequences/youtube/c23/videos/1.mp4"):
+        write_video(tmp_path / "data" / name, 4)
+    for method in ("Deepfakes", "FaceSwap"):
+        write_video(methods / method / "c23/videos/0_1.mp4", 4)
+    rows, _ = load_dataset(tmp_path / "data", video=VideoOptions(frames_per_video=1))
+    scores = {"/0.mp4": 0.2, "/1.mp4": 0.6, "Deepfakes": 0.9, "FaceSwap": 0.4}
+    with PredictionStoreWriter(tmp_path / "store") as writer:
+        evaluator = ForgeryEvaluator(dataset_rows=rows, store=writer, distributed=False)
+        for row in rows:
+            (score,) = (value for name, value in scores.items() if name in row["image_id"])
+            evaluator.process([row | {"height": 64, "width": 64}], [{"fake_score": score}])
+        metrics = evaluator.evaluate()["ddl"]
+    assert (metrics["video_auc_Deepfakes"], metrics["video_auc_FaceSwap"]) == (1.0, 0.5)
+    again = table_from_store(PredictionStore(tmp_path / "store"), rows).metrics()
+    assert (again["video_auc_Deepfakes"], again["video_auc_FaceSwap"]) == (1.0, 0.5)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ddl_d2.faces.face import MIRRORED
-from ddl_d2.forging.regions import REGIONS, region_polygons
+from ddl_d2.forging.regions import REGIONS, raised_brows, region_polygons
 from tests.forging.region_masks import region_mask
 
 
@@ -82,3 +82,13 @@ def test_mirroring_a_photograph_agrees_with_finding_again(finder, astronaut, ast
     error = np.linalg.norm(moved.landmarks - again.landmarks, axis=1) / moved.width
     assert error.mean() < 0.04
     assert error.max() < 0.12
+
+
+def test_raised_brows(synthetic_face):
+    points = synthetic_face(center=(100.0, 100.0), width=100.0).landmarks
+    raised = raised_brows(points, 0.2)
+    # bridge of the nose at y = 95, chin at y = 165: a fifth of 70 px
+    np.testing.assert_allclose(raised, points[17:27] - (0.0, 14.0), atol=1e-9)
+    (low,), (high,) = region_polygons(points, "face"), region_polygons(points, "face", forehead=0.2)
+    assert low[:, 1].min() - high[:, 1].min() == pytest.approx(14, abs=1e-4)
+    assert area(high) > area(low)

@@ -6,6 +6,7 @@ from ddl_d2.forging.warp import (
     Scale,
     displaced_points,
     drag_points,
+    moved_points,
     sample,
     sampled_box,
     sampling_maps,
@@ -127,3 +128,11 @@ def test_sampling_from_the_sampled_box_alone_is_the_same(box):
     # OpenCV rounds coordinates to 1/32 pixel; only outside the image may the two reflect at other places
     inside = (maps[0] >= 0) & (maps[0] <= 69) & (maps[1] >= 0) & (maps[1] <= 49)
     assert np.abs(part - sample(image, maps))[inside].max() <= 8
+
+
+def test_moving_points_forwards():
+    scale = Scale(center=(10.0, 20.0), factor=1.5, shift=(2.0, -1.0))
+    # (14, 20): 4 right of the center, 6 after scaling, and 2 more
+    assert moved_points(np.array([14.0, 20.0]), scale).tolist() == [18.0, 19.0]
+    points = np.random.default_rng(0).uniform(0, 50, (7, 2))
+    np.testing.assert_allclose(scale_points(moved_points(points, scale), scale), points, atol=1e-12)

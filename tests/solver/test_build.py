@@ -3,7 +3,8 @@ import torch
 from detectron2.modeling import build_model
 from torch import nn
 
-from ddl_d2.solver.build import build_lr_scheduler, build_optimizer, clip_full_model, linear_tail, parameter_groups
+from ddl_d2.solver.build import build_lr_scheduler, build_optimizer, clip_full_model, parameter_groups
+from ddl_d2.solver.schedules import stable_then_tail
 
 
 class _Network(nn.Module):
@@ -135,5 +136,38 @@ def test_a_linear_tail_by_hand(tiny_cfg):
 
 
 def test_a_tail_of_everything_and_of_nothing():
-    assert [linear_tail(0.0)(t) for t in (0.0, 0.25, 0.75)] == pytest.approx([1, 0.75, 0.25])
-    assert [linear_tail(1.0)(t) for t in (0.0, 0.25, 0.999)] == [1, 1, 1]
+    assert [stable_then_tail(0.0)(t) for t in (0.0, 0.25, 0.75)] == pytest.approx([1, 0.75, 0.25])
+    assert [stable_then_tail(1.0)(t) for t in (0.0, 0.25, 0.999)] == [1, 1, 1]
+
+
+def test_a_stable_phase_and_three_ways_down():
+    # From t = 0.8 on; at t = 0.85, a quarter of the way: 1 - 1/4, (1 + cos 45°) / 2, 1 - √(1/4).
+    quarter = {"linear": 0.75, "cosine": (1 + 0.5**0.5) / 2, "sqrt": 0.5}
+    for shape, expected in quarter.items():
+        schedule = stable_then_tail(0.8, shape)
+        assert [schedule(t) for t in (0.0, 0.5, 0.79)] == [1, 1, 1]
+        assert schedule(0.85) == pytest.approx(expected)
+        assert schedule(0.999999) == pytest.approx(0, abs=2e-3)
+        assert stable_then_tail(0.8, shape, end=0.1)(0.85) == pytest.approx(0.1 + 0.9 * expected)
+        assert stable_then_tail(0.0, shape)(0.25) == pytest.approx(expected)
+
+
+def test_warm_up_stable_decay_from_the_config(tiny_cfg):
+    cfg = tiny_cfg(
+        "SOLVER.LR_SCHEDULER_NAME", "WarmupStableDecayLR", "SOLVER.BASE_LR", "0.1", "SOLVER.BASE_LR_END", "0.01",
+        "SOLVER.TAIL_START", "0.5", "SOLVER.WARMUP_ITERS", "10", "SOLVER.WARMUP_FACTOR", "0.0",
+        "SOLVER.MAX_ITER", "100",
+    )  # fmt: skip
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], cfg.SOLVER.BASE_LR)
+    schedule = build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == 0
+    assert rates[5] == pytest.approx(0.05)
+    assert rates[10:50] == pytest.approx([0.1] * 40)
+    # At step 75, half of the way: 0.01 + 0.09 · (1 - √0.5).
+    assert rates[75] == pytest.approx(0.01 + 0.09 * (1 - 0.5**0.5))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)

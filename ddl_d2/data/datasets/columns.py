@@ -175,7 +175,12 @@ class FrameColumns(DatasetColumns):
     @property
     def num_videos(self) -> int:
         """How many videos the rows come from."""
-        return len(np.unique(self._arrays["row_videos"][self._arrays["order"]]))
+        return len(np.unique(self.videos))
+
+    @property
+    def videos(self) -> np.ndarray:
+        """int, N: a number for the video of each row."""
+        return self._arrays["row_videos"][self._arrays["order"]]
 
     @property
     def _files(self) -> np.ndarray:

@@ -48,6 +48,12 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     return degrading + steps if inputs.AUGMENT.BEFORE_RESIZE else steps + degrading
 
 
+def build_views(cfg: CfgNode) -> list[T.Augmentation]:
+    """Build what makes further views of an image in testing (TEST.AUG): one fitting for each of its sizes."""
+    views = cfg.TEST.AUG
+    return [ResizeToFit(size, views.MAX_SIZE) for size in views.MIN_SIZES] if views.ENABLED else []
+
+
 def _augment_steps(augment: CfgNode) -> list[list[T.Augmentation]]:
     """INPUT.AUGMENT's: those that move pixels, those of color, those that degrade; without those of probability 0."""
     for key, value in augment.items():

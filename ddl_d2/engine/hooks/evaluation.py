@@ -92,7 +92,7 @@ class Evaluation(hooks.EvalHook):
             raise
 
     def _do_eval(self) -> None:
-        _share_buffers(self.trainer.model)
+        share_buffers(self.trainer.model)
         handle = self.trainer.model.register_forward_pre_hook(self._stop_between_batches)
         try:
             super()._do_eval()
@@ -131,7 +131,7 @@ class TolerantEvaluation:
             raise self._last
 
 
-def _share_buffers(model: nn.Module) -> None:
+def share_buffers(model: nn.Module) -> None:
     """Give all ranks the main process' buffers (BatchNorm's statistics), which are those that a checkpoint holds.
 
     Otherwise each evaluates another network, and a resumed run yet another.

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddl_d2.modeling.postprocessing import Size
+from ddl_d2.utils.transfer import to_device
 
 # Where a face crop has its nose, in shares of its width and height.
 MIDDLE = (0.4, 0.4, 0.6, 0.6)
@@ -73,7 +74,7 @@ def nose_cells(batched_inputs: list[dict], grid: Size, device: torch.device) -> 
     Returns:
         bool B×h×w.
     """
-    boxes = torch.stack([_shares(row) for row in batched_inputs]).to(device)
+    boxes = to_device(torch.stack([_shares(row) for row in batched_inputs]), device)
     columns = _touched(boxes[:, 0], boxes[:, 2], grid[1])
     rows = _touched(boxes[:, 1], boxes[:, 3], grid[0])
     return rows[:, :, None] & columns[:, None, :]

@@ -6,6 +6,9 @@ masks of the batch in one set, `P` points, `H, W` pixels of the mask features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from detectron2.projects.point_rend.point_features import get_uncertain_point_coords_with_randomness, point_sample
@@ -16,6 +19,30 @@ from ddl_d2.layers.linear import linear
 from ddl_d2.modeling.losses import dice, sigmoid_bce, uncertainty
 from ddl_d2.modeling.mask2former.matcher import HungarianMatcher, Targets, sample_masks
 from ddl_d2.modeling.mask2former.query_decoder import QueryPredictions
+from ddl_d2.utils.transfer import on_device
+
+
+@dataclass(frozen=True)
+class BatchCounts:
+    """What the losses of a batch are divided by; known before any matching, as each target gets a query of its own.
+
+    Attributes:
+        images: the number of targets of each image, and whether it is supervised.
+        parts: in how many equal parts the batch goes through the network.
+    """
+
+    images: Sequence[tuple[int, bool]]
+    parts: int = 1
+
+    def matched(self, num_queries: int) -> int:
+        """Count the targets that get one of Q queries."""
+        return sum(min(count, num_queries) for count, _ in self.images)
+
+    def class_weight(self, num_queries: int, no_object_weight: float) -> float:
+        """Sum the weights of the supervised images' Q queries in the cross-entropy, for a part of the batch."""
+        counts = [min(count, num_queries) for count, supervised in self.images if supervised]
+        weight = sum(count + no_object_weight * (num_queries - count) for count in counts)
+        return max(weight, 1e-6) / self.parts
 
 
 class SetCriterion(nn.Module):
@@ -64,17 +91,21 @@ class SetCriterion(nn.Module):
         self.oversample_ratio = oversample_ratio
         self.importance_sample_ratio = importance_sample_ratio
         self.deep_supervision = deep_supervision
+        self.no_object_weight = no_object_weight
         empty_weight = torch.ones(num_classes + 1)
         empty_weight[-1] = no_object_weight
         # Not part of a checkpoint: the config says it.
         self.register_buffer("empty_weight", empty_weight, persistent=False)
 
-    def forward(self, predictions: QueryPredictions, targets: list[Targets]) -> dict[str, Tensor]:
+    def forward(
+        self, predictions: QueryPredictions, targets: list[Targets], whole: BatchCounts | None = None
+    ) -> dict[str, Tensor]:
         """Match queries with targets and compute the losses.
 
         Args:
             predictions: the N sets.
             targets: of each image.
+            whole: of the batch that the images are a part of; None: they are all of it.
 
         Returns:
             weighted `loss_ce`, `loss_mask`, `loss_dice` of the last set, and `..._{i}` of set i before it.
@@ -87,9 +118,10 @@ class SetCriterion(nn.Module):
         logits = torch.stack(predictions.logits[first:]).float()
         embeddings = torch.stack(predictions.mask_embeddings[first:])
         features = predictions.mask_features
+        whole = whole or BatchCounts([(len(t.masks), t.supervised) for t in targets])
         matches = self.matcher(logits, embeddings, features, targets)
-        loss_ce = self._class_loss(logits, targets, matches)
-        loss_mask, loss_dice = self._mask_losses(embeddings, features, targets, matches)
+        loss_ce = self._class_loss(logits, targets, matches, whole)
+        loss_mask, loss_dice = self._mask_losses(embeddings, features, targets, matches, whole)
 
         losses = {}
         for i in range(len(logits)):
@@ -99,23 +131,30 @@ class SetCriterion(nn.Module):
             losses[f"loss_dice{suffix}"] = self.dice_weight * loss_dice[i]
         return losses
 
-    def _class_loss(self, logits: Tensor, targets: list[Targets], matches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def _class_loss(
+        self, logits: Tensor, targets: list[Targets], matches: list[tuple[Tensor, Tensor]], whole: BatchCounts
+    ) -> Tensor:
         """Compute the cross-entropy, weighted by class, of the supervised images' queries: N×B×Q×(K+1) -> N."""
         num_sets, batch, num_queries, _ = logits.shape
         wanted = torch.full((num_sets, batch, num_queries), self.num_classes, device=logits.device)
         for b, (target, (query, index)) in enumerate(zip(targets, matches, strict=True)):
             wanted[:, b].scatter_(1, query, target.classes[index])
-        supervised = torch.tensor([t.supervised for t in targets], device=logits.device)
+        supervised = on_device([t.supervised for t in targets], logits.device)
         weight = self.empty_weight[wanted] * supervised[:, None]
         loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), reduction="none").view_as(weight)
-        return (loss * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1e-6)
+        return (loss * weight).sum(dim=(1, 2)) / whole.class_weight(num_queries, self.no_object_weight)
 
     def _mask_losses(
-        self, embeddings: Tensor, features: Tensor, targets: list[Targets], matches: list[tuple[Tensor, Tensor]]
+        self,
+        embeddings: Tensor,
+        features: Tensor,
+        targets: list[Targets],
+        matches: list[tuple[Tensor, Tensor]],
+        whole: BatchCounts,
     ) -> tuple[Tensor, Tensor]:
         """Compute BCE and dice, each N, both divided by the number of target masks in the global batch (at least 1)."""
         num_sets, count = embeddings.shape[0], sum(query.shape[1] for query, _ in matches)
-        num_masks = _global_mean(count, features.device)
+        num_masks = _global_mean(whole.matched(embeddings.shape[2]), features.device) / whole.parts
         if count == 0:
             # Nothing is forged in this batch: zero, but still attached to every parameter that makes masks.
             zero = (embeddings.sum() + features.sum()) * 0.0
@@ -146,25 +185,32 @@ def _paint(embeddings: Tensor, features: Tensor, matches: list[tuple[Tensor, Ten
 
 def _sample_targets(targets: list[Targets], matches: list[tuple[Tensor, Tensor]], points: Tensor) -> Tensor:
     """Sample targets at points N×M×P×2, without a copy of a target mask for each set: N×M×P."""
-    wanted, first = [], 0
-    for target, (_, index) in zip(targets, matches, strict=True):
-        own = points[:, first : first + index.shape[1]]
-        first += index.shape[1]
-        if len(target.masks) == 1:
-            wanted.append(sample_masks(target.masks, own.flatten(0, 2)[None]).view(own.shape[:3]))
-        elif len(target.masks) > 1:
-            values = own.new_empty(own.shape[:3])
-            for mask in range(len(target.masks)):
-                chosen = index == mask
-                at = own[chosen]
-                values[chosen] = sample_masks(target.masks[mask : mask + 1], at.flatten(0, 1)[None]).view(at.shape[:2])
-            wanted.append(values)
-    return torch.cat(wanted, dim=1)
+    owns = points.split([index.shape[1] for _, index in matches], dim=1)
+    return torch.cat(
+        [
+            _sampled(target.masks, index, own)
+            for target, (_, index), own in zip(targets, matches, owns, strict=True)
+            if index.shape[1]
+        ],
+        dim=1,
+    )
+
+
+def _sampled(masks: Tensor, index: Tensor, points: Tensor) -> Tensor:
+    """Sample one image's masks T×h×w at points N×M×P×2 of the matches that `index`, N×M, gives them: N×M×P."""
+    num_sets, matched, num_points, _ = points.shape
+    # The points in the order of the targets, so that each mask is read once for all sets. A target that no query was
+    # left for gets the points of the first match; nobody asks for its values.
+    order = torch.arange(matched, device=index.device).expand_as(index)
+    match = index.new_zeros(num_sets, len(masks)).scatter_(1, index, order)
+    by_target = points.gather(1, match[..., None, None].expand(-1, -1, num_points, 2)).transpose(0, 1)
+    values = sample_masks(masks, by_target.flatten(1, 2)).unflatten(1, (num_sets, num_points)).transpose(0, 1)
+    return values.gather(1, index[..., None].expand(-1, -1, num_points))
 
 
 def _global_mean(count: int, device: torch.device) -> Tensor:
     """Average the number of target masks over the ranks; at least 1."""
-    total = torch.tensor(float(count), device=device)
+    total = torch.full((), float(count), device=device)
     if comm.get_world_size() > 1:
         torch.distributed.all_reduce(total)
     return (total / comm.get_world_size()).clamp(min=1)

@@ -6,8 +6,10 @@ Shapes: `N` prediction sets (decoder layers), `Q` queries, `C` channels, `K` cla
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from detectron2.projects.point_rend.point_features import point_sample
 from scipy.optimize import linear_sum_assignment
@@ -16,6 +18,7 @@ from torch import Tensor
 from ddl_d2.errors import NonFiniteError
 from ddl_d2.layers.linear import linear
 from ddl_d2.modeling.losses import pairwise_dice, pairwise_sigmoid_bce
+from ddl_d2.utils.transfer import to_device
 
 
 @dataclass
@@ -110,25 +113,49 @@ class HungarianMatcher:
                 self.costs(logits[:, b], embeddings[:, b], mask_features[b], target.classes, target.masks)
                 for b, target in enumerate(targets)
             ]
-        # One wait for the GPU, not one an image.
-        finite = torch.stack([torch.isfinite(cost).all() for cost in costs]).tolist()
-        if not all(finite):
-            bad = [target.image_id for target, ok in zip(targets, finite, strict=True) if not ok]
-            raise NonFiniteError("the matching cost", bad)
-        return [self.assign(cost) for cost in costs]
+        return assignments(costs, [target.image_id for target in targets])
 
-    def assign(self, cost: Tensor) -> tuple[Tensor, Tensor]:
-        """Solve the assignment for finite costs N×Q×T; returns (query, target) indices, each N×min(Q, T)."""
-        num_sets, _, num_targets = cost.shape
-        if num_targets == 0:
-            none = torch.zeros(num_sets, 0, dtype=torch.int64, device=cost.device)
-            return none, none
-        if num_targets == 1:
-            query = cost.argmin(dim=1)
-            return query, torch.zeros_like(query)
-        solved = [linear_sum_assignment(set_cost) for set_cost in cost.cpu().numpy()]
-        query, target = (torch.stack([torch.from_numpy(s[i]) for s in solved]).to(cost.device) for i in (0, 1))
-        return query, target
+
+def assignments(costs: list[Tensor], image_ids: list[str]) -> list[tuple[Tensor, Tensor]]:
+    """Solve the assignment of every image and set, with one copy to the host for all of them, and one back.
+
+    Args:
+        costs: of each image, N×Q×T.
+        image_ids: names of the images.
+
+    Returns:
+        (query, target) indices of each image, each N×min(Q, T).
+
+    Raises:
+        NonFiniteError: a cost is not finite; names the images.
+    """
+    finite = torch.stack([torch.isfinite(cost).all() for cost in costs]).float()
+    several = [cost for cost in costs if cost.shape[2] > 1]
+    host = torch.cat([finite, *(cost.flatten() for cost in several)]).cpu().numpy()
+    if not host[: len(costs)].all():
+        bad = [image_id for image_id, fine in zip(image_ids, host, strict=False) if not fine]
+        raise NonFiniteError("the matching cost", bad)
+    solved = _solved(host[len(costs) :], several)
+    return [next(solved) if cost.shape[2] > 1 else _cheapest(cost) for cost in costs]
+
+
+def _cheapest(cost: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the assignment of at most one target."""
+    query = cost.argmin(dim=1)
+    return query, torch.zeros_like(query)
+
+
+def _solved(values: np.ndarray, costs: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Solve the assignments of `costs`, whose values the host has one after another."""
+    found: list[np.ndarray] = []
+    for cost in costs:
+        own, values = values[: cost.numel()].reshape(cost.shape), values[cost.numel() :]
+        found.append(np.stack([np.stack(linear_sum_assignment(one)) for one in own], axis=1))  # 2×N×M
+    if found:
+        packed = to_device(torch.from_numpy(np.concatenate([pair.ravel() for pair in found])), costs[0].device)
+        for pair, indices in zip(found, packed.split([pair.size for pair in found]), strict=True):
+            query, target = indices.view(pair.shape).unbind(0)
+            yield query, target
 
 
 def sample_masks(masks: Tensor, points: Tensor) -> Tensor:

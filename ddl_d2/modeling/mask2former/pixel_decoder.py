@@ -7,6 +7,9 @@ published checkpoints.
 
 from __future__ import annotations
 
+import functools
+from typing import NamedTuple
+
 import fvcore.nn.weight_init as weight_init
 import torch
 import torch.nn.functional as F
@@ -16,6 +19,38 @@ from torch import Tensor, nn
 from ddl_d2.errors import ConfigError
 from ddl_d2.layers.ms_deform_attn_layer import MSDeformAttn
 from ddl_d2.layers.position_encoding import sine_position_encoding
+from ddl_d2.utils.transfer import on_device
+
+
+class Levels(NamedTuple):
+    """What the sizes of the levels say, for all images and layers.
+
+    Attributes:
+        shapes: int64 L×2, (height, width). On the CPU, like `starts`, whatever the maps are on: the op reads them there
+            without waiting for a GPU.
+        starts: int64 L, where each begins in S.
+        scale: float32 L×2, 1 / (width, height).
+        reference: float32 1×S×L×2, the center (x, y) of each position in [0, 1].
+    """
+
+    shapes: Tensor
+    starts: Tensor
+    scale: Tensor
+    reference: Tensor
+
+
+@functools.lru_cache(maxsize=32)
+def levels_of(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Levels:
+    """Make what L sizes (height, width) say, once for each that is met: a copy to a GPU waits for it."""
+    counts = [height * width for height, width in sizes]
+    with torch.inference_mode(False):  # inference tensors would be of no use to a later training step
+        reference = torch.cat([_cell_centers(height, width, device) for height, width in sizes])
+        return Levels(
+            shapes=torch.tensor(sizes, dtype=torch.int64),
+            starts=torch.tensor([sum(counts[:i]) for i in range(len(counts))], dtype=torch.int64),
+            scale=1 / on_device([(width, height) for height, width in sizes], device, torch.float32),
+            reference=reference[None, :, None, :].expand(-1, -1, len(sizes), -1),
+        )
 
 
 class DeformableEncoderLayer(nn.Module):
@@ -31,11 +66,10 @@ class DeformableEncoderLayer(nn.Module):
         for linear in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(linear.weight)
 
-    def forward(
-        self, x: Tensor, position: Tensor, reference_points: Tensor, spatial_shapes: Tensor, level_start_index: Tensor
-    ) -> Tensor:
-        """Update `x`, B×S×C, from `position`, B×S×C, and `reference_points`, B×S×L×2 in [0, 1]."""
-        attended = self.self_attn(x + position, reference_points, x, spatial_shapes, level_start_index, None)
+    def forward(self, x: Tensor, position: Tensor, levels: Levels) -> Tensor:
+        """Update `x`, B×S×C, from `position`, B×S×C."""
+        reference = levels.reference.expand(len(x), -1, -1, -1)
+        attended = self.self_attn(x + position, reference, x, levels.shapes, levels.starts, level_scale=levels.scale)
         x = self.norm1(x + attended)
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
@@ -59,7 +93,7 @@ class DeformableTransformer(nn.Module):
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Attend over L maps B×C×h×w, coarse to fine; returns maps of the same shapes."""
         device, batch, dim = maps[0].device, maps[0].shape[0], maps[0].shape[1]
-        sizes = [(m.shape[2], m.shape[3]) for m in maps]
+        sizes = tuple((m.shape[2], m.shape[3]) for m in maps)
         flat = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
         position = torch.cat(
             [
@@ -67,17 +101,11 @@ class DeformableTransformer(nn.Module):
                 for level, (h, w) in enumerate(sizes)
             ]
         ).expand(batch, -1, -1)
-        reference = torch.cat([_cell_centers(h, w, device) for h, w in sizes])
-        reference = reference[None, :, None, :].expand(batch, -1, len(sizes), -1)
-        # On the CPU, whatever the maps are on: the op reads them there without waiting for a GPU.
-        spatial_shapes = torch.tensor(sizes, dtype=torch.int64)
-        counts = [h * w for h, w in sizes]
-        starts = torch.tensor([sum(counts[:i]) for i in range(len(counts))], dtype=torch.int64)
-
+        levels = levels_of(sizes, device)
         for layer in self.encoder.layers:
-            flat = layer(flat, position, reference, spatial_shapes, starts)
-        levels = flat.split(counts, dim=1)
-        return [x.transpose(1, 2).reshape(batch, dim, h, w) for x, (h, w) in zip(levels, sizes, strict=True)]
+            flat = layer(flat, position, levels)
+        parts = flat.split([h * w for h, w in sizes], dim=1)
+        return [x.transpose(1, 2).reshape(batch, dim, h, w) for x, (h, w) in zip(parts, sizes, strict=True)]
 
 
 def _cell_centers(height: int, width: int, device: torch.device) -> Tensor:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.heads import ImageHead
-from ddl_d2.modeling.losses import map_bce, weighted_mean
-from ddl_d2.modeling.preprocessing import Truth, fake_labels, normalized_batch, padded_truth
+from ddl_d2.modeling.losses import map_bce
+from ddl_d2.modeling.preprocessing import Truth, fake_labels, is_known, normalized_batch, padded_truth
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.whole_batch import count_per_part
 
 
 class PyramidDecoder(nn.Module):
@@ -154,13 +155,15 @@ class ForgeryFPN(ForgerySystem):
         truth = padded_truth(batched_inputs, images)
         known = truth.known.float()
         weights = known * (labels + self.real_map_weight * (1 - labels))
+        total = count_per_part(batched_inputs, self._map_weight)
         maps = self.decoder(features)
-        losses["loss_map"] = self.localization_weight * _weighted_bce(maps, truth, weights)
+        losses["loss_map"] = self.localization_weight * _weighted_bce(maps, truth, weights, total)
         if self.coarse is not None:
             finer = features["res3"]
             coarser = F.interpolate(features["res4"], size=finer.shape[-2:], mode="bilinear", align_corners=False)
             coarse = self.coarse(torch.cat([finer, coarser], 1))[:, 0]
-            losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, known)
+            total = count_per_part(batched_inputs, is_known)
+            losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, known, total)
         return losses
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -174,10 +177,15 @@ class ForgeryFPN(ForgerySystem):
             for row, logits, unpadded, score in zip(batched_inputs, maps[:, 0], images.image_sizes, scores, strict=True)
         ]
 
+    def _map_weight(self, row: dict[str, Any]) -> float:
+        """Return how much an image counts in the loss of the map."""
+        return is_known(row) * (1.0 if row["is_fake"] else self.real_map_weight)
 
-def _weighted_bce(logits: Tensor, truth: Truth, weights: Tensor) -> Tensor:
-    """Compute the BCE of maps B×h×w and the truth, pooled to their size; `weights`, B, are the images'."""
+
+def _weighted_bce(logits: Tensor, truth: Truth, weights: Tensor, total: float) -> Tensor:
+    """Compute the BCE of maps B×h×w and the truth, pooled to their size; `weights`, B, sum to `total`."""
     size = (logits.shape[-2], logits.shape[-1])
     pooled = F.adaptive_avg_pool2d(truth.maps[:, None], size)[:, 0]
     counted = F.adaptive_avg_pool2d(truth.valid[:, None].float(), size)[:, 0] > 0
-    return weighted_mean(map_bce(logits.float(), pooled, counted), weights)
+    by_image = map_bce(logits.float(), pooled, counted)
+    return (by_image * weights).sum() / total

@@ -18,13 +18,15 @@ from torch import Tensor
 
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.heads import ImageHead, score_from_map
-from ddl_d2.modeling.mask2former.criterion import SetCriterion, Targets
+from ddl_d2.modeling.mask2former.criterion import BatchCounts, SetCriterion, Targets
 from ddl_d2.modeling.mask2former.head import QueryDecoderHead
 from ddl_d2.modeling.mask2former.matcher import HungarianMatcher
 from ddl_d2.modeling.mask2former.painting import forgery_map, query_instances
 from ddl_d2.modeling.postprocessing import original_size
-from ddl_d2.modeling.preprocessing import fake_labels, normalized_batch
+from ddl_d2.modeling.preprocessing import fake_labels, is_known, normalized_batch
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.whole_batch import whole_batch
+from ddl_d2.utils.transfer import to_device
 
 _NOTHING = "MODEL.DETECTION.ENABLED and MODEL.LOCALIZATION.ENABLED are both False: nothing to train"
 
@@ -121,8 +123,12 @@ class ForgeryMask2Former(ForgerySystem):
             labels = fake_labels(batched_inputs, self.device).float()
             losses["loss_det"] = self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)
         if self.sem_seg_head is not None and self.criterion is not None:
-            targets = [self._target(x, images) for x in batched_inputs]
-            for name, loss in self.criterion(self.sem_seg_head.predict(features), targets).items():
+            rows, parts = whole_batch(batched_inputs)
+            whole = BatchCounts(
+                [(len(row["instances"]) if is_known(row) else 0, is_known(row) > 0) for row in rows], parts
+            )
+            predictions = self.sem_seg_head.predict(features)
+            for name, loss in self.criterion(predictions, self._targets(batched_inputs, images), whole).items():
                 losses[name] = self.localization_weight * loss
         return losses
 
@@ -140,16 +146,26 @@ class ForgeryMask2Former(ForgerySystem):
         images = normalized_batch(batched_inputs, self.pixel_mean, self.pixel_std, self.size_divisibility)
         return images, self.encode(images.tensor)
 
-    def _target(self, row: dict[str, Any], images: ImageList) -> Targets:
-        instances: Instances = row["instances"]
-        masks = instances.gt_masks.tensor.to(self.device)
-        height, width = images.tensor.shape[-2:]
-        return Targets(
-            classes=instances.gt_classes.to(self.device),
-            masks=F.pad(masks, (0, width - masks.shape[2], 0, height - masks.shape[1])),
-            image_id=str(row.get("image_id", row.get("file_name", "?"))),
-            supervised=row.get("localization_valid", True),
-        )
+    def _targets(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> list[Targets]:
+        """Make the targets of a batch; masks and classes of all its images are brought over at once."""
+        found: list[Instances] = [row["instances"] for row in batched_inputs]
+        counts = [len(one) for one in found]
+        masks = torch.zeros(sum(counts), *images.tensor.shape[-2:], dtype=torch.bool)
+        for place, one in zip(masks.split(counts), found, strict=True):
+            height, width = one.image_size
+            place[:, :height, :width] = one.gt_masks.tensor
+        classes = to_device(torch.cat([one.gt_classes for one in found]), self.device).split(counts)
+        return [
+            Targets(
+                classes=own_classes,
+                masks=own_masks,
+                image_id=str(row.get("image_id", row.get("file_name", "?"))),
+                supervised=is_known(row) > 0,
+            )
+            for row, own_classes, own_masks in zip(
+                batched_inputs, classes, to_device(masks, self.device).split(counts), strict=True
+            )
+        ]
 
     def _outputs(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError, InputError
 from ddl_d2.modeling.heads import ImageHead
-from ddl_d2.modeling.losses import edge_bce, map_bce, weighted_mean
-from ddl_d2.modeling.preprocessing import fake_labels, groups_of_one_size, normalized_batch, padded_truth
+from ddl_d2.modeling.losses import edge_bce, map_bce, mean_of_known
+from ddl_d2.modeling.preprocessing import fake_labels, is_known, normalized_batch, padded_truth
 from ddl_d2.modeling.segmentor.uper_head import AuxiliaryHead
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.whole_batch import count_per_part
 
 _STRIDE = 32
 
@@ -145,31 +147,35 @@ class ForgerySegmentor(ForgerySystem):
             by_image["loss_aux"] = self.auxiliary_weight * map_bce(coarse, truth.maps, truth.valid)
         if self.edge_weight:
             by_image["loss_edge"] = self.edge_weight * edge_bce(maps, truth.maps, truth.valid, self.edge_width)
-        labels = fake_labels(batched_inputs, self.device).float()
-        weights = truth.known * (labels + self.real_map_weight * (1 - labels))
-        losses = {name: self.localization_weight * weighted_mean(loss, weights) for name, loss in by_image.items()}
+        weights = torch.tensor([self._map_weight(row) for row in batched_inputs], device=self.device)
+        count = count_per_part(batched_inputs, self._map_weight)
+        losses = {
+            name: self.localization_weight * mean_of_known(loss, weights, count) for name, loss in by_image.items()
+        }
         if self.image_head is not None:
             logits = self.image_head(features, images.image_sizes)
+            labels = fake_labels(batched_inputs, self.device).float()
             losses["loss_det"] = self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)
         return losses
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Predict the rows, those of one size together.
+        """Predict the map, and the score by the image head or else from the map.
 
-        Windows, attention to all tokens and global pooling see padding: each image gets only what it needs alone, so
-        that its outputs do not depend on the batch it happens to be in.
+        Windows, attention to all tokens and global pooling see padding, so the rows have to need the same.
         """
-        outputs: list[dict[str, Any]] = [{}] * len(batched_inputs)
-        for group in groups_of_one_size(batched_inputs, self.size_divisibility):
-            rows = [batched_inputs[i] for i in group]
-            images, features = self._encoded(rows)
-            maps = _forged(self.sem_seg_head(features), images.tensor).sigmoid()
-            scores: list[float | None] = [None] * len(rows)
-            if self.image_head is not None:
-                scores = self.image_head(features, images.image_sizes).sigmoid().tolist()
-            for b, position in enumerate(group):
-                outputs[position] = self.map_prediction(rows[b], maps[b], images.image_sizes[b], scores[b])
-        return outputs
+        images, features = self._encoded(batched_inputs)
+        maps = _forged(self.sem_seg_head(features), images.tensor).sigmoid()
+        scores: list[float | None] = [None] * len(batched_inputs)
+        if self.image_head is not None:
+            scores = self.image_head(features, images.image_sizes).sigmoid().tolist()
+        return [
+            self.map_prediction(row, forged, unpadded, score)
+            for row, forged, unpadded, score in zip(batched_inputs, maps, images.image_sizes, scores, strict=True)
+        ]
+
+    def _map_weight(self, row: dict[str, Any]) -> float:
+        """Return how much an image counts in the losses of maps."""
+        return is_known(row) * (1.0 if row["is_fake"] else self.real_map_weight)
 
     def _encoded(self, rows: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor]]:
         for row in rows if self.square else ():

@@ -25,8 +25,9 @@ from ddl_d2.modeling.lfdl.heads import FusionClassifier, PatchFusion, PatchHead,
 from ddl_d2.modeling.lfdl.pseudo_labels import label_locations, nose_cells
 from ddl_d2.modeling.lfdl.two_stream import TwoStreamEncoder
 from ddl_d2.modeling.losses import mean_of_known
-from ddl_d2.modeling.preprocessing import fake_labels, known_maps, stretched_batch, stretched_maps
+from ddl_d2.modeling.preprocessing import fake_labels, is_known, known_maps, stretched_batch, stretched_maps
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.whole_batch import count_per_part
 
 MAPS = ("pixel", "patch")
 _FAKE = 1  # of the classes real, fake
@@ -157,10 +158,13 @@ class LFDL(ForgerySystem):
         labels = fake_labels(batched_inputs, self.device)
         with torch.autocast(self.device.type, enabled=False):
             truth = self._truth(batched_inputs, labels == _FAKE, places)
+            # Pseudo labels make more maps known; a batch that has them goes through in one part.
+            count = None if self.pseudo_labels else count_per_part(batched_inputs, is_known)
             return {
                 "loss_cls": self.class_weight * F.cross_entropy(class_logits, labels),
-                "loss_patch": self.patch_weight * _map_loss(patch_logits, truth.cells, truth.known),
-                "loss_pixel": self.pixel_weight * _map_loss(self._enlarged(pixel_logits), truth.pixels, truth.known),
+                "loss_patch": self.patch_weight * _map_loss(patch_logits, truth.cells, truth.known, count),
+                "loss_pixel": self.pixel_weight
+                * _map_loss(self._enlarged(pixel_logits), truth.pixels, truth.known, count),
             }
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -230,7 +234,7 @@ class Truth(NamedTuple):
     known: Tensor
 
 
-def _map_loss(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+def _map_loss(logits: Tensor, targets: Tensor, known: Tensor, count: float | None) -> Tensor:
     """Return the binary cross-entropy of logits B×·×· and bool targets, averaged over the images of known map."""
     by_place = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
-    return mean_of_known(by_place.mean(dim=(1, 2)), known)
+    return mean_of_known(by_place.mean(dim=(1, 2)), known, count)

@@ -23,8 +23,9 @@ from ddl_d2.modeling.backbone.mix_transformer import FEATURES
 from ddl_d2.modeling.losses import mean_of_known, sigmoid_bce
 from ddl_d2.modeling.mesorch.encoders import FrequencyEncoders, build_encoder
 from ddl_d2.modeling.mesorch.maps import MapGate, MapHead
-from ddl_d2.modeling.preprocessing import known_maps, stretched_batch, stretched_maps
+from ddl_d2.modeling.preprocessing import is_known, known_maps, stretched_batch, stretched_maps
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.whole_batch import count_per_part
 
 _DIVISIBILITY = 32
 
@@ -113,7 +114,8 @@ class Mesorch(ForgerySystem):
         logits = self.map_logits(self._images(batched_inputs))
         forged = (stretched_maps(batched_inputs, self.size, self.device) >= 0.5).float()
         by_image = sigmoid_bce(logits.flatten(1), forged.flatten(1))
-        return {"loss_map": mean_of_known(by_image, known_maps(batched_inputs, self.device))}
+        count = count_per_part(batched_inputs, is_known)
+        return {"loss_map": mean_of_known(by_image, known_maps(batched_inputs, self.device), count)}
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict the map, and the score from it."""

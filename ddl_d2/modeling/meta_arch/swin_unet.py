@@ -29,9 +29,10 @@ from ddl_d2.modeling.losses import (
     pool_valid,
     printed_similarity,
 )
-from ddl_d2.modeling.preprocessing import Truth, fake_labels, groups_of_one_size, normalized_batch, padded_truth
+from ddl_d2.modeling.preprocessing import Truth, fake_labels, is_known, normalized_batch, padded_truth
 from ddl_d2.modeling.swin_unet.decoder import SwinUNetDecoder
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.whole_batch import count_per_part
 
 DIVERSITIES = ("features", "printed", "none")
 _REAL, _FAKE = 0, 1
@@ -143,27 +144,24 @@ class SwinUNet(ForgerySystem):
         losses = {"loss_cls": self.class_weight * class_loss}
         with torch.autocast(self.device.type, enabled=False):
             by_image = map_bce(map_logits.float(), truth.maps, truth.valid)
-            losses["loss_map"] = self.map_weight * mean_of_known(by_image, truth.known)
+            count = count_per_part(batched_inputs, is_known)
+            losses["loss_map"] = self.map_weight * mean_of_known(by_image, truth.known, count)
             if self.coarse_map is not None:
                 for name, by_image in self._diversity(self.coarse_map, features[self.deepest].float(), truth).items():
-                    losses[name] = self.diversity_weight * mean_of_known(by_image, truth.known)
+                    losses[name] = self.diversity_weight * mean_of_known(by_image, truth.known, count)
         return losses
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Predict the rows, those of one size together.
+        """Predict the score by the class and the map by the decoder.
 
-        Encoders see padding (a plain transformer with every token): each image gets only what it needs alone, so that
-        its outputs do not depend on the batch it happens to be in.
+        Encoders see padding (a plain transformer with every token), so the rows have to need the same.
         """
-        outputs: list[dict[str, Any]] = [{}] * len(batched_inputs)
-        for group in groups_of_one_size(batched_inputs, self.size_divisibility):
-            rows = [batched_inputs[i] for i in group]
-            images, features, map_logits = self._network(rows)
-            scores = self._class_logits(features, images.image_sizes).softmax(dim=1)[:, _FAKE].tolist()
-            for b, (position, row) in enumerate(zip(group, rows, strict=True)):
-                probabilities = map_logits[b].float().sigmoid()
-                outputs[position] = self.map_prediction(row, probabilities, images.image_sizes[b], scores[b])
-        return outputs
+        images, features, map_logits = self._network(batched_inputs)
+        scores = self._class_logits(features, images.image_sizes).softmax(dim=1)[:, _FAKE].tolist()
+        return [
+            self.map_prediction(row, logits.float().sigmoid(), unpadded, score)
+            for row, logits, unpadded, score in zip(batched_inputs, map_logits, images.image_sizes, scores, strict=True)
+        ]
 
     def _network(self, batched_inputs: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor], Tensor]:
         """Return the padded batch, the encoder's maps, and the map's logits B×H×W."""

@@ -7,11 +7,15 @@ from torch import nn
 
 from ddl_d2.modeling.test_time.faces import OnFaceCrops
 from ddl_d2.modeling.test_time.tiles import OnTiles
+from ddl_d2.modeling.test_time.views import OnViews
 
 
 def wrapped_for_testing(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """Wrap a system in tiles (TEST.TILE) and in face crops (INPUT.FACE_CROP; large ones are then cut into tiles)."""
-    return on_face_crops(cfg, on_tiles(cfg, model))
+    """Wrap a system in tiles (TEST.TILE), views (TEST.AUG) and face crops (INPUT.FACE_CROP).
+
+    Of each face crop there are then views, and large ones are cut into tiles.
+    """
+    return on_face_crops(cfg, on_views(cfg, on_tiles(cfg, model)))
 
 
 def on_tiles(cfg: CfgNode, model: nn.Module) -> nn.Module:
@@ -26,6 +30,19 @@ def on_tiles(cfg: CfgNode, model: nn.Module) -> nn.Module:
         score=tile.SCORE,
         image_score=cfg.TEST.IMAGE_SCORE,
         batch_size=tile.BATCH_SIZE,
+        map_threshold=cfg.TEST.MAP_THRESHOLD,
+        instance_mode=cfg.INPUT.INSTANCES,
+        max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
+    )
+
+
+def on_views(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Wrap a system in `OnViews`; returned as it is without TEST.AUG, or if it is wrapped already."""
+    if not cfg.TEST.AUG.ENABLED or any(isinstance(part, OnViews) for part in model.modules()):
+        return model
+    return OnViews(
+        model,
+        flip=cfg.TEST.AUG.FLIP,
         map_threshold=cfg.TEST.MAP_THRESHOLD,
         instance_mode=cfg.INPUT.INSTANCES,
         max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,

@@ -56,7 +56,7 @@ class OnFaceCrops(OnWindows):
 
     def windows(self, row: dict[str, Any]) -> list[dict[str, Any]] | None:
         """Make a row of each crop; None if the row has none."""
-        return [window_row(crop["image"], crop["window"]) for crop in row["crops"]] if "crops" in row else None
+        return [window_row(**crop) for crop in row["crops"]] if "crops" in row else None
 
     def merge(self, row: dict[str, Any], outputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Make the prediction of an image from those of its crops."""

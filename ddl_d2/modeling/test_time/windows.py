@@ -79,7 +79,7 @@ def inside(whole: Tensor, window: Window) -> Tensor:
     return whole[..., y0:y1, x0:x1]
 
 
-def window_row(image: Tensor, window: Window) -> dict[str, Any]:
-    """Make the row of a window: `image` 3×h'×w' at any size, to be predicted at the window's, h×w."""
+def window_row(image: Tensor, window: Window, **others: Any) -> dict[str, Any]:
+    """Make the row of a window: `image` 3×h'×w' at any size, to be predicted at the window's, h×w; and `others`."""
     x0, y0, x1, y1 = window
-    return {"image": image, "height": y1 - y0, "width": x1 - x0}
+    return {"image": image, "height": y1 - y0, "width": x1 - x0, **others}
