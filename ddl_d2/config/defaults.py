@@ -479,6 +479,9 @@ def _add_segmentor_keys(cfg: CfgNode) -> None:
     cfg.MODEL.SEGMENTOR.DROPOUT = 0.1
     # That dropout is of whole channels, not of single values.
     cfg.MODEL.SEGMENTOR.CHANNEL_DROPOUT = True
+    # Weight of real images in the losses of maps, relative to fakes: 0.0 leaves the map to say where an image is forged
+    # if it is, and whether it is to the image head.
+    cfg.MODEL.SEGMENTOR.REAL_MAP_WEIGHT = 1.0
     # Weight of the loss of pixels near an edge of what is forged. 0.0 = none.
     cfg.MODEL.SEGMENTOR.EDGE_WEIGHT = 0.0
     # How near: width of the cross around a pixel that holds both kinds, odd, in pixels.

@@ -55,7 +55,7 @@ def mean_of_known(by_image: Tensor, known: Tensor, count: float | None = None) -
 
     Args:
         by_image: the losses.
-        known: which of them count.
+        known: which of them count; or by how much (float B), with `count`.
         count: how many are known, for a part of a batch see `whole_batch.count_per_part`; None: those of `known`.
     """
     return (by_image * known).sum() / (known.sum().clamp(min=1) if count is None else count)

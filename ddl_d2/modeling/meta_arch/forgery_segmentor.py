@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
@@ -34,7 +35,7 @@ class ForgerySegmentor(ForgerySystem):
     Losses: `loss_det` (binary cross-entropy real / fake); `loss_map` (the same of pixels, which for two classes is
     their softmax cross-entropy), and where there is a weight `loss_aux` (that of the auxiliary map) and `loss_edge`
     (that of pixels near an edge of what is forged). Padding and images whose forged pixels are not known
-    (`localization_valid` False) have no part in the last three, and every other image has the same.
+    (`localization_valid` False) have no part in the last three.
     """
 
     @configurable
@@ -50,6 +51,7 @@ class ForgerySegmentor(ForgerySystem):
         auxiliary_weight: float,
         edge_weight: float,
         edge_width: int,
+        real_map_weight: float,
         options: SystemOptions,
     ) -> None:
         """Put the parts together.
@@ -65,6 +67,8 @@ class ForgerySegmentor(ForgerySystem):
             auxiliary_weight: of `loss_aux`, besides.
             edge_weight: of `loss_edge`, besides; 0: none.
             edge_width: see `losses.edge_bar`.
+            real_map_weight: of real images in all losses but `loss_det`, relative to fakes; at 0 the map says where an
+                image is forged *if* it is.
             options: what every system takes.
 
         Raises:
@@ -78,6 +82,7 @@ class ForgerySegmentor(ForgerySystem):
         self.image_head = image_head
         self.detection_weight, self.localization_weight = detection_weight, localization_weight
         self.auxiliary_weight, self.edge_weight, self.edge_width = auxiliary_weight, edge_weight, edge_width
+        self.real_map_weight = real_map_weight
         self.square = backbone.padding_constraints.get("square_size", 0)
         self.size_divisibility = self.square or max(backbone.size_divisibility, _STRIDE)
         self.use_fast_layers(sem_seg_head, auxiliary_head)
@@ -113,6 +118,7 @@ class ForgerySegmentor(ForgerySystem):
             "auxiliary_weight": auxiliary.LOSS_WEIGHT,
             "edge_weight": segmentor.EDGE_WEIGHT,
             "edge_width": segmentor.EDGE_WIDTH,
+            "real_map_weight": segmentor.REAL_MAP_WEIGHT,
             "options": SystemOptions.from_config(cfg),
         }
 
@@ -141,9 +147,10 @@ class ForgerySegmentor(ForgerySystem):
             by_image["loss_aux"] = self.auxiliary_weight * map_bce(coarse, truth.maps, truth.valid)
         if self.edge_weight:
             by_image["loss_edge"] = self.edge_weight * edge_bce(maps, truth.maps, truth.valid, self.edge_width)
-        count = count_per_part(batched_inputs, is_known)
+        weights = torch.tensor([self._map_weight(row) for row in batched_inputs], device=self.device)
+        count = count_per_part(batched_inputs, self._map_weight)
         losses = {
-            name: self.localization_weight * mean_of_known(loss, truth.known, count) for name, loss in by_image.items()
+            name: self.localization_weight * mean_of_known(loss, weights, count) for name, loss in by_image.items()
         }
         if self.image_head is not None:
             logits = self.image_head(features, images.image_sizes)
@@ -165,6 +172,10 @@ class ForgerySegmentor(ForgerySystem):
             self.map_prediction(row, forged, unpadded, score)
             for row, forged, unpadded, score in zip(batched_inputs, maps, images.image_sizes, scores, strict=True)
         ]
+
+    def _map_weight(self, row: dict[str, Any]) -> float:
+        """Return how much an image counts in the losses of maps."""
+        return is_known(row) * (1.0 if row["is_fake"] else self.real_map_weight)
 
     def _encoded(self, rows: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor]]:
         for row in rows if self.square else ():

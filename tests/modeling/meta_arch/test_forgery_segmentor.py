@@ -11,6 +11,7 @@ pytest.importorskip("transformers")
 
 BASELINES = ["hrnet_w18", "upernet_swin_tiny", "segformer_b5", "sam_vit_base", "iml_vit"]
 LITE = "two_cores/segmentor_efficientnet_lite0.yaml"
+ALIKE = ("MODEL.SEGMENTOR.REAL_MAP_WEIGHT", "1.0")
 
 
 @pytest.fixture
@@ -42,8 +43,8 @@ def test_losses_by_hand(build, make_row, says):
     fake, real = make_row(0, size=(64, 64)), make_row(1, fake=False, size=(64, 64))  # a sixteenth is forged
     right, wrong = -math.log(0.75), -math.log(0.25)
     for model in (
-        says(build().train(), math.log(3)),  # P(forged) = 3/4
-        says(build("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "2").train(), 1.0, 1.0 + math.log(3)),  # softmax: 1/4, 3/4
+        says(build(*ALIKE).train(), math.log(3)),  # P(forged) = 3/4
+        says(build("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "2", *ALIKE).train(), 1.0, 1.0 + math.log(3)),  # softmax: 1/4, 3/4
     ):
         assert model([real])["loss_map"].item() == pytest.approx(wrong)
         assert model([fake])["loss_map"].item() == pytest.approx((right + 15 * wrong) / 16)
@@ -91,6 +92,15 @@ def test_images_of_unknown_mask_teach_only_their_class(build, make_row):
     losses = model([unknown, unknown])
     assert losses["loss_map"].item() == losses["loss_edge"].item() == 0
     assert losses["loss_det"].item() > 0
+
+
+def test_real_images_count_in_maps_as_their_weight_says(build, make_row, says):
+    fake, real = make_row(0, size=(64, 64)), make_row(1, fake=False, size=(64, 64))  # a sixteenth is forged
+    right, wrong = -math.log(0.75), -math.log(0.25)
+    for weight in (0.0, 0.25, 1.0):
+        model = says(build("MODEL.SEGMENTOR.REAL_MAP_WEIGHT", str(weight)).train(), math.log(3))
+        expected = ((right + 15 * wrong) / 16 + weight * wrong) / (1 + weight)
+        assert model([fake, real])["loss_map"].item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("config", [*(f"ddl_i/{name}.yaml" for name in BASELINES), LITE])
