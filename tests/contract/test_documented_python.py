@@ -36,10 +36,11 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def prepared(tmp_path, trained, monkeypatch, rng):
+def prepared(tmp_path, trained, monkeypatch, rng, astronaut):
     """A folder with all that the pages speak of, as the current one."""
     monkeypatch.chdir(tmp_path)
-    images = ["photo.jpg", "another.jpg", *(f"photos/{name}.png" for name in "ab")]
+    write_png(tmp_path / "photo.jpg", astronaut)
+    images = ["another.jpg", *(f"photos/{name}.png" for name in "ab")]
     images += ["output/quickstart/data/valid/fake/000010.jpg"]
     images += [f"mine/{name}.png" for name in ("real_0", "real_1", "fake_0", "fake_1")]
     for name in images:
@@ -78,7 +79,7 @@ def test_a_page_runs(page, prepared, capsys):
 
 def an_overlay_is_saved(names: dict[str, Any], printed: list[str]) -> None:
     assert Path("overlay.png").stat().st_size > 1000
-    assert printed[0].startswith(("real 0.", "fake 0."))
+    assert printed[0].startswith("real 0.")
 
 
 def a_broken_file_does_not_end_a_folder(names: dict[str, Any], printed: list[str]) -> None:
