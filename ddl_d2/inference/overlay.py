@@ -118,9 +118,9 @@ def tint_forged(image: np.ndarray, forged: np.ndarray, *, alpha: float = 0.4) ->
 
 
 def caption_of(summary: PredictionSummary) -> str:
-    """One line: verdict, score, threshold, and the share of the pixels that a fake's forgery, or a real's map, takes."""
+    """One line: verdict, score, threshold, and the share of the pixels above the map's threshold."""
     if summary.verdict == NO_FACE:
-        return "NO FACE FOUND   this model looks at faces only, so it says nothing"
+        return "NO FACE FOUND   so a model of faces says nothing"
     share = 100 * summary.forged_share
     what = "forged" if summary.verdict == "fake" else f"map above {summary.map_threshold:g} in"
     return (
