@@ -30,9 +30,8 @@ def shipped_weights(name: str = DEFAULT_WEIGHTS) -> Path:
     """
     path = _folder() / f"{name}.safetensors"
     if not path.is_file():
-        raise CheckpointError(
-            f"{name}: no such weights file, and no weights of that name come with ddl_d2 ({', '.join(list_weights())} do)"
-        )
+        known = ", ".join(list_weights())
+        raise CheckpointError(f"{name}: no such weights file, and none of that name comes with ddl_d2 (there: {known})")
     return path
 
 

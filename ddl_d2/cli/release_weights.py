@@ -5,9 +5,9 @@
 Several checkpoints of one run become one by the mean of their weights (of their moving averages, where SOLVER.EMA made
 them); `--norm-batches` then measures their batch norms' statistics anew on training images, since the mean of
 statistics is not that of the averaged network. The config that is stored names no dataset, folder or pretrained file.
-`--score-offset` is added to the logit of every image, so that a score of .5 lies where there are as many false alarms as
-you allow. The metadata: `config` (YAML), `name`, `description`, `score_offset`, and `sha256` of
-all tensors (names, shapes, values).
+`--score-offset` is added to the logit of every image, so that a score of .5 lies where there are as many false alarms
+as you allow. The metadata: `config` (YAML), `name`, `description`, `score_offset`, and `sha256` of all tensors (names,
+shapes, values).
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def inspect_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
 
 
 def mask_coding(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> str:
-    """Say which gray values a mask has, at most six of them, and which of them count as forged. Raises as `read_image`."""
+    """Say which gray values a mask has (at most six) and which count as forged. Raises as `read_image`."""
     values = np.unique(read_map(path, max_pixels=max_pixels))
     coding = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
     return f"gray values are {coding}, and forged is {MASK_THRESHOLD} or more"
