@@ -168,9 +168,11 @@ def _differences(
         values = new_drawn[key] - old_drawn[key] if key in new_drawn and key in old_drawn else np.empty(0)
         found[key] = Difference(new[key] - old[key], *percentile_interval(values), two_sided_p(values), "bootstrap")
     old_scores = {(ranking.prefix, ranking.suffix): ranking.scores for ranking in old_rankings}
-    for one in (one for one in new_rankings if one.independent):
+    for one in new_rankings:
         scores = old_scores.get((one.prefix, one.suffix))
-        for key, ranked in ({} if scores is None else one.aucs()).items():
+        if scores is None or not one.independent:
+            continue
+        for key, ranked in one.aucs().items():
             tested = auc_difference(one.labels[ranked], one.scores[ranked], scores[ranked])
             found[key] = Difference(*tested, "DeLong")
     return found

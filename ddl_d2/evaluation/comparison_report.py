@@ -65,7 +65,7 @@ def report_tables(found: SystemComparison) -> list[ReportTable]:
     drawn = f"95 % intervals of {found.resamples} resamples of {found.num_units} {found.unit}"
     names = list(found.figures)
     rows = [
-        [key, *(_figure(found.figures[name].get(key)) for name in names), metric_title(key)]
+        [key, *(_shown(found.figures[name].get(key), "{:.4f}") for name in names), metric_title(key)]
         for key in _keys(found.figures)
     ]
     rows += [
@@ -74,10 +74,7 @@ def report_tables(found: SystemComparison) -> list[ReportTable]:
     ]
     tables = [ReportTable(f"Metrics, with {drawn}", ["metric", *names, "meaning"], rows)]
     for name, differences in found.differences.items():
-        rows = [
-            [key, f"{_signed(one.value)} {_interval(one, signed=True)}", _p(one.p), one.method]
-            for key, one in differences.items()
-        ]
+        rows = [[key, _shown(one, "{:+.4f}"), _p(one.p), one.method] for key, one in differences.items()]
         title = f"{name} minus {first}, on the same images, with 95 % intervals"
         tables.append(ReportTable(title, ["metric", "difference", "p", "method"], rows))
     return tables
@@ -130,21 +127,14 @@ def _keys(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for of_system in values.values() for key in of_system))
 
 
-def _figure(one: Figure | None) -> str:
+def _shown(one: Figure | Difference | None, form: str) -> str:
+    """A value and its interval, as `form` writes numbers; "" for a metric that a system does not have."""
     if one is None:
         return ""
-    return "n/a" if math.isnan(one.value) else f"{one.value:.4f} {_interval(one)}"
-
-
-def _interval(one: Figure | Difference, *, signed: bool = False) -> str:
-    if math.isnan(one.low):
-        return "[n/a]"
-    shown = _signed if signed else "{:.4f}".format
-    return f"[{shown(one.low)}, {shown(one.high)}]"
-
-
-def _signed(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:+.4f}"
+    if math.isnan(one.value):
+        return "n/a"
+    limits = "[n/a]" if math.isnan(one.low) else f"[{form.format(one.low)}, {form.format(one.high)}]"
+    return f"{form.format(one.value)} {limits}"
 
 
 def _p(value: float) -> str:
