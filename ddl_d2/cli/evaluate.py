@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,16 @@ def build_parser() -> argparse.ArgumentParser:
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("--predictions", required=True, type=Path, metavar="STORE", help="prediction store (a folder)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: metrics.json in STORE")
+    parser.add_argument("--submission", type=Path, metavar="ZIP", help="also export the predictions for the challenge")
+    add_measuring(parser)
+    return parser
+
+
+def add_measuring(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what stores are measured on, and how."""
     parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the images and forgery masks")
     parser.add_argument("--split", help="part of the dataset, such as valid; default: all of it")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: metrics.json in STORE")
     parser.add_argument("--threshold", type=threshold, default=0.5, help="forged, or fake, above it (default: 0.5)")
     parser.add_argument(
         "--empty-score",
@@ -71,9 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="evaluate the images that both sides have; default: refuse when they differ",
     )
-    parser.add_argument("--submission", type=Path, metavar="ZIP", help="also export the predictions for the challenge")
     parser.add_argument("--workers", type=positive, default=2, metavar="N", help="reading threads (default: 2)")
-    return parser
 
 
 @cli_errors()
@@ -87,7 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--output, --split and --intersection need --dataset-root")
     keep_freed_memory()  # each map and mask would start in new pages of the system's, which cost more than decoding it
     store = PredictionStore(args.predictions)
-    table = None if args.dataset_root is None else _evaluated(store, args)
+    table = None
+    if args.dataset_root is not None:
+        table = evaluated(store, dataset_of(args, max_pixels=store.max_pixels), args)
     metrics = None
     if table is not None and any(row.is_fake is not None for row in table):
         metrics = table.metrics(threshold=args.threshold, empty_score=args.empty_score, video_score=args.video_score)
@@ -108,7 +116,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _evaluated(store: PredictionStore, args: argparse.Namespace) -> ResultTable:
+def dataset_of(args: argparse.Namespace, *, max_pixels: int) -> Sequence[Mapping[str, Any]]:
+    """Load the dataset that the options of `add_measuring` name, and print notes about it.
+
+    Args:
+        args: of the command line.
+        max_pixels: of a frame of a video.
+
+    Raises:
+        DatasetError: it cannot be used.
+    """
     if args.methods and not is_faceforensics(args.dataset_root):
         raise DatasetError(f"{args.dataset_root}: --methods are FaceForensics++'s, which this is not")
     rows, report = load_dataset(
@@ -119,13 +136,27 @@ def _evaluated(store: PredictionStore, args: argparse.Namespace) -> ResultTable:
             frames_per_video=args.frames_per_video,
             compression=args.compression,
             methods=tuple(args.methods),
-            max_pixels=store.max_pixels,
+            max_pixels=max_pixels,
         ),
     )
     if report.origin:
         print(f"note: the dataset is listed {report.origin}", file=sys.stderr)
     for line in report.lines():
         print(f"note: {line}", file=sys.stderr)
+    return rows
+
+
+def evaluated(store: PredictionStore, rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> ResultTable:
+    """Score a store against a dataset, and print what is left out.
+
+    Args:
+        store: the predictions.
+        rows: dataset dicts.
+        args: of the command line, as `add_measuring` has them.
+
+    Raises:
+        EvaluationError: as `table_from_store`.
+    """
     table = table_from_store(
         store, rows, threshold=args.threshold, intersection=args.intersection, workers=args.workers
     )

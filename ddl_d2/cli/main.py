@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "say of images whether they are real or forged, and where",
     "train": "train a system, or evaluate it on datasets (--eval-only)",
     "evaluate": "measure saved predictions against a dataset",
+    "compare": "compare saved predictions of several systems, with 95 % intervals",
     "measure": "measure weights on datasets, with 95 % intervals",
     "release-weights": "make the small file that ships of trained weights",
     "fuse": "fuse the saved predictions of several systems",

@@ -1,5 +1,6 @@
 """Metrics: pure functions (`functional`), the table they are computed from, and a thin Detectron2 evaluator over it."""
 
+from ddl_d2.evaluation.comparison import SystemComparison, compare_tables
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.evaluation.from_store import table_from_store
@@ -14,6 +15,8 @@ __all__ = [
     "ImageResult",
     "IncompleteEvaluationError",
     "ResultTable",
+    "SystemComparison",
+    "compare_tables",
     "metrics_table",
     "table_from_store",
     "write_metrics",

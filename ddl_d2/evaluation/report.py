@@ -63,12 +63,12 @@ def write_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> N
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:
     """Format metrics as a table to read: fractions with four digits, counts as they are, `n/a` for NaN."""
-    rows = [(key, _cell(value), _title(key)) for key, value in metrics.items()]
+    rows = [(key, _cell(value), metric_title(key)) for key, value in metrics.items()]
     columns = ("left", "right", "left")
     return tabulate(rows, headers=("metric", "value", "meaning"), colalign=columns, disable_numparse=True)
 
 
-def _title(key: str) -> str:
+def metric_title(key: str) -> str:
     """What a metric means, also one of a single forgery type, such as `video_auc_Deepfakes`; "" for another."""
     if key in _TITLES:
         return _TITLES[key]

@@ -140,6 +140,10 @@ def test_every_system(tiny_cfg, config):
     if not hasattr(model, "image_logits"):
         pytest.skip(f"{cfg.MODEL.META_ARCHITECTURE} offers no heat maps")
     row = {"image": torch.randint(0, 256, (3, 70, 97), dtype=torch.uint8), "height": 41, "width": 55}
+    if not cfg.MODEL.DETECTION.ENABLED:
+        with pytest.raises(ConfigError, match="no image head"):
+            predict_with_heat_map(model, row)
+        return
     output = predict_with_heat_map(model, row)
     heat = output["heat_map"]
     assert heat.shape == output["forgery_map"].shape == (41, 55)

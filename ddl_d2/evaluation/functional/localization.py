@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -87,6 +88,38 @@ def double_f1_per_image(counts: ArrayLike, empty: float = math.nan) -> NDArray[n
     return np.fmax(f1_iou_per_image(counts, empty)[0], f1_iou_per_image(inverted, empty)[0])
 
 
+class LocalizedImages(NamedTuple):
+    """Which images take part in which metric of localization.
+
+    Attributes:
+        localized: (N,) bool, those of M1 to M3.
+        known: (N,) bool, those of M4.
+        empty_mask: (N,) bool, the fakes whose forgery mask is empty.
+        empty: what such a fake scores in M1 if nothing was predicted; NaN if it is left out.
+    """
+
+    localized: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    empty_mask: NDArray[np.bool_]
+    empty: float
+
+
+def localized_images(
+    counts: ArrayLike, is_fake: ArrayLike, *, has_mask: ArrayLike | None = None, empty_score: str = "skip"
+) -> LocalizedImages:
+    """Choose the images that M1 to M4 are about; arguments and errors are those of `localization_metrics`."""
+    if empty_score not in EMPTY_SCORES:
+        raise ValueError(f"empty_score is one of {', '.join(EMPTY_SCORES)}, not {empty_score!r}")
+    table = np.stack(_count_columns(counts), axis=1)
+    fake = np.asarray(is_fake).astype(bool)
+    known = np.ones(len(table), bool) if has_mask is None else np.asarray(has_mask).astype(bool)
+    if not fake.shape == known.shape == (len(table),):
+        raise ValueError(f"{len(table)} rows of counts, {fake.shape} labels, {known.shape} mask flags: must be equal")
+    empty_mask = fake & known & (table[:, 0] + table[:, 2] == 0)
+    localized = fake & known & ~(empty_mask & (empty_score == "skip"))
+    return LocalizedImages(localized, known, empty_mask, math.nan if empty_score == "skip" else float(empty_score))
+
+
 def localization_metrics(
     counts: ArrayLike, is_fake: ArrayLike, *, has_mask: ArrayLike | None = None, empty_score: str = "skip"
 ) -> dict[str, float]:
@@ -109,39 +142,46 @@ def localization_metrics(
     Raises:
         ValueError: a wrong shape, a negative count or an unknown `empty_score`.
     """
-    if empty_score not in EMPTY_SCORES:
-        raise ValueError(f"empty_score is one of {', '.join(EMPTY_SCORES)}, not {empty_score!r}")
     table = np.stack(_count_columns(counts), axis=1)
-    fake = np.asarray(is_fake).astype(bool)
-    known = np.ones(len(table), bool) if has_mask is None else np.asarray(has_mask).astype(bool)
-    if not fake.shape == known.shape == (len(table),):
-        raise ValueError(f"{len(table)} rows of counts, {fake.shape} labels, {known.shape} mask flags: must be equal")
-    empty_mask = fake & known & (table[:, 0] + table[:, 2] == 0)
-    localized = fake & known & ~(empty_mask & (empty_score == "skip"))
-    empty = math.nan if empty_score == "skip" else float(empty_score)
-
+    chosen = localized_images(table, is_fake, has_mask=has_mask, empty_score=empty_score)
+    localized, known, empty = chosen.localized, chosen.known, chosen.empty
     f1, iou = f1_iou_per_image(table[localized], empty)
     if not localized.any():
         message = "localization metrics are undefined: no fake image has a forgery mask to compare with"
         warnings.warn(message, UndefinedMetricWarning, stacklevel=2)
     pooled = table[localized].sum(axis=0, keepdims=True)
-    pooled_f1, pooled_iou = f1_iou_per_image(pooled, empty if localized.any() else math.nan)
     overall = table[known].sum(axis=0, keepdims=True)
-    all_f1, all_iou = f1_iou_per_image(overall, empty if localized.any() else math.nan)
-    # Exchanging the classes exchanges TP with TN and FP with FN.
-    class_ious = [f1_iou_per_image(pooled)[1][0], f1_iou_per_image(pooled[:, ::-1])[1][0]]
+    of_pools = pooled_metrics(pooled, overall, empty if localized.any() else math.nan)
     return {
         "f1": _mean(f1),
         "iou": _mean(iou),
-        "pooled_f1": float(pooled_f1[0]),
-        "pooled_iou": float(pooled_iou[0]),
-        "miou": _mean(np.array([value for value in class_ious if not math.isnan(value)])),
-        "all_f1": float(all_f1[0]),
-        "all_iou": float(all_iou[0]),
+        **{key: float(values[0]) for key, values in of_pools.items()},
         "num_localized": int(localized.sum()),
-        "num_empty_masks": int(empty_mask.sum()),
-        "num_skipped": int(fake.sum() - localized.sum()),
+        "num_empty_masks": int(chosen.empty_mask.sum()),
+        "num_skipped": int(np.asarray(is_fake).astype(bool).sum() - localized.sum()),
     }
+
+
+def pooled_metrics(pooled: ArrayLike, overall: ArrayLike, empty: float = math.nan) -> dict[str, NDArray[np.float64]]:
+    """Compute the metrics M2 to M4 of K sets of images from the sums of their pixel counts.
+
+    Args:
+        pooled: (K, 4) TP, FP, FN, TN of the fakes that take part in M1 to M3.
+        overall: (K, 4) of all images whose truth is known.
+        empty: F1 and IoU of a set with neither a forged nor a predicted pixel.
+
+    Returns:
+        `pooled_f1`, `pooled_iou`, `miou`, `all_f1`, `all_iou` as in `localization_metrics`, (K,) each.
+
+    Raises:
+        ValueError: a wrong shape or a negative count.
+    """
+    pooled_f1, pooled_iou = f1_iou_per_image(pooled, empty)
+    all_f1, all_iou = f1_iou_per_image(overall, empty)
+    # Exchanging the classes exchanges TP with TN and FP with FN.
+    forged, authentic = f1_iou_per_image(pooled)[1], f1_iou_per_image(np.asarray(pooled)[:, ::-1])[1]
+    miou = np.where(np.isnan(forged), authentic, np.where(np.isnan(authentic), forged, (forged + authentic) / 2))
+    return {"pooled_f1": pooled_f1, "pooled_iou": pooled_iou, "miou": miou, "all_f1": all_f1, "all_iou": all_iou}
 
 
 def final_score(auc: float, f1: float, iou: float) -> float:

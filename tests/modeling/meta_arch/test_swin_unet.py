@@ -7,7 +7,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 
 from ddl_d2.errors import ConfigError
-from ddl_d2.modeling.preprocessing import normalized_batch
+from ddl_d2.modeling.preprocessing import normalized_batch, padded_truth
 from ddl_d2.modeling.swin_unet.decoder import SwinUNetDecoder
 
 LITE = "two_cores/swin_unet_efficientnet_lite0.yaml"
@@ -156,7 +156,7 @@ def test_a_soft_mask_is_the_truth_where_there_is_one(build, make_row):
     row["soft_mask"] = torch.full((32, 64), 0.25)
     row["soft_mask"][:, 32:] = 0
     images = type("Images", (), {"tensor": torch.zeros(1, 3, 64, 64), "image_sizes": [(32, 64)]})
-    truth = model._truth([row], images)
+    truth = padded_truth([row], images)
     assert torch.equal(truth.maps[0, :32], row["soft_mask"])
     assert not truth.maps[0, 32:].any()
     assert truth.valid[0].sum() == 32 * 64

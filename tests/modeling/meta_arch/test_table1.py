@@ -174,7 +174,8 @@ def test_losses_and_gradient(loaded):
     if not hrnet:
         model.zero_grad()
         sum(losses.values()).backward()
-        assert _gradient_length(model) == pytest.approx(_published_length(want), rel=5e-5)
+        # Other numbers of threads add up in another order: UperNet's length then moves by 7e-5.
+        assert _gradient_length(model) == pytest.approx(_published_length(want), rel=1e-4)
 
 
 def test_gradient_of_hrnet(request):
