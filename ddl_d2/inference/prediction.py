@@ -80,9 +80,10 @@ class Prediction:
             return {"file": self.file, "error": self.error.reason}
         row = {"file": self.file, **self.summary.as_dict()}
         if "faces" in self.output:
+            faces = [{"box": list(face["window"]), "score": face["fake_score"]} for face in self.output["faces"]]
             # Without a face the whole image stands in for one, which is none.
-            faces = [] if self.verdict == NO_FACE else self.output["faces"]
-            row["faces"] = [{"box": list(face["window"]), "score": face["fake_score"]} for face in faces]
+            whole = [0, 0, self.summary.width, self.summary.height]
+            row["faces"] = [face for face in faces if self.verdict != NO_FACE or face["box"] != whole]
         return row
 
     def draw(self, *, title: str | None = None) -> np.ndarray:
