@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def shipped_weights(name: str = DEFAULT_WEIGHTS) -> Path:
     """
     path = _folder() / f"{name}.safetensors"
     if not path.is_file():
-        raise CheckpointError(f"no weights called {name} come with ddl_d2; there are: {', '.join(list_weights())}")
+        known = ", ".join(list_weights())
+        raise CheckpointError(f"{name}: no such weights file, and none of that name comes with ddl_d2 (there: {known})")
     return path
 
 
@@ -39,9 +41,15 @@ def list_weights() -> list[str]:
 
 
 def find_weights(weights: str | os.PathLike[str] | None) -> str:
-    """Turn what a user named into a path or address: a file, one of `list_weights`, or None for the default."""
+    """Turn what a user named into a path or address: a file, one of `list_weights`, or None for the default.
+
+    Raises:
+        CheckpointError: a bare name (no folder, no ending) that is neither a file here nor one of `list_weights`.
+    """
     text = os.fspath(weights or DEFAULT_WEIGHTS)
-    return str(shipped_weights(text)) if not os.path.exists(text) and text in list_weights() else text
+    if os.path.exists(text) or not re.fullmatch(r"[\w-]+", text):
+        return text
+    return str(shipped_weights(text))
 
 
 def about_weights(path: str | os.PathLike[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from ddl_d2.errors import DdlError
+from ddl_d2.errors import DdlError, InputError
 from ddl_d2.utils.limits import MAX_PIXELS
 
 BAD_INPUT = 2
@@ -81,6 +81,21 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels", type=positive, default=MAX_PIXELS, metavar="N", help="of an image, at most (%(default)s)"
     )
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add --overwrite, for commands that write one file; see `refuse_existing`."""
+    parser.add_argument("--overwrite", action="store_true", help="replace --output if it is there")
+
+
+def refuse_existing(args: argparse.Namespace) -> None:
+    """Refuse to replace the file `args.output` unless --overwrite says so.
+
+    Raises:
+        InputError: it is there.
+    """
+    if args.output.exists() and not args.overwrite:
+        raise InputError(f"--output {args.output}: is there already; name another file, or replace it with --overwrite")
 
 
 def positive(text: str) -> int:

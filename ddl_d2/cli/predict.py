@@ -4,9 +4,9 @@
     ddl-d2 predict folder/ "more/*.png" --weights model.safetensors --output results
     ddl-d2 predict folder/ --weights model.safetensors --jsonl > results.jsonl
 
-Prints a line per file: P(fake), the verdict, the forged share of the pixels (of a video the number of frames looked
-at), the file. With --output, an overlay of each image, a timeline of each video and results.jsonl go into a folder; a
-second call with the same folder goes on where the first ended.
+Prints a line per file: P(fake), the verdict, the forged share of a fake's pixels (of a video the number of frames
+looked at), the file. With --output, an overlay of each image, a timeline of each video and results.jsonl go into a
+folder; a second call with the same folder goes on where the first ended.
 
 Exit code 0: all went well; 1: some files could not be read; 2: nothing could be done.
 """
@@ -150,7 +150,9 @@ def _print_line(row: Row) -> None:
     if "error" in row:
         print(f"error: {row['file']}: {row['error']}", file=sys.stderr)
         return
-    what = f"{row['forged_share']:6.1%} forged" if "forged_share" in row else f"{len(row['frames']):6} frames"
-    print(f"{score_text(row['score'])}  {row['verdict']}  {what}  {row['file']}")
+    # The map says where, not whether: of an image that is not called fake it has nothing to say.
+    share = f"{row['forged_share']:6.1%} forged" if row["verdict"] == "fake" and "forged_share" in row else ""
+    what = f"{len(row['frames']):6} frames" if "frames" in row else share
+    print(f"{score_text(row['score'])}  {row['verdict']}  {what:13}  {row['file']}")
     if "note" in row:
         print(f"note: {row['file']}: {row['note']}", file=sys.stderr)

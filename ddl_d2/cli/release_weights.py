@@ -1,14 +1,13 @@
 """Make the file that ships of trained weights: half precision, with the config and what the weights are in it.
 
-    ddl-d2 release-weights output/eyes_lite0/model_0*.pth --config release/eyes_lite0 \
-        --name eyes_lite0 --score-offset -0.7 --output weights/eyes_lite0.safetensors
+    ddl-d2 release-weights output/mine/model_0*.pth --config mine.yaml --name mine --output mine.safetensors
 
 Several checkpoints of one run become one by the mean of their weights (of their moving averages, where SOLVER.EMA made
 them); `--norm-batches` then measures their batch norms' statistics anew on training images, since the mean of
 statistics is not that of the averaged network. The config that is stored names no dataset, folder or pretrained file.
-`--score-offset` is added to the logit of every image, so that a score of .5 lies where it should: a whole number of
-false alarms, not a probability. The metadata: `config` (YAML), `name`, `description`, `score_offset`, and `sha256` of
-all tensors (names, shapes, values).
+`--score-offset` is added to the logit of every image, so that a score of .5 lies where there are as many false alarms
+as you allow. The metadata: `config` (YAML), `name`, `description`, `score_offset`, and `sha256` of all tensors (names,
+shapes, values).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from torch import Tensor
 from ddl_d2.checkpoint.loading import build_untrained_model, load_checkpoint
 from ddl_d2.checkpoint.saving import save_tensors
 from ddl_d2.checkpoint.shipped import digest
-from ddl_d2.cli.common import cli_errors, count
+from ddl_d2.cli.common import add_overwrite, cli_errors, count, refuse_existing
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data.build import build_train_loader
 from ddl_d2.data.datasets import load_config
@@ -63,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--norm-batches", type=count, default=0, metavar="N", help="training batches that set batch norms (%(default)s)"
     )
     parser.add_argument("--score-offset", type=float, default=0.0, metavar="X", help="added to logits (%(default)s)")
+    add_overwrite(parser)
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes")
     return parser
 
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.output.suffix != ".safetensors" or not math.isfinite(args.score_offset):
         raise ConfigError("--output must end in .safetensors, and --score-offset be a number")
+    refuse_existing(args)
     cfg = load_config(args.config, args.opts)
     weights = mean_of([_trained(path) for path in args.weights])
     if args.score_offset and _BIAS not in weights:

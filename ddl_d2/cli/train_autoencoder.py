@@ -18,7 +18,7 @@ import torch
 from tqdm import trange
 
 from ddl_d2.checkpoint.saving import save_tensors
-from ddl_d2.cli.common import cli_errors, positive
+from ddl_d2.cli.common import add_overwrite, cli_errors, count, positive, refuse_existing
 from ddl_d2.data.build import build_face_finder, training_rows
 from ddl_d2.data.datasets import load_config
 from ddl_d2.data.face_swap_mapper import FaceSwapMapper, swap_options, training_faces
@@ -36,7 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, metavar="NAME", help="the recipe: a config's name or file")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--steps", type=positive, default=4000, metavar="N", help="of 8 images (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (%(default)s)")
+    parser.add_argument("--seed", type=count, default=0, metavar="N", help="of all that is drawn (%(default)s)")
+    add_overwrite(parser)
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes")
     return parser
 
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.output.suffix != ".safetensors":
         raise InputError(f"--output {args.output}: must end with .safetensors")
+    refuse_existing(args)
     cv2.setNumThreads(1)
     cfg = load_config(args.config, args.opts)
     mapper = FaceSwapMapper(build_face_finder(cfg), swap_options(cfg.INPUT.FACE_SWAP), max_pixels=cfg.INPUT.MAX_PIXELS)

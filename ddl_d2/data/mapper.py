@@ -16,7 +16,7 @@ from ddl_d2.data.transforms.build import build_augmentations, build_views
 from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.crop import FaceWindow, Window, cut, nose_box, nose_points
 from ddl_d2.io.file_kinds import file_kind
-from ddl_d2.io.image import MASK_THRESHOLD, read_map
+from ddl_d2.io.image import mask_coding
 from ddl_d2.io.rows import read_row_image
 from ddl_d2.utils.limits import MAX_PIXELS
 
@@ -195,9 +195,7 @@ def _why_empty(row: Mapping[str, Any], max_pixels: int) -> str:
     path = row.get("mask_file_name")
     if not path or file_kind(path) == "video":
         return said
-    values = np.unique(read_map(path, max_pixels=max_pixels))
-    coding = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
-    return f"{said}: its gray values are {coding}, and forged is {MASK_THRESHOLD} or more"
+    return f"{said}: its {mask_coding(path, max_pixels=max_pixels)}"
 
 
 def inference_input(

@@ -46,7 +46,8 @@ def draw_prediction(
         title: shown in the caption, for instance the file's name.
 
     Returns:
-        uint8 H'×W'×3 RGB. Panels stand side by side, or on top of each other if the image is wide.
+        uint8 H'×W'×3 RGB. Panels stand side by side, or on top of each other if the image is wide. Of an image in
+        which a model of faces found none there is only the image: its map says nothing.
 
     Raises:
         ValueError: image and map are not of one size.
@@ -58,18 +59,21 @@ def draw_prediction(
     size, factor = _panel_size(image.shape[1], image.shape[0])
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     shown = cv2.resize(image, size, interpolation=way)
+    if summary.verdict == NO_FACE:
+        return _lay_out([("image", shown)], caption_of(summary), title, color=FAINT, marks=())
     small_map = np.clip(cv2.resize(forgery_map, size, interpolation=cv2.INTER_LINEAR), 0, 1)
     boxes = _instance_boxes(prediction.get("instances"), threshold)
+    fake = summary.verdict == "fake"
     panels = [
         ("image", shown),
         (
-            f"forged pixels (map > {map_threshold:g})",
+            f"forged pixels (map > {map_threshold:g})" if fake else f"map > {map_threshold:g}",
             _draw_forged(shown, small_map > map_threshold, boxes, size, image),
         ),
         ("forgery map", _draw_map(shown, small_map)),
     ]
-    fake = summary.verdict == "fake"
-    return _lay_out(panels, caption_of(summary), title, fake=fake, marks=(0.0, map_threshold, 1.0))
+    color = FORGED if fake else GREEN
+    return _lay_out(panels, caption_of(summary), title, color=color, marks=(0.0, map_threshold, 1.0))
 
 
 def draw_heat_map(
@@ -100,7 +104,7 @@ def draw_heat_map(
     fake = score > threshold
     text = f"{'FAKE' if fake else 'REAL'}   score {score:.3f} (threshold {threshold:g})"
     panels = [("image", shown), ("evidence for a fake (Grad-CAM++)", _draw_heat(shown, small))]
-    return _lay_out(panels, text, title, fake=fake, marks=(0.0, 1.0))
+    return _lay_out(panels, text, title, color=FORGED if fake else GREEN, marks=(0.0, 1.0))
 
 
 def tint_forged(image: np.ndarray, forged: np.ndarray, *, alpha: float = 0.4) -> np.ndarray:
@@ -114,13 +118,14 @@ def tint_forged(image: np.ndarray, forged: np.ndarray, *, alpha: float = 0.4) ->
 
 
 def caption_of(summary: PredictionSummary) -> str:
-    """One line: verdict, score, threshold, forged share."""
+    """One line: verdict, score, threshold, and the share of the pixels above the map's threshold."""
     if summary.verdict == NO_FACE:
-        return "NO FACE FOUND   this model looks at faces only, so it says nothing"
+        return "NO FACE FOUND   so a model of faces says nothing"
     share = 100 * summary.forged_share
+    what = "forged" if summary.verdict == "fake" else f"map above {summary.map_threshold:g} in"
     return (
         f"{summary.verdict.upper()}   score {summary.score:.3f} (threshold {summary.threshold:g})   "
-        f"forged {share:.1f} % of the pixels"
+        f"{what} {share:.1f} % of the pixels"
     )
 
 
@@ -184,8 +189,14 @@ def _draw_map(shown: np.ndarray, forgery_map: np.ndarray) -> np.ndarray:
 
 
 def _lay_out(
-    panels: Sequence[tuple[str, np.ndarray]], caption: str, title: str, *, fake: bool, marks: Sequence[float]
+    panels: Sequence[tuple[str, np.ndarray]],
+    caption: str,
+    title: str,
+    *,
+    color: tuple[int, int, int],
+    marks: Sequence[float],
 ) -> np.ndarray:
+    """Panels under a line of `color` and a caption, with the scale of a map if it has `marks`."""
     height, width = panels[0][1].shape[:2]
     stacked = width > 2 * height
     cell_w, cell_h = max(width, 200), height + _TITLE
@@ -200,8 +211,9 @@ def _lay_out(
         y = _CAPTION + (i * (cell_h + _GAP) if stacked else 0)
         draw.text((x, y + 3), name, fill=FAINT, font=font(_SMALL))
         canvas.paste(Image.fromarray(panel), (x, y + _TITLE))
-    _draw_bar(canvas, draw, x + cell_w + _GAP, y + _TITLE, bar_height, marks)
-    draw.rectangle((0, 0, total_w, 4), fill=FORGED if fake else GREEN)
+    if marks:
+        _draw_bar(canvas, draw, x + cell_w + _GAP, y + _TITLE, bar_height, marks)
+    draw.rectangle((0, 0, total_w, 4), fill=color)
     text = caption + (f"   {title}" if title else "")
     draw.text((_GAP, 10), fitting(draw, text, total_w - 2 * _GAP), fill=INK, font=font(_LARGE))
     return np.asarray(canvas)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ddl_d2.errors import ImageReadError
 from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
-from ddl_d2.inference.summary import ForgedRegion, PredictionSummary, forgery_map_of, summarize
+from ddl_d2.inference.summary import NO_FACE, ForgedRegion, PredictionSummary, forgery_map_of, summarize
 from ddl_d2.io.image import write_png
 
 
@@ -80,7 +80,9 @@ class Prediction:
             return {"file": self.file, "error": self.error.reason}
         row = {"file": self.file, **self.summary.as_dict()}
         if "faces" in self.output:
-            row["faces"] = [{"box": list(face["window"]), "score": face["fake_score"]} for face in self.output["faces"]]
+            # Without a face the whole image stands in for one, which is none.
+            faces = [] if self.verdict == NO_FACE else self.output["faces"]
+            row["faces"] = [{"box": list(face["window"]), "score": face["fake_score"]} for face in faces]
         return row
 
     def draw(self, *, title: str | None = None) -> np.ndarray:

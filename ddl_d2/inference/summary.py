@@ -55,12 +55,17 @@ class PredictionSummary:
     regions: tuple[ForgedRegion, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The same for JSON; `score` is null where no face was found."""
+        """The same for JSON; where no face was found `score` and `forged_share` are null and `regions` is empty."""
         values = asdict(self)
         if self.verdict == NO_FACE:
-            values["score"] = None
+            values |= {"score": None, "forged_share": None, "regions": []}
         values["regions"] = [{**region, "box": list(region["box"])} for region in values["regions"]]
         return values
+
+
+def verdict_of(score: float, threshold: float, *, has_face: bool = True) -> str:
+    """The verdict of a score: see `PredictionSummary.verdict`."""
+    return NO_FACE if not has_face else "fake" if score > threshold else "real"
 
 
 def score_text(score: float | None) -> str:
@@ -84,7 +89,7 @@ def summarize(prediction: Mapping[str, Any], threshold: float = 0.5, map_thresho
     height, width = forged.shape
     return PredictionSummary(
         score=score,
-        verdict=NO_FACE if not prediction.get("has_face", True) else "fake" if score > threshold else "real",
+        verdict=verdict_of(score, threshold, has_face=bool(prediction.get("has_face", True))),
         threshold=float(threshold),
         map_threshold=float(map_threshold),
         forged_share=float(forged.mean()),

@@ -23,7 +23,7 @@ def draw_timeline(
 
     Args:
         seconds: times of the frames, (F,), F >= 1, ascending.
-        scores: one per frame, in [0, 1].
+        scores: one per frame, in [0, 1]; NaN for a frame that has none, which the line passes over.
         threshold: drawn as a line.
         title: shown above.
 
@@ -42,7 +42,8 @@ def draw_timeline(
     # Parsed as text, not as TeX: file names hold dollar signs.
     figure.text(0.01, 0.92, title, color=_fraction(INK), fontsize=12, parse_math=False, va="center")
     axes.axhline(threshold, color=_fraction(INK), linewidth=0.8)
-    _draw_scores(axes, times, values, threshold)
+    scored = ~np.isnan(values)
+    _draw_scores(axes, times[scored], values[scored], threshold)
     axes.set(ylim=(-0.02, 1.02), yticks=sorted({0.0, threshold, 1.0}))
     if times[0] < times[-1]:
         axes.set_xlim(times[0], times[-1])
@@ -57,8 +58,9 @@ def draw_timeline(
 
 def _draw_scores(axes: Axes, times: np.ndarray, values: np.ndarray, threshold: float) -> None:
     """A line through all scores in two colors that meet at the threshold; a single score is a dot."""
-    if len(times) == 1:
-        axes.plot(times, values, "o", color=_color(values[0], threshold), markersize=6)
+    if len(times) <= 1:
+        for time, value in zip(times, values, strict=True):
+            axes.plot(time, value, "o", color=_color(value, threshold), markersize=6)
         return
     times, values = _with_crossings(times, values, threshold)
     points = np.stack([times, values], axis=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ import numpy as np
 
 from ddl_d2.evaluation import functional
 from ddl_d2.inference.overlay import tint_forged
-from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarize
+from ddl_d2.inference.summary import NO_FACE, PredictionSummary, forgery_map_of, summarize, verdict_of
 from ddl_d2.inference.timeline import draw_timeline
 from ddl_d2.io.atomic import replacing
 from ddl_d2.io.image import write_png
@@ -41,7 +42,7 @@ class VideoPrediction:
     Attributes:
         file: the video.
         score: P(fake) of the video, from its frames' scores by `video_score`, 0..1.
-        verdict: "fake" if the score is above the threshold, else "real".
+        verdict: "fake" if the score is above the threshold, else "real"; "no face found" if `without_face` is all.
         threshold: of the score.
         video_score: "mean", "top_frames" or "max", see `evaluation.functional.video_score`.
         frames: (number of the frame, seconds, P(fake)) of each frame that was predicted, in order.
@@ -76,10 +77,10 @@ class VideoPrediction:
 
     def draw(self) -> np.ndarray:
         """The scores over time, uint8 300×1000×3 RGB."""
-        _, seconds, scores = zip(*self.frames, strict=True)
-        used = len(scores) - len(self.without_face)
-        said = f"{self.verdict.upper()}   score {self.score:.3f} ({self.video_score} of {used} frames)"
-        return draw_timeline(seconds, scores, self.threshold, title=f"{said}   {Path(self.file).name}")
+        numbers, seconds, scores = zip(*self.frames, strict=True)
+        has_face = [number not in set(self.without_face) for number in numbers]
+        title = _title(self.verdict, self.score, self.video_score, sum(has_face), Path(self.file).name)
+        return draw_timeline(seconds, _with_gaps(scores, has_face), self.threshold, title=title)
 
 
 def predict_video(
@@ -113,7 +114,7 @@ def predict_video(
     return VideoPrediction(
         file=printable(path),
         score=score,
-        verdict="fake" if score > threshold else "real",
+        verdict=verdict_of(score, threshold, has_face=any(has_face)),
         threshold=threshold,
         video_score=video_score,
         frames=tuple(found),
@@ -177,13 +178,14 @@ class VideoWriter:
 
 def draw_frame(image: np.ndarray, prediction: Mapping[str, Any], summary: PredictionSummary) -> np.ndarray:
     """A frame (uint8 H×W×3 RGB) with its forged pixels tinted and its score in the corner; the same size."""
-    drawn = tint_forged(image, forgery_map_of(prediction) > summary.map_threshold)
+    faceless = summary.verdict == NO_FACE
+    drawn = image.copy() if faceless else tint_forged(image, forgery_map_of(prediction) > summary.map_threshold)
     scale = max(0.35, min(image.shape[:2]) / 700)
-    text = f"{summary.verdict.upper()} {summary.score:.2f}"
+    text = summary.verdict.upper() + ("" if faceless else f" {summary.score:.2f}")
     thickness = max(1, round(2 * scale))
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     pad = max(2, round(6 * scale))
-    color = (170, 20, 45) if summary.verdict == "fake" else (20, 110, 50)
+    color = (170, 20, 45) if summary.verdict == "fake" else (90, 90, 95) if faceless else (20, 110, 50)
     cv2.rectangle(drawn, (0, 0), (width + 2 * pad, height + base + 2 * pad), color, -1)
     cv2.putText(
         drawn, text, (pad, pad + height), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness, cv2.LINE_AA
@@ -249,22 +251,31 @@ def annotate_video(
                     on_frame()
             score = functional.score_with_faces(scores, list(map(bool, has_face)), video_score)
             head = {**(about or {}), "file": printable(path), "score": round(score, 6), "video_score": video_score}
-            head |= _verdict(score, scores, threshold) | {"map_threshold": map_threshold, "frame_count": len(scores)}
+            head |= {
+                "highest_score": round(max(scores), 6),
+                "verdict": verdict_of(score, threshold, has_face=any(has_face)),
+                "threshold": threshold,
+                "map_threshold": map_threshold,
+                "frame_count": len(scores),
+            }
             if note := _face_note(len(scores) - sum(has_face), len(scores)):
                 head["note"] = note
             lines.write("\n],\n" + json.dumps(head, indent=2)[1:].lstrip("\n"))
         if curve is not None:
-            said = f"{head['verdict'].upper()}   score {score:.3f} ({video_score} of {sum(has_face)} frames)"
-            write_png(curve, draw_timeline(times, scores, threshold, title=f"{said}   {printable(path.name)}"))
+            title = _title(head["verdict"], score, video_score, sum(has_face), printable(path.name))
+            write_png(curve, draw_timeline(times, _with_gaps(scores, has_face), threshold, title=title))
     return head
 
 
-def _verdict(score: float, scores: Sequence[float], threshold: float) -> dict[str, Any]:
-    return {
-        "highest_score": round(max(scores), 6),
-        "verdict": "fake" if score > threshold else "real",
-        "threshold": threshold,
-    }
+def _title(verdict: str, score: float, video_score: str, used: int, name: str) -> str:
+    """What stands above a curve; `used` frames had a face."""
+    said = f"score {score:.3f} ({video_score} of {used} frames)" if used else "in any frame, so there is no score"
+    return f"{verdict.upper()}   {said}   {name}"
+
+
+def _with_gaps(scores: Sequence[float], has_face: Sequence[int]) -> list[float]:
+    """The scores with NaN where no face was found: those count for nothing."""
+    return [score if found else math.nan for score, found in zip(scores, has_face, strict=True)]
 
 
 def _face_mark(has_face: bool) -> dict[str, bool]:

@@ -113,7 +113,7 @@ def inspect_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
 
     Returns:
         The mask, and any of "coded_01" (largest value 1), "soft" (values other than the two ends), "color" (channels
-        differ), "alpha", "sixteen_bit".
+        differ), "alpha", "in_alpha" (that channel differs between pixels and no other does), "sixteen_bit".
 
     Raises:
         ImageReadError: as `read_image`.
@@ -122,12 +122,22 @@ def inspect_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
         load(image)
         gray, notes = to_gray(image)
         mask = _forged(image, gray)
+        if "alpha" in notes and gray.min() == gray.max() and "A" in image.getbands():
+            darkest, lightest = image.getchannel("A").getextrema()
+            notes = (*notes, "in_alpha") if darkest != lightest else notes
         if image.format in _LOSSLESS:
             if int(gray.max()) == 1:
                 notes = (*notes, "coded_01")
             elif bool(((gray != 0) & (gray != 255)).any()):
                 notes = (*notes, "soft")
         return mask, notes
+
+
+def mask_coding(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> str:
+    """Say which gray values a mask has (at most six) and which count as forged. Raises as `read_image`."""
+    values = np.unique(read_map(path, max_pixels=max_pixels))
+    coding = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
+    return f"gray values are {coding}, and forged is {MASK_THRESHOLD} or more"
 
 
 def read_map(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -19,8 +19,9 @@ def test_a_path_stays_a_path(tmp_path):
 
 
 def test_an_unknown_name_lists_those_there_are():
-    with pytest.raises(CheckpointError, match=DEFAULT_WEIGHTS):
-        shipped_weights("eyes_of_an_eagle")
+    for find in (shipped_weights, find_weights, load_model):
+        with pytest.raises(CheckpointError, match=f"eyes_of_an_eagle: no such weights file.*{DEFAULT_WEIGHTS}"):
+            find("eyes_of_an_eagle")
 
 
 def test_it_says_what_it_is():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ddl_d2.cli import check_dataset
 from ddl_d2.data.datasets import load_dataset
@@ -74,6 +75,28 @@ def test_every_problem_at_once(root, capsys, tmp_path, workers):
     out = capsys.readouterr().out
     assert out.count("To do:") == 8
     assert out.endswith("6 problems\n")
+
+
+def test_masks_that_are_coded_otherwise_are_named(root, capsys):
+    """A mask of 0 and 2 shows nothing forged, one in the alpha channel of a white image everything."""
+    forged = np.eye(9, 13, dtype=np.uint8)
+    write_png(root / "train/masks/c.png", 2 * forged)
+    in_alpha = np.dstack([np.full((9, 13, 3), 255, np.uint8), 255 * forged])
+    Image.fromarray(in_alpha).save(root / "train/masks/d.png")
+    assert check_dataset.main([str(root), "--deep", "--workers", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "fake/c.png: gray values are 0, 2, and forged is 128 or more" in out
+    assert "1 masks of one gray value everywhere" in out
+    assert out.endswith("2 problems\n")
+
+
+@pytest.mark.parametrize(("old", "new"), [("real", "Real"), ("fake", "FAKE"), ("masks", "Masks")])
+def test_folders_in_capitals_are_not_passed_over(root, capsys, old, new):
+    (root / "train" / old).rename(root / "train" / new)
+    with pytest.raises(SystemExit) as stopped:
+        check_dataset.main([str(root)])
+    assert stopped.value.code == 2
+    assert f"must be in small letters; rename {new}/ to {old}/" in capsys.readouterr().err
 
 
 def test_without_deep_only_names_count(root, capsys):

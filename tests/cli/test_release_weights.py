@@ -95,3 +95,14 @@ def test_norms_are_measured_on_training_images(weights, tmp_path, astronaut, fin
     before, after = load_file(before), load_file(after)
     changed = {name.rsplit(".", 1)[-1] for name in before if not torch.equal(before[name], after[name])}
     assert {"running_mean", "running_var"} <= changed <= {"running_mean", "running_var", "num_batches_tracked"}
+
+
+def test_a_file_is_replaced_only_on_purpose(weights, tmp_path, capsys):
+    output = tmp_path / "eyes.safetensors"
+    output.write_bytes(b"mine")
+    with pytest.raises(SystemExit) as stopped:
+        _release(weights, output)
+    assert (stopped.value.code, output.read_bytes()) == (2, b"mine")
+    assert "--overwrite" in capsys.readouterr().err
+    assert _release(weights, output, "--overwrite") == 0
+    assert len(output.read_bytes()) > 1000

@@ -41,3 +41,14 @@ def test_another_ending_is_refused(portraits, tmp_path, capsys):
         _train(portraits, tmp_path / "out.pth")
     assert stopped.value.code == 2
     assert ".safetensors" in capsys.readouterr().err
+
+
+def test_bad_seeds_and_files_that_are_there_are_refused(tmp_path, capsys):
+    output = tmp_path / "mine.safetensors"
+    output.write_bytes(b"mine")
+    for words in (["--output", str(output)], ["--output", str(tmp_path / "new.safetensors"), "--seed", "-1"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(["--config", RECIPE, *words])
+        assert stopped.value.code == 2
+    assert output.read_bytes() == b"mine"
+    assert "must be 0 or more" in capsys.readouterr().err

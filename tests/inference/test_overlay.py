@@ -3,7 +3,7 @@ import pytest
 import torch
 from detectron2.structures import Instances
 
-from ddl_d2.inference.overlay import draw_prediction, tint_forged
+from ddl_d2.inference.overlay import FORGED, GREEN, caption_of, draw_prediction, tint_forged
 from ddl_d2.inference.summary import summarize
 
 
@@ -92,3 +92,21 @@ def test_summary_by_hand():
         ((3, 2, 8, 6), 20, 0.75),
     ]
     assert summary.as_dict()["regions"][0]["box"] == [10, 7, 20, 10]
+
+
+def test_only_of_a_fake_pixels_are_called_forged():
+    values = {"forgery_map": np.full((10, 20), 0.9, np.float32)}
+    said = [caption_of(summarize(values | {"fake_score": score})) for score in (0.8, 0.2)]
+    assert said == [
+        "FAKE   score 0.800 (threshold 0.5)   forged 100.0 % of the pixels",
+        "REAL   score 0.200 (threshold 0.5)   map above 0.5 in 100.0 % of the pixels",
+    ]
+
+
+def test_without_a_face_the_image_is_shown_alone():
+    """A model of faces says nothing then: neither forged pixels nor the color of a verdict."""
+    image = np.full((400, 400, 3), 90, np.uint8)
+    prediction = {"fake_score": 0.9, "forgery_map": np.ones((400, 400), np.float32), "has_face": False}
+    drawn = draw_prediction(image, prediction)
+    assert drawn.shape[1] < 600 < draw_prediction(image, prediction | {"has_face": True}).shape[1]
+    assert not any((drawn == color).all(-1).any() for color in (FORGED, GREEN))

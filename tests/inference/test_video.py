@@ -12,7 +12,7 @@ import torch
 from ddl_d2.errors import ImageReadError
 from ddl_d2.inference.overlay import FORGED, GREEN
 from ddl_d2.inference.timeline import draw_timeline
-from ddl_d2.inference.video import annotate_video, predict_video
+from ddl_d2.inference.video import VideoPrediction, annotate_video, predict_video
 from ddl_d2.io.image import read_image
 from ddl_d2.io.video import iter_video_frames
 from tests.video_files import gray_of, write_video
@@ -75,9 +75,20 @@ def test_a_video_without_a_face_scores_one_half(tmp_path):
     none = without_face(*range(20))
     said = "no face was found in any of the 4 frames: the score 0.5 says nothing"
     head = annotate_video(clip, none, tmp_path / "r.json", frames=4, video_score="max")
-    assert (head["score"], head["verdict"], head["note"]) == (0.5, "real", said)
+    assert (head["score"], head["verdict"], head["note"]) == (0.5, "no face found", said)
     result = predict_video(clip, none, frames=4)
-    assert (result.score, result.note) == (0.5, said)
+    assert (result.score, result.verdict, result.note) == (0.5, "no face found", said)
+    assert result.draw().shape == (300, 1000, 3)
+
+
+def test_the_curve_passes_over_frames_without_a_face():
+    """A frame that is left out of the score must not bend the line: here it would lift it above the threshold."""
+    lifted, flat = draw_timeline([0, 1, 2], [0.1, 0.9, 0.1]), draw_timeline([0, 1, 2], [0.1, np.nan, 0.1])
+    assert (lifted == FORGED).all(-1).any()
+    assert not (flat == FORGED).all(-1).any()
+    frames = ((0, 0.0, 0.1), (1, 1.0, 0.9), (2, 2.0, 0.1))
+    video = VideoPrediction("", 0.1, "real", 0.5, "mean", frames, without_face=(1,))
+    assert not (video.draw() == FORGED).all(-1).any()
 
 
 def test_without_face_crops_nothing_is_said_of_faces(tmp_path):

@@ -1,4 +1,4 @@
-"""Masks: fourteen kinds, one outcome each; and the PNG files that are written."""
+"""Masks: fifteen kinds, one outcome each; and the PNG files that are written."""
 
 import os
 
@@ -21,6 +21,10 @@ def as_rgba(path):
     Image.fromarray(opaque).save(path)
 
 
+def as_alpha(path):
+    Image.fromarray(np.dstack([gray(255, 255)] * 3 + [gray(0, 255)])).save(path)
+
+
 def as_palette(path):
     image = Image.fromarray(gray(0, 1))
     image.putpalette([0, 0, 0, 128, 0, 0])
@@ -37,6 +41,7 @@ MASKS = {
     "rgb": (np.dstack([gray(0, 255)] * 3), HALF, ()),
     "red on black": (RED, HALF, ("color",)),
     "rgba": (as_rgba, HALF, ("alpha",)),
+    "in the alpha channel": (as_alpha, HALF | True, ("alpha", "in_alpha")),
     "palette": (as_palette, HALF, ("color", "soft")),
     "1-bit": (HALF, HALF, ()),
     "16-bit": (gray(0, 65535, np.uint16), HALF, ("sixteen_bit",)),

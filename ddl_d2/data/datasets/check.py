@@ -10,7 +10,7 @@ import numpy as np
 from ddl_d2.data.mask_fit import MaskOrientationError, MaskShapeError, fit_mask
 from ddl_d2.errors import ImageReadError
 from ddl_d2.io.file_kinds import file_kind
-from ddl_d2.io.image import inspect_mask
+from ddl_d2.io.image import inspect_mask, mask_coding
 from ddl_d2.io.rows import read_row_image, read_row_mask, read_row_turn
 
 
@@ -39,8 +39,12 @@ def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str
         return [*findings, ("unreadable_mask", f"{name}: {error.reason}")]
     if size is not None:
         findings.extend((kind, f"{name}: {what}") for kind, what in _fit(row, mask, size, max_pixels))
+    if "in_alpha" in notes:  # what the other channels say is then no finding
+        return [*findings, ("mask_in_alpha", name)]
     if not mask.any():
-        findings.append(("empty_mask", name))
+        is_video = file_kind(row["mask_file_name"]) == "video"
+        coding = "" if is_video else f": {mask_coding(row['mask_file_name'], max_pixels=max_pixels)}"
+        findings.append(("empty_mask", name + coding))
     kinds = {"coded_01": "mask_coded_01", "soft": "mask_soft", "color": "mask_color", "alpha": "mask_alpha"}
     findings.extend((kinds[note], name) for note in notes if note in kinds)
     if mask.all():

@@ -70,6 +70,10 @@ KINDS = {
         "save the images upright, or give the masks their images' EXIF orientation",
     ),
     "empty_mask": ("fake images whose mask shows nothing forged", "correct the masks, or move the images to real/"),
+    "mask_in_alpha": (
+        "masks of one gray value everywhere, whose alpha channel, which is dropped, is not: the mask seems to be in it",
+        "save the alpha channel as a gray image",
+    ),
     "reader_died": ("places where an image or mask killed the reading process", "find and remove that file"),
     "mask_turned": (
         "masks in the stored orientation of an image that is turned by EXIF (or a display matrix); turned with it",

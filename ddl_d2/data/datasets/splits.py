@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ddl_d2.data.datasets.listing import MASK_FOLDERS, is_within
 from ddl_d2.errors import DatasetError
@@ -19,7 +19,12 @@ _MAX_WRAPPERS = 6
 
 
 def split_layout(folder: str) -> str:
-    """Tell the layout of a split's folder: "A" (real/, fake/), "B" (labels.txt), "C" (images, no labels), "" (none)."""
+    """Tell the layout of a split's folder: "A" (real/, fake/), "B" (labels.txt), "C" (images, no labels), "" (none).
+
+    Raises:
+        DatasetError: real/, fake/ or the masks' folder is there with capitals only, and would be passed over.
+    """
+    _refuse_capitals(folder)
     if any(os.path.isdir(os.path.join(folder, name)) for name in ("real", "fake")):
         return "A"
     if not os.path.isdir(folder):
@@ -27,6 +32,28 @@ def split_layout(folder: str) -> str:
     images = any(os.path.isdir(os.path.join(folder, name)) for name in IMAGE_FOLDERS) or _has_image(folder)
     labels = os.path.isfile(os.path.join(folder, LABELS_NAME))
     return ("B" if labels else "C") if images else ""
+
+
+def _refuse_capitals(folder: str) -> None:
+    """Raise DatasetError for Real/ or FAKE/, and for Masks/ beside such a folder or one of the right name."""
+    labeled = [name for name in ("real", "fake") if os.path.isdir(os.path.join(folder, name))]
+    wrong = _with_capitals(folder, ("real", "fake"))
+    if labeled or wrong:
+        wrong |= _with_capitals(folder, MASK_FOLDERS)
+    if wrong:
+        listed = ", ".join(f"{name}/ to {right}/" for name, right in wrong.items())
+        raise DatasetError(f"{folder}: the names of its folders must be in small letters; rename {listed}")
+
+
+def _with_capitals(folder: str, names: Iterable[str]) -> dict[str, str]:
+    """The folders that are there as Name or NAME, but not as name: their name -> the right one."""
+    return {
+        spelled: name
+        for name in names
+        if not os.path.isdir(os.path.join(folder, name))
+        for spelled in (name.capitalize(), name.upper())
+        if os.path.isdir(os.path.join(folder, spelled))
+    }
 
 
 def find_splits(root: str) -> dict[str, list[str]]:

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 VIDEO_SCORES = ("mean", "top_frames", "max")
-NO_FACE_SCORE = 0.5
 """Rules for a video's score: the mean over its frames, the mean of the highest tenth (at least one), the highest."""
+
+NO_FACE_SCORE = 0.5
+"""The score of a video in none of whose frames a face was found."""
 
 
 def video_score(scores: Sequence[float] | NDArray[np.floating], rule: str = "mean") -> float:
