@@ -95,6 +95,9 @@ class YuNetFaceFinder:
         _, rows = self._detector.detect(np.ascontiguousarray(small[..., ::-1]))
         faces = []
         for row in [] if rows is None else rows.astype(np.float64):
+            # Of images a few pixels high OpenCV now and then gives boxes that are no numbers.
+            if not np.isfinite(row).all():
+                continue
             points = row[4:14].reshape(5, 2)
             if self._landmarks is not None:
                 points = self._landmarks.place(small, _dlib_square(row[:4]))

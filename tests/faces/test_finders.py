@@ -44,6 +44,18 @@ def test_tiny_images(shape, finder, yunet):
     assert finder(image) == yunet(image) == []
 
 
+def test_boxes_that_are_no_numbers_are_no_faces(yunet, monkeypatch):
+    class Detector:
+        def setInputSize(self, size):  # noqa: N802  OpenCV's name
+            pass
+
+        def detect(self, image):
+            return 1, np.full((1, 15), np.nan, np.float32)
+
+    monkeypatch.setattr(yunet, "_detector", Detector())
+    assert yunet(np.zeros((3, 200, 3), np.uint8)) == []
+
+
 def test_a_tiny_face_is_not_found_or_not_forged(finder, astronaut):
     tiny = cv2.resize(astronaut, (100, 100), interpolation=cv2.INTER_AREA)  # the face is some 18 pixels wide
     faces = finder(tiny)
