@@ -131,13 +131,19 @@ def test_the_command_line_says_it_in_one_line(data, options, said, capfd):
     assert re.search(said, errors[0])
 
 
-@pytest.mark.parametrize("names", [("Real", "Fake"), ("x", "y")])
-def test_no_labels(data, names):
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        (("Real", "Fake"), "must be in small letters; rename Real/ to real/, Fake/ to fake/"),
+        (
+            ("x", "y"),
+            r"8 of 8 images have no real/fake label, which training needs: put them into folders real/ and"),
+        ),
+    ],
+)
+def test_no_labels(data, names, hint):
     folder = data.parent / "photos"
     for kind, name in zip(("real", "fake"), names, strict=True):
         shutil.copytree(data / "train" / kind, folder / name)
-    hint = (
-        r"8 of 8 images have no real/fake label, which training needs: put them into folders real/ and fake/ \(in small"
-    )
     with pytest.raises(DatasetError, match=hint):
         _trainer(data, "DATASETS.FOLDER_ROOT", folder, "DATASETS.TRAIN", "('folder',)")
