@@ -137,7 +137,7 @@ def test_the_command_line_says_it_in_one_line(data, options, said, capfd):
         (("Real", "Fake"), "must be in small letters; rename Real/ to real/, Fake/ to fake/"),
         (
             ("x", "y"),
-            r"8 of 8 images have no real/fake label, which training needs: put them into folders real/ and"),
+            r"8 of 8 images have no real/fake label, which training needs: put them into folders real/ and",
         ),
     ],
 )
