@@ -17,7 +17,7 @@ from ddl_d2.checkpoint.resume import TAG, damage_of, newest_valid, read_lightly
 from ddl_d2.checkpoint.saving import read_metadata, save_tensors, write_safely
 from ddl_d2.errors import CheckpointError
 from ddl_d2.io.atomic import remove_leftovers
-from ddl_d2.io.weights import load_checkpoint_file
+from ddl_d2.io.weights import load_checkpoint_file, predicting_weights
 
 __all__ = ["Checkpointer"]
 
@@ -118,8 +118,8 @@ class Checkpointer(DetectionCheckpointer):
         content = read_lightly(source)
         iteration, config = content.get("iteration", ""), content.get("config", self.config)
         if _saved_iteration(target) != str(iteration):
-            averaged = content.get("ema", {}).get("weights")  # as the export that was lost would have had
-            save_tensors(target, averaged or content["model"], iteration=iteration, **_described(config))
+            # As the export that was lost would have had them.
+            save_tensors(target, predicting_weights(content), iteration=iteration, **_described(config))
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         return load_checkpoint_file(local_path(filename))

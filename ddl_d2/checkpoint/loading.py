@@ -22,7 +22,7 @@ from ddl_d2.checkpoint.segmentor_names import from_published_segmentor
 from ddl_d2.checkpoint.shipped import check_digest
 from ddl_d2.config.load import config_from_text
 from ddl_d2.errors import CheckpointError, ConfigError
-from ddl_d2.io.weights import load_checkpoint_file
+from ddl_d2.io.weights import load_checkpoint_file, predicting_weights
 from ddl_d2.modeling.test_time.build import wrapped_for_testing
 from ddl_d2.modeling.test_time.folding import fold_norms
 from ddl_d2.utils.precision import compile_parts
@@ -70,11 +70,10 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
     local = local_path(path)
     content = load_checkpoint_file(local)
     check_digest(content["model"], local)
-    ema = content.get("ema")
-    averaged = ema.get("weights") if isinstance(ema, dict) else None  # what the training evaluated, see SOLVER.EMA
-    if averaged:
+    weights = predicting_weights(content)
+    if weights is not content["model"]:
         logger.info("%s: the averaged weights of the training (SOLVER.EMA) are used", path)
-        content["model"] = averaged
+        content["model"] = weights
     return load_checkpoint(model, content, str(path), allow_partial=allow_partial)
 
 

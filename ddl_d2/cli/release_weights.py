@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode, get_cfg
 from fvcore.nn.precise_bn import update_bn_stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddl_d2.checkpoint.loading import build_untrained_model, load_checkpoint
 from ddl_d2.checkpoint.saving import save_tensors
@@ -31,7 +31,7 @@ from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.data.build import build_train_loader
 from ddl_d2.data.datasets import load_config
 from ddl_d2.errors import CheckpointError, ConfigError
-from ddl_d2.io.weights import load_checkpoint_file
+from ddl_d2.io.weights import load_checkpoint_file, predicting_weights
 
 # What shifts the image's logit: the bias of the last layer of every system's image head.
 _BIAS = "image_head.linear.bias"
@@ -39,7 +39,15 @@ _BIAS = "image_head.linear.bias"
 _LOCAL = (
     "MODEL.WEIGHTS",
     "MODEL.TIMM.PRETRAINED",
+    "MODEL.MIX_TRANSFORMER.PRETRAINED",
+    "MODEL.PLAIN_VIT.PRETRAINED",
+    "MODEL.MESORCH.LOCAL.PRETRAINED",
+    "MODEL.MESORCH.GLOBAL.PRETRAINED",
     "INPUT.FACES.CACHE",
+    "INPUT.FACES.LIST",
+    "INPUT.FACES.LANDMARK_MODEL",
+    "INPUT.FACES.YUNET_MODEL",
+    "INPUT.FACE_CROP.INDEX",
     "INPUT.FACE_SWAP.AUTOENCODER",
     "DATASETS.TRAIN",
     "DATASETS.TEST",
@@ -75,11 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--output must end in .safetensors, and --score-offset be a number")
     refuse_existing(args)
     cfg = load_config(args.config, args.opts)
-    weights = mean_of([_trained(path) for path in args.weights])
+    weights = mean_of([predicting_weights(load_checkpoint_file(path)) for path in args.weights])
     if args.score_offset and _BIAS not in weights:
         raise ConfigError(f"{args.weights[0]}: has no {_BIAS}, so --score-offset cannot be put into it")
+    model = build_untrained_model(cfg)
+    load_checkpoint(model, {"model": weights}, "the mean of the weights", allow_partial=False)
     if args.norm_batches:
-        weights = renormed(cfg, weights, args.norm_batches)
+        weights = renormed(model, cfg, args.norm_batches)
     if args.score_offset:
         weights = weights | {_BIAS: weights[_BIAS] + args.score_offset}
     halves = {name: _half(value) for name, value in weights.items()}
@@ -95,12 +105,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, sha256 of its tensors {digest(halves)}")
     return 0
-
-
-def _trained(path: str) -> dict[str, Tensor]:
-    """The weights of a file that an evaluation uses: the moving average, where it holds one."""
-    content = load_checkpoint_file(path)
-    return content.get("ema", {}).get("weights") or content["model"]
 
 
 def mean_of(checkpoints: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -121,15 +125,9 @@ def mean_of(checkpoints: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-def renormed(cfg: CfgNode, weights: Mapping[str, Tensor], batches: int) -> dict[str, Tensor]:
-    """The weights with their batch norms' statistics measured anew on batches of the training images of `cfg`.
-
-    Raises:
-        CheckpointError: they do not fit the config.
-    """
+def renormed(model: nn.Module, cfg: CfgNode, batches: int) -> dict[str, Tensor]:
+    """The weights of a model after its batch norms' statistics were measured anew on training batches of `cfg`."""
     torch.manual_seed(max(cfg.SEED, 0))
-    model = build_untrained_model(cfg)
-    load_checkpoint(model, {"model": dict(weights)}, "the mean of the weights", allow_partial=False)
     update_bn_stats(model.train(), build_train_loader(cfg), batches)
     return {name: value.detach() for name, value in model.state_dict().items()}
 

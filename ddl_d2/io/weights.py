@@ -83,6 +83,12 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
     return _with_model_key(path, content)
 
 
+def predicting_weights(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights of a checkpoint that its training evaluated: the average where SOLVER.EMA made one, else `model`."""
+    ema = content.get("ema")
+    return (ema.get("weights") if isinstance(ema, dict) else None) or content["model"]
+
+
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
     """Read the model's state dict in a checkpoint file. Raises as `load_checkpoint_file`."""
     return load_checkpoint_file(path)["model"]

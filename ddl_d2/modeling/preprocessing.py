@@ -82,6 +82,11 @@ def is_known(row: dict[str, Any]) -> float:
     return float(bool(row.get("localization_valid", True)))
 
 
+def map_weight(row: dict[str, Any], *, real_weight: float) -> float:
+    """Return how much a row counts in the losses of maps: 0 if its forged pixels are not known, for a real one less."""
+    return is_known(row) * (1.0 if row["is_fake"] else real_weight)
+
+
 class Truth(NamedTuple):
     """What a batch teaches.
 

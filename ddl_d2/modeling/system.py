@@ -39,12 +39,13 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ddl_d2.layers.linear import use_fast_linear
 from ddl_d2.modeling.heads import score_from_map
 from ddl_d2.modeling.postprocessing import Size, map_output
-from ddl_d2.modeling.preprocessing import groups_of_one_size
+from ddl_d2.modeling.preprocessing import groups_of_one_size, normalized_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +186,11 @@ class ForgerySystem(nn.Module, ABC):
             return self.backbone(*images)
         with torch.autocast(device, enabled=False):
             return self.backbone(*images)
+
+    def encode_rows(self, rows: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor]]:
+        """Make one padded batch of the rows' images, and run the backbone on it; -> the batch, and as `encode`."""
+        images = normalized_batch(rows, self.pixel_mean, self.pixel_std, self.size_divisibility)
+        return images, self.encode(images.tensor)
 
     def map_prediction(
         self, row: dict[str, Any], probabilities: Tensor, unpadded: Size, fake_score: float | None = None

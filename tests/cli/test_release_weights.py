@@ -47,16 +47,29 @@ def test_the_offset_moves_every_logit(weights, tmp_path):
     assert after.item() - before.item() == pytest.approx(1.5, abs=2e-3)
 
 
-def test_several_checkpoints_become_their_mean(tmp_path):
-    for number, (own, average) in enumerate([(9.0, 1.0), (9.0, 2.0)]):
-        average_of = {"w": torch.full((2,), average), "n": torch.tensor(number)}
-        state = {"model": {"w": torch.full((2,), own), "n": torch.tensor(number)}, "ema": {"weights": average_of}}
-        torch.save(state, tmp_path / f"{number}.pth")
-    words = [str(tmp_path / "0.pth"), str(tmp_path / "1.pth"), "--config", RECIPE, "--name", "eyes"]
-    assert main([*words, "--output", str(tmp_path / "mean.safetensors")]) == 0
+def _filled(state, value, count):
+    """A state dict of the same shapes with one value in all floats, and one in all counters."""
+    return {name: torch.full_like(one, value if one.is_floating_point() else count) for name, one in state.items()}
+
+
+def test_several_checkpoints_become_their_mean(weights, tmp_path):
+    state, paths = load_file(weights), [tmp_path / "0.pth", tmp_path / "1.pth"]
+    for number, path in enumerate(paths):
+        average = _filled(state, number + 1.0, number)
+        torch.save({"model": _filled(state, 9.0, number), "ema": {"weights": average}}, path)
+    words = [*map(str, paths), "--config", RECIPE, "--name", "eyes", "--output", str(tmp_path / "mean.safetensors")]
+    assert main([*words, "--opts", *TINY]) == 0
     found = load_file(tmp_path / "mean.safetensors")
-    assert found["w"].tolist() == [1.5, 1.5]
-    assert found["n"].item() == 1
+    assert set(found) == set(state)
+    assert all((one == (1.5 if one.is_floating_point() else 1)).all() for one in found.values())
+
+
+def test_weights_of_another_model_are_refused(tmp_path, capsys):
+    save_tensors(str(tmp_path / "x.safetensors"), {"x": torch.zeros(1)})
+    with pytest.raises(SystemExit):
+        _release(tmp_path / "x.safetensors", tmp_path / "y.safetensors")
+    assert "not one of its 1 tensors belongs to this model" in capsys.readouterr().err
+    assert not (tmp_path / "y.safetensors").exists()
 
 
 def test_checkpoints_of_two_models_are_refused():

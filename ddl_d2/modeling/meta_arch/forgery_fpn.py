@@ -7,6 +7,7 @@ Shapes: `B` images, `C` channels, `H, W` pixels of the padded batch.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,15 +15,16 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
+from ddl_d2.modeling.detection import DetectsByImageHead
 from ddl_d2.modeling.heads import ImageHead
-from ddl_d2.modeling.losses import map_bce
-from ddl_d2.modeling.preprocessing import Truth, fake_labels, is_known, normalized_batch, padded_truth
+from ddl_d2.modeling.losses import map_bce, mean_of_known
+from ddl_d2.modeling.preprocessing import Truth, is_known, map_weight, padded_truth
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 from ddl_d2.modeling.whole_batch import count_per_part
+from ddl_d2.utils.transfer import on_device
 
 
 class PyramidDecoder(nn.Module):
@@ -63,7 +65,7 @@ def _smooth(channels: int) -> nn.Module:
 
 
 @META_ARCH_REGISTRY.register()
-class ForgeryFPN(ForgerySystem):
+class ForgeryFPN(DetectsByImageHead, ForgerySystem):
     """Detector and localizer in one.
 
     Losses: `loss_det` (real or fake), `loss_map` (pixels), and where their weights are above 0 `loss_coarse` (a map of
@@ -131,31 +133,17 @@ class ForgeryFPN(ForgerySystem):
             "options": SystemOptions.from_config(cfg),
         }
 
-    def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
-        """Return the logits of "fake", B, differentiable.
-
-        Args:
-            features: the backbone's {name: B×C×h×w}.
-            image_sizes: the unpadded (height, width) of each image.
-        """
-        return self.image_head(features, image_sizes)
-
-    def _encoded(self, rows: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor]]:
-        images = normalized_batch(rows, self.pixel_mean, self.pixel_std, self.size_divisibility)
-        return images, self.encode(images.tensor)
-
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses from `image`, `is_fake`, and `soft_mask` or else `forgery_mask`."""
-        images, features = self._encoded(batched_inputs)
-        logits = self.image_head(features, images.image_sizes)
-        labels = fake_labels(batched_inputs, self.device).float()
-        losses = {"loss_det": self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)}
+        images, features = self.encode_rows(batched_inputs)
+        logits = self.image_logits(features, images.image_sizes)
+        losses = {"loss_det": self.detection_loss(logits, batched_inputs)}
         if self.rank_weight:
             losses["loss_rank"] = self.rank_weight * F.softplus(logits[0::2] - logits[1::2]).mean()
         truth = padded_truth(batched_inputs, images)
-        known = truth.known.float()
-        weights = known * (labels + self.real_map_weight * (1 - labels))
-        total = count_per_part(batched_inputs, self._map_weight)
+        weight = partial(map_weight, real_weight=self.real_map_weight)
+        weights = on_device([weight(row) for row in batched_inputs], self.device)
+        total = count_per_part(batched_inputs, weight)
         maps = self.decoder(features)
         losses["loss_map"] = self.localization_weight * _weighted_bce(maps, truth, weights, total)
         if self.coarse is not None:
@@ -163,23 +151,19 @@ class ForgeryFPN(ForgerySystem):
             coarser = F.interpolate(features["res4"], size=finer.shape[-2:], mode="bilinear", align_corners=False)
             coarse = self.coarse(torch.cat([finer, coarser], 1))[:, 0]
             total = count_per_part(batched_inputs, is_known)
-            losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, known, total)
+            losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, truth.known, total)
         return losses
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict the score by the image head and the map by the decoder."""
-        images, features = self._encoded(batched_inputs)
-        scores = self.image_head(features, images.image_sizes).sigmoid().tolist()
+        images, features = self.encode_rows(batched_inputs)
+        scores = self.image_logits(features, images.image_sizes).sigmoid().tolist()
         size = tuple(images.tensor.shape[-2:])
         maps = F.interpolate(self.decoder(features)[:, None].float(), size=size, mode="bilinear", align_corners=False)
         return [
             self.map_prediction(row, logits.sigmoid(), unpadded, score)
             for row, logits, unpadded, score in zip(batched_inputs, maps[:, 0], images.image_sizes, scores, strict=True)
         ]
-
-    def _map_weight(self, row: dict[str, Any]) -> float:
-        """Return how much an image counts in the loss of the map."""
-        return is_known(row) * (1.0 if row["is_fake"] else self.real_map_weight)
 
 
 def _weighted_bce(logits: Tensor, truth: Truth, weights: Tensor, total: float) -> Tensor:
@@ -188,4 +172,4 @@ def _weighted_bce(logits: Tensor, truth: Truth, weights: Tensor, total: float) -
     pooled = F.adaptive_avg_pool2d(truth.maps[:, None], size)[:, 0]
     counted = F.adaptive_avg_pool2d(truth.valid[:, None].float(), size)[:, 0] > 0
     by_image = map_bce(logits.float(), pooled, counted)
-    return (by_image * weights).sum() / total
+    return mean_of_known(by_image, weights, total)

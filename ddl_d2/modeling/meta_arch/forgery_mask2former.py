@@ -10,20 +10,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
 from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
 from ddl_d2.errors import ConfigError
+from ddl_d2.modeling.detection import DetectsByImageHead
 from ddl_d2.modeling.heads import ImageHead, score_from_map
 from ddl_d2.modeling.mask2former.criterion import BatchCounts, SetCriterion, Targets
 from ddl_d2.modeling.mask2former.head import QueryDecoderHead
 from ddl_d2.modeling.mask2former.matcher import HungarianMatcher
 from ddl_d2.modeling.mask2former.painting import forgery_map, query_instances
 from ddl_d2.modeling.postprocessing import original_size
-from ddl_d2.modeling.preprocessing import fake_labels, is_known, normalized_batch
+from ddl_d2.modeling.preprocessing import is_known
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 from ddl_d2.modeling.whole_batch import whole_batch
 from ddl_d2.utils.transfer import to_device
@@ -32,7 +32,7 @@ _NOTHING = "MODEL.DETECTION.ENABLED and MODEL.LOCALIZATION.ENABLED are both Fals
 
 
 @META_ARCH_REGISTRY.register()
-class ForgeryMask2Former(ForgerySystem):
+class ForgeryMask2Former(DetectsByImageHead, ForgerySystem):
     """Detector and localizer in one; either half can be switched off.
 
     Losses: `loss_det` (binary cross-entropy real / fake) of the image head, and those of the criterion, each times the
@@ -100,28 +100,13 @@ class ForgeryMask2Former(ForgerySystem):
             "options": SystemOptions.from_config(cfg),
         }
 
-    def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
-        """Return the logits of "fake", B, differentiable.
-
-        Args:
-            features: the backbone's {name: B×C×h×w}.
-            image_sizes: the unpadded (height, width) of each image.
-
-        Raises:
-            ConfigError: there is no image head.
-        """
-        if self.image_head is None:
-            raise ConfigError("MODEL.DETECTION.ENABLED is False: this model only localizes, it has no image head")
-        return self.image_head(features, image_sizes)
-
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses from `image`, `is_fake` (image head) and `instances` (query decoder)."""
-        images, features = self._encoded(batched_inputs)
+        images, features = self.encode_rows(batched_inputs)
         losses = {}
         if self.image_head is not None:
             logits = self.image_head(features, images.image_sizes)
-            labels = fake_labels(batched_inputs, self.device).float()
-            losses["loss_det"] = self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)
+            losses["loss_det"] = self.detection_loss(logits, batched_inputs)
         if self.sem_seg_head is not None and self.criterion is not None:
             rows, parts = whole_batch(batched_inputs)
             whole = BatchCounts(
@@ -134,17 +119,13 @@ class ForgeryMask2Former(ForgerySystem):
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Paint the queries as a map, and show the confident ones as instances."""
-        images, features = self._encoded(batched_inputs)
+        images, features = self.encode_rows(batched_inputs)
         scores = None
         if self.image_head is not None:
             scores = self.image_head(features, images.image_sizes).sigmoid()
         queries = self.sem_seg_head(features) if self.sem_seg_head is not None else None
         with torch.autocast(self.device.type, enabled=False):
             return self._outputs(batched_inputs, images, queries, scores)
-
-    def _encoded(self, batched_inputs: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor]]:
-        images = normalized_batch(batched_inputs, self.pixel_mean, self.pixel_std, self.size_divisibility)
-        return images, self.encode(images.tensor)
 
     def _targets(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> list[Targets]:
         """Make the targets of a batch; masks and classes of all its images are brought over at once."""

@@ -8,9 +8,9 @@ Shapes: `B` images, `C` channels, `K` classes, `H, W` pixels of the padded batch
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
@@ -18,18 +18,20 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError, InputError
+from ddl_d2.modeling.detection import DetectsByImageHead
 from ddl_d2.modeling.heads import ImageHead
 from ddl_d2.modeling.losses import edge_bce, map_bce, mean_of_known
-from ddl_d2.modeling.preprocessing import fake_labels, is_known, normalized_batch, padded_truth
+from ddl_d2.modeling.preprocessing import map_weight, padded_truth
 from ddl_d2.modeling.segmentor.uper_head import AuxiliaryHead
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
 from ddl_d2.modeling.whole_batch import count_per_part
+from ddl_d2.utils.transfer import on_device
 
 _STRIDE = 32
 
 
 @META_ARCH_REGISTRY.register()
-class ForgerySegmentor(ForgerySystem):
+class ForgerySegmentor(DetectsByImageHead, ForgerySystem):
     """Localizer by a semantic head, and detector by an image head if there is one; else a map gives an image's score.
 
     Losses: `loss_det` (binary cross-entropy real / fake); `loss_map` (the same of pixels, which for two classes is
@@ -122,20 +124,6 @@ class ForgerySegmentor(ForgerySystem):
             "options": SystemOptions.from_config(cfg),
         }
 
-    def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
-        """Return the logits of "fake", B, differentiable.
-
-        Args:
-            features: the backbone's {name: B×C×h×w}.
-            image_sizes: the unpadded (height, width) of each image.
-
-        Raises:
-            ConfigError: there is no image head.
-        """
-        if self.image_head is None:
-            raise ConfigError("MODEL.DETECTION.ENABLED is False: this model only localizes, it has no image head")
-        return self.image_head(features, image_sizes)
-
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses from `image`, `is_fake`, and `soft_mask` or else `forgery_mask`."""
         images, features = self._encoded(batched_inputs)
@@ -147,15 +135,15 @@ class ForgerySegmentor(ForgerySystem):
             by_image["loss_aux"] = self.auxiliary_weight * map_bce(coarse, truth.maps, truth.valid)
         if self.edge_weight:
             by_image["loss_edge"] = self.edge_weight * edge_bce(maps, truth.maps, truth.valid, self.edge_width)
-        weights = torch.tensor([self._map_weight(row) for row in batched_inputs], device=self.device)
-        count = count_per_part(batched_inputs, self._map_weight)
+        weight = partial(map_weight, real_weight=self.real_map_weight)
+        weights = on_device([weight(row) for row in batched_inputs], self.device)
+        count = count_per_part(batched_inputs, weight)
         losses = {
             name: self.localization_weight * mean_of_known(loss, weights, count) for name, loss in by_image.items()
         }
         if self.image_head is not None:
             logits = self.image_head(features, images.image_sizes)
-            labels = fake_labels(batched_inputs, self.device).float()
-            losses["loss_det"] = self.detection_weight * F.binary_cross_entropy_with_logits(logits, labels)
+            losses["loss_det"] = self.detection_loss(logits, batched_inputs)
         return losses
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -173,10 +161,6 @@ class ForgerySegmentor(ForgerySystem):
             for row, forged, unpadded, score in zip(batched_inputs, maps, images.image_sizes, scores, strict=True)
         ]
 
-    def _map_weight(self, row: dict[str, Any]) -> float:
-        """Return how much an image counts in the losses of maps."""
-        return is_known(row) * (1.0 if row["is_fake"] else self.real_map_weight)
-
     def _encoded(self, rows: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor]]:
         for row in rows if self.square else ():
             if max(row["image"].shape[-2:]) > self.square:
@@ -186,8 +170,7 @@ class ForgerySegmentor(ForgerySystem):
                     f"MODEL.PLAIN_VIT.SQUARE_PAD {self.square}: set TEST.TILE.SIZE {self.square}, or "
                     "INPUT.MAX_SIZE_TEST (in training INPUT.CROP)"
                 )
-        images = normalized_batch(rows, self.pixel_mean, self.pixel_std, self.size_divisibility)
-        return images, self.encode(images.tensor)
+        return self.encode_rows(rows)
 
 
 def _forged(logits: Tensor, like: Tensor) -> Tensor:

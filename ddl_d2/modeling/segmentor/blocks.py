@@ -5,12 +5,28 @@ Shapes: `B` images, `C` channels, `K` classes, `h, w` places of a map.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
+
+
+def head_arguments(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+    """Return what every convolutional head takes from MODEL.SEM_SEG_HEAD and MODEL.SEGMENTOR."""
+    head, segmentor = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.SEGMENTOR
+    return {
+        "input_shape": input_shape,
+        "in_features": head.IN_FEATURES,
+        "num_classes": head.NUM_CLASSES,
+        "norm": head.NORM,
+        "dropout_rate": segmentor.DROPOUT,
+        "channel_dropout": segmentor.CHANNEL_DROPOUT,
+    }
 
 
 def convolution(in_channels: int, out_channels: int, *, kernel: int, norm: str, rectify: bool = True) -> Conv2d:

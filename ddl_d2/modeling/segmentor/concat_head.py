@@ -16,7 +16,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-from ddl_d2.modeling.segmentor.blocks import by_stride, classifier, convolution, dropout, resized
+from ddl_d2.modeling.segmentor.blocks import by_stride, classifier, convolution, dropout, head_arguments, resized
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -72,17 +72,11 @@ class ConcatHead(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Return the constructor's arguments from MODEL.SEM_SEG_HEAD and MODEL.SEGMENTOR."""
-        head, segmentor = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.SEGMENTOR
-        return {
-            "input_shape": input_shape,
-            "in_features": head.IN_FEATURES,
-            "num_classes": head.NUM_CLASSES,
+        segmentor = cfg.MODEL.SEGMENTOR
+        return head_arguments(cfg, input_shape) | {
             "project_dim": segmentor.PROJECT_DIM,
             "fuse_dim": segmentor.FUSE_DIM,
-            "norm": head.NORM,
             "rectify": segmentor.RECTIFY,
-            "dropout_rate": segmentor.DROPOUT,
-            "channel_dropout": segmentor.CHANNEL_DROPOUT,
         }
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:

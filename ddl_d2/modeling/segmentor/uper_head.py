@@ -17,7 +17,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
-from ddl_d2.modeling.segmentor.blocks import by_stride, classifier, convolution, dropout, resized
+from ddl_d2.modeling.segmentor.blocks import by_stride, classifier, convolution, dropout, head_arguments, resized
 
 _POOLS = (1, 2, 3, 6)
 
@@ -66,16 +66,7 @@ class UPerHead(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Return the constructor's arguments from MODEL.SEM_SEG_HEAD and MODEL.SEGMENTOR."""
-        head, segmentor = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.SEGMENTOR
-        return {
-            "input_shape": input_shape,
-            "in_features": head.IN_FEATURES,
-            "num_classes": head.NUM_CLASSES,
-            "channels": segmentor.FUSE_DIM,
-            "norm": head.NORM,
-            "dropout_rate": segmentor.DROPOUT,
-            "channel_dropout": segmentor.CHANNEL_DROPOUT,
-        }
+        return head_arguments(cfg, input_shape) | {"channels": cfg.MODEL.SEGMENTOR.FUSE_DIM}
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Decode {name: B×C×·×·} into logits B×K×h×w.
