@@ -42,7 +42,7 @@ def ms_deform_attn(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
-    """Sum bilinear samples by weight: out[n, q, h] = sum over l, p of weight * value_l[n, h](location).
+    """Sum bilinear samples by weight: out[n, q, h] = sum over l, p of weight * value_l[n, h] at the location.
 
     Equal to `grid_sample(align_corners=False, padding_mode="zeros")` on each level: pixel centers lie at
     (i + 0.5) / size, and pixels outside count as 0. A location that is NaN or infinite is outside. Values, and
