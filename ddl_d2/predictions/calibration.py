@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddl_d2.errors import CalibrationError
@@ -76,9 +77,15 @@ class Calibration:
         high = self.forged_above is not None and score > self.forged_above
         low = self.none_below is not None and score < self.none_below
         if high and not low:
-            label, why = FORGED, f"scores this high are expected of at most {self.false_alarm_rate:.3g} of real images"
+            label, why = (
+                FORGED,
+                f"scores this high are expected of at most {_percent(self.false_alarm_rate)} of real images",
+            )
         elif low and not high:
-            label, why = AUTHENTIC, f"scores this low are expected of at most {self.miss_rate:.3g} of forged images"
+            label, why = (
+                AUTHENTIC,
+                f"scores this low are expected of at most {_percent(self.miss_rate)} of forged images",
+            )
         elif high:
             label, why = INCONCLUSIVE, "scores like this are rare among both real and forged images"
         else:
@@ -172,3 +179,7 @@ class Calibration:
 
     def _text(self) -> str:
         return json.dumps(self.to_json(), sort_keys=True, allow_nan=False)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
