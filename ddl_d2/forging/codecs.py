@@ -5,6 +5,7 @@ Each function takes an image (uint8 H×W×3 RGB) and returns one of the same kin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import av
@@ -13,24 +14,22 @@ import numpy as np
 
 from ddl_d2.io.image import jpeg_bytes
 
-_LONGEST_WEBP = 16_383
+_LONGEST_JPEG, _LONGEST_WEBP = 65_500, 16_383  # pixels a side
 
 
 def jpeg(image: np.ndarray, *, quality: int) -> np.ndarray:
-    """Compress as JPEG (4:2:0) at `quality` 1-100 and decompress."""
-    return _decoded(jpeg_bytes(image, quality))
+    """Compress as JPEG (4:2:0) at `quality` 1-100 and decompress; in parts what is longer than the format can hold."""
+    return _in_parts(lambda part: _decoded(jpeg_bytes(part, quality)), image, _LONGEST_JPEG)
 
 
 def webp(image: np.ndarray, *, quality: int) -> np.ndarray:
-    """Compress as lossy WebP at `quality` 1-100 and decompress.
+    """Compress as lossy WebP at `quality` 1-100 and decompress; in parts what is longer than the format can hold."""
 
-    Raises:
-        ValueError: more than 16,383 pixels a side.
-    """
-    if max(image.shape[:2]) > _LONGEST_WEBP:
-        raise ValueError(f"an image of shape {image.shape} cannot be written as WebP (16,383 pixels a side at most)")
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return _decoded(cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, int(quality)])[1])
+    def coded(part: np.ndarray) -> np.ndarray:
+        bgr = cv2.cvtColor(part, cv2.COLOR_RGB2BGR)
+        return _decoded(cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, int(quality)])[1])
+
+    return _in_parts(coded, image, _LONGEST_WEBP)
 
 
 def h264(image: np.ndarray, *, crf: int) -> np.ndarray:
@@ -53,3 +52,11 @@ def h264(image: np.ndarray, *, crf: int) -> np.ndarray:
 
 def _decoded(file: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def _in_parts(coded: Callable[[np.ndarray], np.ndarray], image: np.ndarray, longest: int) -> np.ndarray:
+    for axis in (0, 1):
+        if image.shape[axis] > longest:
+            halves = np.array_split(image, 2, axis)
+            return np.concatenate([_in_parts(coded, np.ascontiguousarray(half), longest) for half in halves], axis)
+    return coded(image)
