@@ -3,6 +3,7 @@
     ddl-d2 predict photo.jpg
     ddl-d2 predict folder/ "more/*.png" --weights model.safetensors --output results
     ddl-d2 predict folder/ --weights model.safetensors --jsonl > results.jsonl
+    ddl-d2 predict photo.jpg --fragility
 
 Prints a line per file: P(fake), the verdict, the forged share of a fake's pixels (of a video the number of frames
 looked at), the file. With --output, an overlay of each image, a timeline of each video and results.jsonl go into a
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from ddl_d2.cli.common import cli_errors, count, positive, probability
 from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.inference.deliveries import with_fragility
 from ddl_d2.inference.images import Inputs, expand_inputs, plan_outputs
 from ddl_d2.inference.model import Model, load_model
 from ddl_d2.inference.prediction import Prediction
@@ -32,6 +34,7 @@ from ddl_d2.inference.results_file import ResultsFile
 from ddl_d2.inference.summary import NO_FACE, score_text
 from ddl_d2.inference.video import VideoPrediction
 from ddl_d2.io.image import write_png
+from ddl_d2.predictions.verdict import INCONCLUSIVE
 from ddl_d2.utils.text import printable
 
 Row = dict[str, Any]
@@ -50,6 +53,12 @@ def build_parser() -> argparse.ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON list at the end instead of a table")
     form.add_argument("--jsonl", action="store_true", help="print a line of JSON per image, as soon as it is done")
+    parser.add_argument(
+        "--fragility",
+        action="store_true",
+        help="look at each image again after twelve deliveries (JPEG, WebP, resizing, screenshot, crop, messenger, "
+        'blur, noise); a verdict that does not hold becomes "inconclusive"',
+    )
     parser.add_argument("--threshold", type=probability, default=0.5, help="a score above it is fake (%(default)s)")
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images at once (%(default)s)")
     parser.add_argument(
@@ -84,8 +93,8 @@ def main(argv: list[str] | None = None) -> int:
     verdicts = Counter(row.get("verdict", "failed") for row in rows)
     parts = [
         f"{verdicts[name]} {name}"
-        for name in ("fake", "real", NO_FACE, "failed")
-        if name != NO_FACE or name in verdicts
+        for name in ("fake", "real", INCONCLUSIVE, NO_FACE, "failed")
+        if name not in (INCONCLUSIVE, NO_FACE) or name in verdicts
     ]
     print(f"{len(rows)} files: {', '.join(parts)}", file=sys.stderr)
     return 0 if not failed else 1 if failed < len(rows) else 2
@@ -99,7 +108,7 @@ def _results(model: Model, inputs: Inputs, args: argparse.Namespace) -> Iterator
         return
     sources = [*inputs.images, *inputs.videos]
     drawings = dict(zip(sources, plan_outputs(sources, args.output), strict=True))
-    made_by = {**model.describe(), "frames": args.frames}
+    made_by = {**model.describe(), "frames": args.frames, **({"fragility": True} if args.fragility else {})}
     with ResultsFile(args.output, made_by, overwrite=args.overwrite) as results:
         known = {path: results.known(path) for path in sources}
         images, videos = ([p for p in group if known[p] is None] for group in (inputs.images, inputs.videos))
@@ -112,7 +121,8 @@ def _predicted(
     model: Model, images: Sequence[Path], videos: Sequence[Path], args: argparse.Namespace
 ) -> Iterator[Prediction | VideoPrediction | ImageReadError]:
     """A result per file, or why there is none."""
-    yield from model.predict_many(images, batch_size=args.batch_size)
+    predictions = model.predict_many(images, batch_size=args.batch_size)
+    yield from with_fragility(model, predictions, batch_size=args.batch_size) if args.fragility else predictions
     for path in videos:
         try:
             yield model.predict_video(path, frames=args.frames)
@@ -154,5 +164,9 @@ def _print_line(row: Row) -> None:
     share = f"{row['forged_share']:6.1%} forged" if row["verdict"] == "fake" and "forged_share" in row else ""
     what = f"{len(row['frames']):6} frames" if "frames" in row else share
     print(f"{score_text(row['score'])}  {row['verdict']}  {what:13}  {row['file']}")
+    if "fragility" in row:
+        print(
+            f"        {row['fragility']['reason']}; masks overlap by {row['fragility']['mean_map_iou']:.2f} on average"
+        )
     if "note" in row:
         print(f"note: {row['file']}: {row['note']}", file=sys.stderr)

@@ -6,15 +6,18 @@ Shapes: `H, W` pixels of the image.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ddl_d2.errors import ImageReadError
+from ddl_d2.inference.fragility import Fragility
 from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
 from ddl_d2.inference.summary import NO_FACE, ForgedRegion, PredictionSummary, forgery_map_of, summarize
 from ddl_d2.io.image import write_png
+from ddl_d2.predictions.verdict import INCONCLUSIVE
 
 
 class Prediction:
@@ -25,6 +28,7 @@ class Prediction:
         image: uint8 H×W×3 RGB, as it was predicted; None for an image that could not be read.
         output: the model's own output, see `modeling.system`.
         error: why the image could not be read; None if all went well. The other attributes then raise it.
+        fragility: how the verdict fares when the image is delivered in other ways; None if nobody looked (`weigh`).
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Prediction:
         error: ImageReadError | None = None,
     ) -> None:
         self.file, self.image, self.output, self.error = file, image, dict(output or {}), error
+        self.fragility: Fragility | None = None
         self._summary = None if output is None else summarize(output, threshold, map_threshold)
 
     def __repr__(self) -> str:
@@ -63,6 +68,12 @@ class Prediction:
         """Whether the score is above the threshold: "fake", else "real"; or "no face found" by a model of faces."""
         return self.summary.verdict
 
+    def weigh(self, fragility: Fragility) -> None:
+        """Keep how the verdict fares under deliveries; one that does not hold becomes "inconclusive"."""
+        self.fragility = fragility
+        if not fragility.holds:
+            self._summary = replace(self.summary, verdict=INCONCLUSIVE)
+
     @property
     def regions(self) -> tuple[ForgedRegion, ...]:
         """The forged regions, largest first."""
@@ -84,6 +95,8 @@ class Prediction:
             # Without a face the whole image stands in for one, which is none.
             whole = [0, 0, self.summary.width, self.summary.height]
             row["faces"] = [face for face in faces if self.verdict != NO_FACE or face["box"] != whole]
+        if self.fragility is not None:
+            row["fragility"] = self.fragility.as_dict()
         return row
 
     def draw(self, *, title: str | None = None) -> np.ndarray:
