@@ -5,9 +5,10 @@
     ddl-d2 predict folder/ --weights model.safetensors --jsonl > results.jsonl
     ddl-d2 predict photo.jpg --fragility
 
-Prints a line per file: P(fake), the verdict, the forged share of a fake's pixels (of a video the number of frames
-looked at), the file. With --output, an overlay of each image, a timeline of each video and results.jsonl go into a
-folder; a second call with the same folder goes on where the first ended.
+Prints a line per file: the score, the log10 likelihood ratio if the weights are calibrated (`ddl-d2 calibrate`), the
+verdict, the forged share of a fake's pixels (of a video the number of frames looked at), the file. With --output, an
+overlay of each image, a timeline of each video and results.jsonl go into a folder; a second call with the same folder
+goes on where the first ended.
 
 Exit code 0: all went well; 1: some files could not be read; 2: nothing could be done.
 """
@@ -31,10 +32,10 @@ from ddl_d2.inference.images import Inputs, expand_inputs, plan_outputs
 from ddl_d2.inference.model import Model, load_model
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.inference.results_file import ResultsFile
-from ddl_d2.inference.summary import NO_FACE, score_text
+from ddl_d2.inference.summary import score_text
 from ddl_d2.inference.video import VideoPrediction
 from ddl_d2.io.image import write_png
-from ddl_d2.predictions.verdict import INCONCLUSIVE
+from ddl_d2.predictions.verdict import CALIBRATED, NO_FACE, PLAIN, says_forged
 from ddl_d2.utils.text import printable
 
 Row = dict[str, Any]
@@ -59,7 +60,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="look at each image again after twelve deliveries (JPEG, WebP, resizing, screenshot, crop, messenger, "
         'blur, noise); a verdict that does not hold becomes "inconclusive"',
     )
-    parser.add_argument("--threshold", type=probability, default=0.5, help="a score above it is fake (%(default)s)")
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="of `ddl-d2 calibrate` (default: the one that the weights carry, if any)"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=probability,
+        help="a score above it is fake, uncalibrated (without a calibration: 0.5)",
+    )
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images at once (%(default)s)")
     parser.add_argument(
         "--frames", type=count, default=32, metavar="N", help="evenly spaced frames of a video; 0 = all (%(default)s)"
@@ -77,9 +85,18 @@ def main(argv: list[str] | None = None) -> int:
     sources = [*inputs.images, *inputs.videos]
     if not sources:
         raise InputError("nothing to predict: all files lie in the folder of results; name another with --output")
-    model = load_model(args.weights, config=args.config, device=args.device, threshold=args.threshold, opts=args.opts)
+    model = load_model(
+        args.weights,
+        config=args.config,
+        device=args.device,
+        threshold=args.threshold,
+        calibration=args.calibration,
+        opts=args.opts,
+    )
     if args.weights is None:
         print(f"weights: {model.about}", file=sys.stderr)
+    if model.note:
+        print(f"note: {model.note}", file=sys.stderr)
     rows = []
     say = _printer(args)
     for row in tqdm(_results(model, inputs, args), total=len(sources), unit="file", disable=None):
@@ -93,11 +110,18 @@ def main(argv: list[str] | None = None) -> int:
     verdicts = Counter(row.get("verdict", "failed") for row in rows)
     parts = [
         f"{verdicts[name]} {name}"
-        for name in ("fake", "real", INCONCLUSIVE, NO_FACE, "failed")
-        if name not in (INCONCLUSIVE, NO_FACE) or name in verdicts
+        for name in (*PLAIN, *CALIBRATED, NO_FACE, "failed")
+        if name in verdicts or name in (CALIBRATED if model.calibration else PLAIN) or name == "failed"
     ]
-    print(f"{len(rows)} files: {', '.join(parts)}", file=sys.stderr)
+    print(f"{len(rows)} files: {', '.join(parts)} ({_decided_by(model)})", file=sys.stderr)
     return 0 if not failed else 1 if failed < len(rows) else 2
+
+
+def _decided_by(model: Model) -> str:
+    """What the verdicts rest on."""
+    if model.calibration is None:
+        return f"uncalibrated: the threshold is {model.threshold:g}"
+    return f"calibrated on {model.calibration.about_corpus}"
 
 
 def _results(model: Model, inputs: Inputs, args: argparse.Namespace) -> Iterator[Row]:
@@ -161,9 +185,11 @@ def _print_line(row: Row) -> None:
         print(f"error: {row['file']}: {row['error']}", file=sys.stderr)
         return
     # The map says where, not whether: of an image that is not called fake it has nothing to say.
-    share = f"{row['forged_share']:6.1%} forged" if row["verdict"] == "fake" and "forged_share" in row else ""
+    share = f"{row['forged_share']:6.1%} forged" if says_forged(row["verdict"]) and "forged_share" in row else ""
     what = f"{len(row['frames']):6} frames" if "frames" in row else share
-    print(f"{score_text(row['score'])}  {row['verdict']}  {what:13}  {row['file']}")
+    ratio = row.get("log10_lr")
+    strength = "" if ratio is None else f"  log10 LR {ratio:+.2f}"
+    print(f"{score_text(row['score'])}{strength}  {row['verdict']}  {what:13}  {row['file']}")
     if "fragility" in row:
         print(
             f"        {row['fragility']['reason']}; masks overlap by {row['fragility']['mean_map_iou']:.2f} on average"

@@ -58,7 +58,7 @@ def attach_calibration(
 
 def calibration_for(
     weights: str | os.PathLike[str], config: Mapping[str, Any], *, file: str | os.PathLike[str] | None = None
-) -> Calibration | None:
+) -> tuple[Calibration | None, str]:
     """Find the calibration to use with weights: that of a file, or else the one that the weights carry.
 
     Args:
@@ -67,10 +67,11 @@ def calibration_for(
         file: a calibration file.
 
     Returns:
-        The calibration; None if no file is given and the weights carry none.
+        The calibration, None if there is none to use; and why one that the weights carry is not used, else "".
 
     Raises:
-        CalibrationError: it cannot be read, or was made for other weights or settings.
+        CalibrationError: the file cannot be read, or was made for other weights or settings; what the weights carry is
+            damaged.
         CheckpointError: the weights cannot be read.
     """
     metadata = read_metadata(weights) if str(weights).endswith(".safetensors") else {}
@@ -79,13 +80,18 @@ def calibration_for(
     elif _KEY in metadata:
         found = Calibration.from_json(_content(metadata[_KEY], weights), os.fspath(weights))
     else:
-        return None
-    found.check_model(
-        weights_sha256=file_sha256(weights),
-        tensors_sha256=metadata.get("sha256", ""),
-        settings=prediction_settings(config),
-    )
-    return found
+        return None, ""
+    try:
+        found.check_model(
+            weights_sha256=file_sha256(weights),
+            tensors_sha256=metadata.get("sha256", ""),
+            settings=prediction_settings(config),
+        )
+    except CalibrationError as error:
+        if file is not None:
+            raise
+        return None, f"{error}. Until then verdicts are uncalibrated"
+    return found, ""
 
 
 def _content(text: str, weights: str | os.PathLike[str]) -> Any:

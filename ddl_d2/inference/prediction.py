@@ -17,6 +17,7 @@ from ddl_d2.inference.fragility import Fragility
 from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
 from ddl_d2.inference.summary import NO_FACE, ForgedRegion, PredictionSummary, forgery_map_of, summarize
 from ddl_d2.io.image import write_png
+from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.predictions.verdict import INCONCLUSIVE
 
 
@@ -39,11 +40,14 @@ class Prediction:
         output: Mapping[str, Any] | None = None,
         threshold: float = 0.5,
         map_threshold: float = 0.5,
+        calibration: Calibration | None = None,
         error: ImageReadError | None = None,
     ) -> None:
         self.file, self.image, self.output, self.error = file, image, dict(output or {}), error
         self.fragility: Fragility | None = None
-        self._summary = None if output is None else summarize(output, threshold, map_threshold)
+        self._summary = None
+        if output is not None:
+            self._summary = summarize(output, threshold, map_threshold, calibration=calibration)
 
     def __repr__(self) -> str:
         if self.error is not None:
@@ -65,14 +69,24 @@ class Prediction:
 
     @property
     def verdict(self) -> str:
-        """Whether the score is above the threshold: "fake", else "real"; or "no face found" by a model of faces."""
+        """What is said of the image: see `PredictionSummary.verdict`, and `reason` for why."""
         return self.summary.verdict
+
+    @property
+    def log10_lr(self) -> float | None:
+        """Log10 likelihood ratio of forged against real; None without a calibration or a face."""
+        return self.summary.log10_lr
+
+    @property
+    def reason(self) -> str:
+        """Why the verdict is what it is, in words."""
+        return self.summary.reason
 
     def weigh(self, fragility: Fragility) -> None:
         """Keep how the verdict fares under deliveries; one that does not hold becomes "inconclusive"."""
         self.fragility = fragility
         if not fragility.holds:
-            self._summary = replace(self.summary, verdict=INCONCLUSIVE)
+            self._summary = replace(self.summary, verdict=INCONCLUSIVE, reason=fragility.reason)
 
     @property
     def regions(self) -> tuple[ForgedRegion, ...]:
@@ -113,13 +127,14 @@ class Prediction:
             summary.threshold,
             map_threshold=summary.map_threshold,
             title=Path(self.file).name if title is None else title,
+            summary=summary,
         )
 
     def draw_heat_map(self) -> np.ndarray:
         """What the score rests on, uint8 H'×W'×3 RGB, if the output has a `heat_map` (`gradcam`)."""
         summary = self.summary
         assert self.image is not None  # noqa: S101  without an error there is an image
-        return draw_heat_map(self.image, self.output, summary.threshold, title=Path(self.file).name)
+        return draw_heat_map(self.image, self.output, summary.threshold, title=Path(self.file).name, summary=summary)
 
     def save_overlay(self, path: str | Path) -> None:
         """Write `draw` as a PNG file.
