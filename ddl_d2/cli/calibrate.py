@@ -188,7 +188,8 @@ def _figures(made: Calibration, held: Mapping[str, Any]) -> str:
     """How verdicts did on images that they were not fitted to, as lines of text."""
     lines = [
         f"  Cllr {held['cllr']:.4f}, Cllr_min {held['cllr_min']:.4f}, devPAV {held['devpav']:.4f}, "
-        f"ECE {held['ece']:.4f} (by the temperature alone {held['ece_temperature']:.4f})",
+        f"ECE {held['ece']:.4f} "
+        f"({held['ece_by_chance']:.4f} if calibrated; by the temperature alone {held['ece_temperature']:.4f})",
         f"  real images called forged     {_shares(held['false_alarms'])} (meant: at most "
         f"{_percent(made.false_alarm_rate)})",
         f"  forged images not found       {_shares(held['misses'])} (meant: at most {_percent(made.miss_rate)})",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddl_d2.errors import CalibrationError
-from ddl_d2.evaluation.functional.calibration import expected_calibration_error
+from ddl_d2.evaluation.functional.calibration import chance_calibration_error, expected_calibration_error
 from ddl_d2.evaluation.functional.intervals import share_interval
 from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.report.fitting import Floats, Labels
@@ -138,6 +138,7 @@ def figures_of(found: HeldOut) -> dict[str, Any]:
         "cllr_min": cllr_min(ratios),
         "devpav": float(devpav(found.log10_lrs, labels)),
         "ece": expected_calibration_error(labels, posterior(found)),
+        "ece_by_chance": chance_calibration_error(labels, posterior(found)),
         "ece_temperature": expected_calibration_error(labels, found.tempered),
         "false_alarms": _share(found.forged[real]),
         "misses": _share(found.none[fake]),
