@@ -28,8 +28,9 @@ from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.inference.images import (
     SUMMARY_NAME,
     Inputs,
-    check_heat_map_files,
+    check_side_files,
     expand_inputs,
+    heat_map_file,
     plan_outputs,
     predict_images,
 )
@@ -102,7 +103,7 @@ def _planned(inputs: Inputs, args: argparse.Namespace) -> dict[Path, Path]:
         planned = dict(zip(sources, plan_outputs(sources, args.output), strict=True))
         planned |= {video: planned[video].with_suffix(".mp4") for video in inputs.videos}
     if args.heat_map:
-        check_heat_map_files([planned[image] for image in inputs.images], inputs.images)
+        check_side_files([planned[image] for image in inputs.images], inputs.images, heat_map_file)
     for video in inputs.videos:
         if planned[video].resolve() == video.resolve():
             raise InputError(f"{planned[video]}: the annotated video would replace the one that is to be read")

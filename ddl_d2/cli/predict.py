@@ -28,13 +28,14 @@ from tqdm import tqdm
 from ddl_d2.cli.common import cli_errors, count, positive, probability
 from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.inference.deliveries import with_fragility
-from ddl_d2.inference.images import Inputs, expand_inputs, plan_outputs
+from ddl_d2.inference.images import Inputs, check_side_files, expand_inputs, plan_outputs, reliability_file
 from ddl_d2.inference.model import Model, load_model
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.inference.results_file import ResultsFile
 from ddl_d2.inference.summary import score_text
 from ddl_d2.inference.video import VideoPrediction
 from ddl_d2.io.image import write_png
+from ddl_d2.predictions.maps import quantize_map
 from ddl_d2.predictions.verdict import CALIBRATED, NO_FACE, PLAIN, says_forged
 from ddl_d2.utils.text import printable
 
@@ -59,6 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="look at each image again after twelve deliveries (JPEG, WebP, resizing, screenshot, crop, messenger, "
         'blur, noise); a verdict that does not hold becomes "inconclusive"',
+    )
+    parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="see each image mirrored and at other sizes, too, and say how far that changes the score and each pixel; "
+        "with --output, a reliability map beside each overlay",
     )
     parser.add_argument(
         "--calibration", metavar="FILE", help="of `ddl-d2 calibrate` (default: the one that the weights carry, if any)"
@@ -91,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         device=args.device,
         threshold=args.threshold,
         calibration=args.calibration,
-        opts=args.opts,
+        opts=[*args.opts, *(("TEST.UNCERTAINTY.ENABLED", "True") if args.uncertainty else ())],
     )
     if args.weights is None:
         print(f"weights: {model.about}", file=sys.stderr)
@@ -132,6 +139,8 @@ def _results(model: Model, inputs: Inputs, args: argparse.Namespace) -> Iterator
         return
     sources = [*inputs.images, *inputs.videos]
     drawings = dict(zip(sources, plan_outputs(sources, args.output), strict=True))
+    if args.uncertainty:
+        check_side_files(list(drawings.values()), sources, reliability_file)
     made_by = {**model.describe(), "frames": args.frames, **({"fragility": True} if args.fragility else {})}
     with ResultsFile(args.output, made_by, overwrite=args.overwrite) as results:
         known = {path: results.known(path) for path in sources}
@@ -162,9 +171,19 @@ def _drawn(result: Prediction | VideoPrediction | ImageReadError, drawing: Path)
         return result.to_dict()
     try:
         write_png(drawing, result.draw())
+        beside = _write_reliability(result, drawing)
     except OSError as error:
         return {"file": result.file, "error": f"its overlay cannot be written ({error.strerror or error})"}
-    return {**result.to_dict(), "overlay": printable(drawing.name)}
+    return {**result.to_dict(), "overlay": printable(drawing.name), **beside}
+
+
+def _write_reliability(result: Prediction | VideoPrediction, drawing: Path) -> Row:
+    """Write the reliability map of an image, if the model was asked for it; returns its entry of the row."""
+    if not isinstance(result, Prediction) or "reliability_map" not in result.output or result.verdict == NO_FACE:
+        return {}
+    path = reliability_file(drawing)
+    write_png(path, quantize_map(result.reliability_map))
+    return {"reliability_map": printable(path.name)}
 
 
 def _failure(error: ImageReadError) -> Row:
@@ -190,6 +209,10 @@ def _print_line(row: Row) -> None:
     ratio = row.get("log10_lr")
     strength = "" if ratio is None else f"  log10 LR {ratio:+.2f}"
     print(f"{score_text(row['score'])}{strength}  {row['verdict']}  {what:13}  {row['file']}")
+    if "uncertainty" in row:
+        found = row["uncertainty"]
+        sure = "" if found.get("forged_reliability") is None else f", pixels agree by {found['forged_reliability']:.2f}"
+        print(f"        over views: score ± {found['score_spread']:.4f}{sure}")
     if "fragility" in row:
         print(
             f"        {row['fragility']['reason']}; masks overlap by {row['fragility']['mean_map_iou']:.2f} on average"

@@ -152,12 +152,23 @@ def heat_map_file(overlay: Path) -> Path:
     return overlay.with_suffix(".heat_map.png")
 
 
-def check_heat_map_files(overlays: Sequence[Path], images: Sequence[Path]) -> None:
-    """Raise InputError if a heat map would replace another image's overlay, or an image that is to be read."""
+def reliability_file(overlay: Path) -> Path:
+    """Where the reliability map beside an overlay goes: `face.png` -> `face.reliability.png`."""
+    return overlay.with_suffix(".reliability.png")
+
+
+def check_side_files(overlays: Sequence[Path], images: Sequence[Path], side: Callable[[Path], Path]) -> None:
+    """Raise InputError if a file beside an overlay would replace another's overlay, or an image that is to be read.
+
+    Args:
+        overlays: of the images.
+        images: that are to be read.
+        side: from an overlay to the file beside it, such as `heat_map_file`.
+    """
     taken = {path.resolve() for path in (*overlays, *images)}
     for overlay in overlays:
-        if heat_map_file(overlay).resolve() in taken:
-            raise InputError(f"{heat_map_file(overlay)}: the heat map would replace another file; rename that image")
+        if side(overlay).resolve() in taken:
+            raise InputError(f"{side(overlay)}: the map would replace another file; rename that image")
 
 
 def predict_images(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ddl_d2.errors import ImageReadError
+from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.inference.fragility import Fragility
 from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
 from ddl_d2.inference.summary import NO_FACE, ForgedRegion, PredictionSummary, forgery_map_of, summarize
@@ -99,6 +99,18 @@ class Prediction:
         self.summary  # noqa: B018  raises the error
         return forgery_map_of(self.output)
 
+    @property
+    def reliability_map(self) -> np.ndarray:
+        """How far views of the image agree on each pixel: float32 H×W, 1 where all do (TEST.UNCERTAINTY).
+
+        Raises:
+            InputError: the model was not asked for it.
+        """
+        self.summary  # noqa: B018  raises the error
+        if "reliability_map" not in self.output:
+            raise InputError("there is no reliability map: predict with TEST.UNCERTAINTY.ENABLED True")
+        return np.asarray(self.output["reliability_map"].detach().cpu(), dtype=np.float32)
+
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values: `file`, and either `error` or the numbers of `PredictionSummary`."""
         if self.error is not None:
@@ -109,9 +121,20 @@ class Prediction:
             # Without a face the whole image stands in for one, which is none.
             whole = [0, 0, self.summary.width, self.summary.height]
             row["faces"] = [face for face in faces if self.verdict != NO_FACE or face["box"] != whole]
+        if "score_spread" in self.output and self.verdict != NO_FACE:
+            row["uncertainty"] = self._uncertainty()
         if self.fragility is not None:
             row["fragility"] = self.fragility.as_dict()
         return row
+
+    def _uncertainty(self) -> dict[str, float | None]:
+        """The spread of the score, and how reliable the pixels called forged are on average; None if there are none."""
+        values: dict[str, float | None] = {"score_spread": round(self.output["score_spread"], 6)}
+        if "reliability_map" in self.output:
+            forged = self.forgery_map > self.summary.map_threshold
+            mean = float(self.reliability_map[forged].mean()) if forged.any() else None
+            values["forged_reliability"] = None if mean is None else round(mean, 4)
+        return values
 
     def draw(self, *, title: str | None = None) -> np.ndarray:
         """The image, its forged pixels and its forgery map as one figure, uint8 H'×W'×3 RGB.

@@ -26,8 +26,7 @@ ALLOWED["fusion"] = {"evaluation", *ALLOWED["evaluation"]}
 ALLOWED["inference"] = {"checkpoint", "fusion", "modeling", "layers", *ALLOWED["fusion"]}
 ALLOWED["report"] = {"inference", *ALLOWED["inference"]}
 ALLOWED["engine"] = {"inference", "solver", *ALLOWED["inference"]}
-ALLOWED["cli"] = {"engine", "report", "collect_env", "requirements", *ALLOWED["report"] = {"inference", *ALLOWED["inference"]}
-ALLOWED["engine"]}
+ALLOWED["cli"] = {"engine", "report", "collect_env", "requirements", *ALLOWED["engine"]}
 
 
 def _imported_modules(path: Path) -> set[str]:
