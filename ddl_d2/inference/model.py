@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -17,7 +18,9 @@ from PIL import Image
 from ddl_d2.checkpoint.config import config_for
 from ddl_d2.checkpoint.loading import local_path
 from ddl_d2.checkpoint.shipped import about_weights, find_weights
+from ddl_d2.data.build import build_face_finder
 from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.faces.face import FaceFinder
 from ddl_d2.inference.calibrated_weights import calibration_for
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.prediction import Prediction
@@ -191,6 +194,18 @@ class Model:
             threshold=self.threshold,
             max_pixels=self.cfg.INPUT.MAX_PIXELS,
         )
+
+    @cached_property
+    def landmark_finder(self) -> FaceFinder:
+        """Finds faces with their landmarks, as INPUT.FACES says otherwise; for `Prediction.explain`.
+
+        Raises:
+            FaceFinderUnavailableError: a library or model is missing; the message says what to install.
+        """
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.INPUT.FACES.LANDMARKS = True
+        return build_face_finder(cfg)
 
     def describe(self) -> dict[str, Any]:
         """What made a prediction, as JSON values: architecture, weights, config, threshold, calibration if any."""

@@ -108,9 +108,9 @@ def test_other_settings_refuse_a_file_and_set_a_carried_calibration_aside_aloud(
 
 
 def test_other_weights_are_refused(weights, made, file, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(replace(made, weights_sha256="0" * 64, tensors_sha256="").to_json()))
     with pytest.raises(CalibrationError, match="other weights"):
-        path = tmp_path / "other.json"
-        path.write_text(json.dumps(replace(made, weights_sha256="0" * 64, tensors_sha256="").to_json()))
         ddl_d2.load_model(weights, device="cpu", calibration=path)
     with pytest.raises(CalibrationError, match="of other weights"):
         attach_calibration(weights, replace(made, tensors_sha256="0" * 64), tmp_path / "new.safetensors")

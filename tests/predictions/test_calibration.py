@@ -64,7 +64,11 @@ def test_reasons_name_the_rates_and_both_propositions():
 
 def test_where_limits_cross_a_score_that_suits_neither_class_is_inconclusive():
     crossed = replace(MADE, forged_above=0.3, none_below=0.6)
-    assert [crossed.verdict(score).label for score in (0.2, 0.45, 0.7)] == ["no forgery found", "inconclusive", "forged"]
+    assert [crossed.verdict(score).label for score in (0.2, 0.45, 0.7)] == [
+        "no forgery found",
+        "inconclusive",
+        "forged",
+    ]
     assert "rare among both" in crossed.verdict(0.45).reason
 
 
