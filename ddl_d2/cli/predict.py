@@ -35,7 +35,7 @@ from ddl_d2.inference.results_file import ResultsFile
 from ddl_d2.inference.summary import score_text
 from ddl_d2.inference.video import VideoPrediction
 from ddl_d2.io.image import write_png
-from ddl_d2.predictions.ddl_x import write_answer
+from ddl_d2.predictions.ddl_x import check_stems, write_answer
 from ddl_d2.predictions.maps import quantize_map
 from ddl_d2.predictions.verdict import CALIBRATED, NO_FACE, PLAIN, says_forged
 from ddl_d2.utils.text import printable
@@ -74,7 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="of what is called forged: which faces and parts of faces are marked, and how they differ from the skin "
         "beside them",
     )
-    parser.add_argument("--ddl-x", type=Path, metavar="DIR", help="write answers of the DDL-X challenge there, too")
+    parser.add_argument(
+        "--ddl-x", type=Path, metavar="DIR", help="write answers of the DDL-X challenge there, of images predicted now"
+    )
     parser.add_argument(
         "--calibration", metavar="FILE", help="of `ddl-d2 calibrate` (default: the one that the weights carry, if any)"
     )
@@ -100,6 +102,8 @@ def main(argv: list[str] | None = None) -> int:
     sources = [*inputs.images, *inputs.videos]
     if not sources:
         raise InputError("nothing to predict: all files lie in the folder of results; name another with --output")
+    if args.ddl_x is not None:
+        check_stems(inputs.images)
     model = load_model(
         args.weights,
         config=args.config,

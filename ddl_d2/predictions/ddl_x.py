@@ -80,6 +80,14 @@ def write_answer(folder: str | os.PathLike[str], image_name: str, answer: DdlXAn
     return path
 
 
+def check_stems(images: Iterable[Path]) -> None:
+    """Raise SubmissionError if two images would share an answer's name."""
+    seen: dict[str, Path] = {}
+    for image in images:
+        if seen.setdefault(image.stem, image) != image:
+            raise SubmissionError(f"{seen[image.stem]} and {image} would share the answer {image.stem}.json")
+
+
 def read_answer(path: str | os.PathLike[str]) -> DdlXAnswer:
     """Read an answer.
 

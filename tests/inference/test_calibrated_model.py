@@ -146,3 +146,19 @@ def test_the_demo_decides_by_it_too(weights, made, file, photo, tmp_path):
     row = json.loads((output / "photo.json").read_text())
     assert (row["verdict"], row["calibration"]) == ("forged", made.fingerprint)
     assert read_image(output / "photo.png").ndim == 3
+
+
+def test_the_command_explains_and_says_how_far_views_differ(weights, made, file, photo, tmp_path, capsys):
+    pytest.importorskip("dlib")
+    output, answers = tmp_path / "out", tmp_path / "answers"
+    words = [photo, "--weights", weights, "--device", "cpu", "--output", output, "--uncertainty", "--explain"]
+    words += ["--calibration", file, "--ddl-x", answers]
+    assert predict.main([str(word) for word in words]) == 0
+    assert "over views: score ±" in capsys.readouterr().out
+    row = json.loads((output / "results.jsonl").read_text().splitlines()[1])
+    assert set(row["uncertainty"]) == {"score_spread", "forged_reliability"}
+    assert row["reliability_map"] == "photo.reliability.png"
+    assert read_image(output / "photo.reliability.png").shape[:2] == (60, 80)
+    assert row["explanation"]["faces"] == [], "noise holds no face"
+    assert "Outside the faces: 100 %" in row["explanation"]["text"] or row["forged_share"] == 0
+    assert json.loads((answers / "photo.json").read_text())["Visible forgery traces"]
