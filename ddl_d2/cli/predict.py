@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--ddl-x", type=Path, metavar="DIR", help="write answers of the DDL-X challenge there, of images predicted now"
     )
     parser.add_argument(
-        "--calibration", metavar="FILE", help="of `ddl-d2 calibrate` (default: the one that the weights carry, if any)"
+        "--calibration", metavar="FILE", help="of `ddl-d2 calibrate`, or a name (default: what the weights carry)"
     )
     parser.add_argument(
         "--threshold",

@@ -54,7 +54,8 @@ def load_model(
         device: "cpu", "cuda", "cuda:1"; None: a GPU if there is one.
         threshold: an image is called fake above this score, 0..1, and no calibration is used. None: the calibration
             decides; without one, 0.5.
-        calibration: a file of `ddl-d2 calibrate`. None: what the weights carry, if it holds for these settings
+        calibration: a file of `ddl-d2 calibrate`, or a name of those that come with ddl_d2. None:
+            what the weights carry, if it holds for these settings
             (`Model.note` says so if it does not).
         opts: config changes, KEY VALUE KEY VALUE ...
 
