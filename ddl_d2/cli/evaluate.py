@@ -38,24 +38,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_measuring(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what stores are measured on, and how."""
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a labeled dataset."""
     parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the images and forgery masks")
     parser.add_argument("--split", help="part of the dataset, such as valid; default: all of it")
-    parser.add_argument("--threshold", type=threshold, default=0.5, help="forged, or fake, above it (default: 0.5)")
-    parser.add_argument(
-        "--empty-score",
-        choices=EMPTY_SCORES,
-        default="skip",
-        help="F1 and IoU of a fake with an empty mask when nothing was predicted (default: skip the image)",
-    )
-    parser.add_argument(
-        "--video-score",
-        type=lambda value: current_value("TEST.VIDEO_SCORE", value),
-        choices=VIDEO_SCORES,
-        default="mean",
-        help="a video's score from its frames': mean, mean of the highest tenth, or max (default: mean)",
-    )
     parser.add_argument(
         "--frames-per-video", type=count, default=32, metavar="N", help="as predicted; 0 = all (default: 32)"
     )
@@ -73,6 +59,25 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
         choices=("score", "skip", "full", "error"),
         default="score",
         help="a fake without a forgery mask: detection only, left out, wholly forged, refused (default: score)",
+    )
+
+
+def add_measuring(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what stores are measured on, and how."""
+    add_dataset(parser)
+    parser.add_argument("--threshold", type=threshold, default=0.5, help="forged, or fake, above it (default: 0.5)")
+    parser.add_argument(
+        "--empty-score",
+        choices=EMPTY_SCORES,
+        default="skip",
+        help="F1 and IoU of a fake with an empty mask when nothing was predicted (default: skip the image)",
+    )
+    parser.add_argument(
+        "--video-score",
+        type=lambda value: current_value("TEST.VIDEO_SCORE", value),
+        choices=VIDEO_SCORES,
+        default="mean",
+        help="a video's score from its frames': mean, mean of the highest tenth, or max (default: mean)",
     )
     parser.add_argument(
         "--intersection",
@@ -117,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def dataset_of(args: argparse.Namespace, *, max_pixels: int) -> Sequence[Mapping[str, Any]]:
-    """Load the dataset that the options of `add_measuring` name, and print notes about it.
+    """Load the dataset that the options of `add_dataset` name, and print notes about it.
 
     Args:
         args: of the command line.

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "measure saved predictions against a dataset",
     "compare": "compare saved predictions of several systems, with 95 % intervals",
     "measure": "measure weights on datasets, with 95 % intervals",
+    "robustness": "measure weights under fifteen corruptions at five levels",
     "release-weights": "make the small file that ships of trained weights",
     "fuse": "fuse the saved predictions of several systems",
     "demo": "draw what a model says of images or a video",

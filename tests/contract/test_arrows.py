@@ -25,7 +25,8 @@ ALLOWED["evaluation"] = {"predictions", "data", *ALLOWED["data"]}
 ALLOWED["fusion"] = {"evaluation", *ALLOWED["evaluation"]}
 ALLOWED["inference"] = {"checkpoint", "fusion", "modeling", "layers", *ALLOWED["fusion"]}
 ALLOWED["engine"] = {"inference", "solver", *ALLOWED["inference"]}
-ALLOWED["cli"] = {"engine", "collect_env", "requirements", *ALLOWED["engine"]}
+ALLOWED["report"] = {"inference", *ALLOWED["inference"]}
+ALLOWED["cli"] = {"engine", "report", "collect_env", "requirements", *ALLOWED["engine"]}
 
 
 def _imported_modules(path: Path) -> set[str]:
