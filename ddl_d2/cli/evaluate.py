@@ -38,30 +38,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_dataset(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name a labeled dataset."""
-    parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the images and forgery masks")
-    parser.add_argument("--split", help="part of the dataset, such as valid; default: all of it")
-    parser.add_argument(
-        "--frames-per-video", type=count, default=32, metavar="N", help="as predicted; 0 = all (default: 32)"
-    )
-    parser.add_argument("--compression", default="c23", metavar="LEVEL", help="of FaceForensics++ (default: c23)")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=(),
-        choices=METHODS,
-        metavar="METHOD",
-        help=f"of FaceForensics++, as predicted: {', '.join(METHODS)} (default: all that are there)",
-    )
-    parser.add_argument(
-        "--fake-without-mask",
-        choices=("score", "skip", "full", "error"),
-        default="score",
-        help="a fake without a forgery mask: detection only, left out, wholly forged, refused (default: score)",
-    )
-
-
 def add_measuring(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what stores are measured on, and how."""
     add_dataset(parser)
@@ -85,6 +61,30 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
         help="evaluate the images that both sides have; default: refuse when they differ",
     )
     parser.add_argument("--workers", type=positive, default=2, metavar="N", help="reading threads (default: 2)")
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a dataset and say how it is listed; `dataset_of` loads it."""
+    parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the images and forgery masks")
+    parser.add_argument("--split", help="part of the dataset, such as valid; default: all of it")
+    parser.add_argument(
+        "--frames-per-video", type=count, default=32, metavar="N", help="as predicted; 0 = all (default: 32)"
+    )
+    parser.add_argument("--compression", default="c23", metavar="LEVEL", help="of FaceForensics++ (default: c23)")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=(),
+        choices=METHODS,
+        metavar="METHOD",
+        help=f"of FaceForensics++, as predicted: {', '.join(METHODS)} (default: all that are there)",
+    )
+    parser.add_argument(
+        "--fake-without-mask",
+        choices=("score", "skip", "full", "error"),
+        default="score",
+        help="a fake without a forgery mask: detection only, left out, wholly forged, refused (default: score)",
+    )
 
 
 @cli_errors()

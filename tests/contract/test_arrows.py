@@ -24,8 +24,8 @@ ALLOWED["checkpoint"] = {"modeling", *ALLOWED["modeling"]}
 ALLOWED["evaluation"] = {"predictions", "data", *ALLOWED["data"]}
 ALLOWED["fusion"] = {"evaluation", *ALLOWED["evaluation"]}
 ALLOWED["inference"] = {"checkpoint", "fusion", "modeling", "layers", *ALLOWED["fusion"]}
-ALLOWED["engine"] = {"inference", "solver", *ALLOWED["inference"]}
 ALLOWED["report"] = {"inference", *ALLOWED["inference"]}
+ALLOWED["engine"] = {"inference", "solver", *ALLOWED["inference"]}
 ALLOWED["cli"] = {"engine", "report", "collect_env", "requirements", *ALLOWED["engine"]}
 
 
