@@ -21,7 +21,7 @@ from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.functional import pixel_counts
 from ddl_d2.evaluation.results import ImageResult
-from ddl_d2.inference.model import Model
+from ddl_d2.inference.model import Model, Source
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.inference.results_file import ResultsFile
 from ddl_d2.io.bad_files import BadFile
@@ -143,7 +143,7 @@ def _of_image(
     remaining = iter(conditions)
     while chunk := list(islice(remaining, batch_size)):
         changes = [one.transform(row["image_id"], image.shape[:2], seed) for one in chunk]
-        images = list(in_order(partial(_corrupted, image), changes, workers))
+        images: list[Source] = list(in_order(partial(_corrupted, image), changes, workers))
         for one, change, prediction in zip(chunk, changes, model.predict(images), strict=True):
             moved = None if mask is None else change.apply_segmentation(mask)
             found[one] = _scored(row, prediction, moved)
