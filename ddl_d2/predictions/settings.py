@@ -41,7 +41,9 @@ def prediction_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     ):
         keys += more if _value(config, switch) else ()
     found = {key: _value(config, key) for key in keys}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items() if value is not None}
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in found.items() if value is not None
+    }
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:

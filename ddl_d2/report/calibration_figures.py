@@ -48,7 +48,13 @@ def _draw_reliability(axes: Axes, found: HeldOut) -> None:
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="calibrated")
     lengths = np.stack([shares[:, 0] - shares[:, 1], shares[:, 2] - shares[:, 0]])
     axes.errorbar(
-        bins.stated, shares[:, 0], yerr=lengths.clip(0), fmt="o", color=_FORGED, capsize=3, label="held out, 95 % limits"
+        bins.stated,
+        shares[:, 0],
+        yerr=lengths.clip(0),
+        fmt="o",
+        color=_FORGED,
+        capsize=3,
+        label="held out, 95 % limits",
     )
     for x, y, total in zip(bins.stated, shares[:, 0], bins.total, strict=True):
         axes.annotate(str(total), (x, y), textcoords="offset points", xytext=(7, -11), fontsize=8, color="0.35")

@@ -35,9 +35,7 @@ def f1_by_threshold(
         EvaluationError: a map and its mask have unlike sizes.
         ImageReadError, StoreError: a mask or a map cannot be read.
     """
-    masked = [
-        row for row in rows if row.get("is_fake") == 1 and row.get("mask_file_name") and row["image_id"] in store
-    ]
+    masked = [row for row in rows if row.get("is_fake") == 1 and row.get("mask_file_name") and row["image_id"] in store]
     masked = [row for row in masked if row["image_id"] not in store.without_face]
     chosen = [masked[i] for i in np.unique(np.linspace(0, len(masked) - 1, min(limit, len(masked))).astype(int))]
     found = [f1 for f1 in in_order(lambda row: _f1_of(store, row), chosen, workers) if f1 is not None]
