@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -103,9 +104,9 @@ def sortings_of(rows: Sequence[ImageResult], facts: Facts | None = None) -> list
     for name, values in facts.items():
         if name == FACES:
             counts = [label for _, label in _COUNTS]
-            found.append(_sorted("faces", rows, lambda row, v=values: _faces(v.get(row.image_id)), order=counts))
+            found.append(_sorted("faces", rows, partial(_faces, values), order=counts))
         elif name != TYPE:
-            found.append(_sorted(name, rows, lambda row, v=values: v.get(row.image_id)))
+            found.append(_sorted(name, rows, partial(_value, values)))
     found.append(_sorted("longest side", rows, _side, order=[label for _, label in _SIDES]))
     return [one for one in found if len(one.groups) > 1]
 
@@ -139,5 +140,14 @@ def _side(row: ImageResult) -> str:
     return next((label for end, label in _SIDES if longest <= end), "2049 and more")
 
 
-def _faces(count: str | None) -> str | None:
+def _faces(counts: Mapping[str, str], row: ImageResult) -> str | None:
+    count = counts.get(row.image_id)
     return None if count is None else next((label for end, label in _COUNTS if int(count) <= end), "6 and more")
+
+
+def _type(types: Mapping[str, str], row: ImageResult) -> str | None:
+    return (types.get(row.image_id) or row.forgery_type) if row.is_fake else None
+
+
+def _value(values: Mapping[str, str], row: ImageResult) -> str | None:
+    return values.get(row.image_id)

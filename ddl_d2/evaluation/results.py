@@ -163,6 +163,7 @@ class ResultTable:
         _check_uniform(rows)
         labels = np.array([row.is_fake for row in rows], dtype=np.int64)
         result = dict.fromkeys(METRIC_NAMES, math.nan)
+        scores = None
         if rows and rows[0].score is not None:
             scores = np.array([row.score for row in rows], dtype=np.float64)
             result.update(_detection(labels, scores, threshold))
@@ -183,7 +184,9 @@ class ResultTable:
         kinds = np.array([(row.forgery_type or "") if row.is_fake else "" for row in rows])
         for name in sorted(set(kinds.tolist()) - {""}):
             chosen = np.flatnonzero((labels == 0) | (kinds == name))
-            result.update(_of_type(name, rows, chosen, labels[chosen], video_score))
+            of_type = [rows[index] for index in chosen] if rows[0].video_id is not None else []
+            of_type_scores = None if scores is None else scores[chosen]
+            result.update(_of_type(name, labels[chosen], of_type_scores, of_type, video_score))
         return result
 
 
@@ -218,15 +221,17 @@ def _of_videos(rows: list[ImageResult], labels: np.ndarray, threshold: float, ru
     return result
 
 
-def _of_type(name: str, rows: list[ImageResult], chosen: np.ndarray, labels: np.ndarray, rule: str) -> dict[str, float]:
-    """Compute `PER_TYPE_METRIC_NAMES` of the chosen rows: the fakes of one type and all real images."""
+def _of_type(
+    name: str, labels: np.ndarray, scores: np.ndarray | None, frames: list[ImageResult], rule: str
+) -> dict[str, float]:
+    """Compute `PER_TYPE_METRIC_NAMES` of the fakes of one type and all real images; `frames` are all if they are."""
     found: dict[str, float] = {"auc": math.nan, "video_auc": math.nan, "num_fake": int(labels.sum())}
-    if rows[0].score is not None:
-        found["auc"] = roc_auc(labels, np.array([rows[index].score for index in chosen], dtype=np.float64))
-    if rows[0].video_id is None:
-        del found["video_auc"]
+    if scores is not None:
+        found["auc"] = roc_auc(labels, scores)
+    if frames:
+        found["video_auc"] = _of_videos(frames, labels, 0.5, rule)["video_auc"]
     else:
-        found["video_auc"] = _of_videos([rows[index] for index in chosen], labels, 0.5, rule)["video_auc"]
+        del found["video_auc"]
     return {f"{key}_{name}": found[key] for key in PER_TYPE_METRIC_NAMES if key in found}
 
 
