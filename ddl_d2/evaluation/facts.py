@@ -94,11 +94,8 @@ def sortings_of(rows: Sequence[ImageResult], facts: Facts | None = None) -> list
         Only sortings that tell images apart: with two groups or more.
     """
     facts = facts or {}
-    types = facts.get(TYPE, {})
     found = [
-        _sorted(
-            "forgery type", rows, lambda row: (types.get(row.image_id) or row.forgery_type) if row.is_fake else None
-        ),
+        _sorted("forgery type", rows, partial(_type, facts.get(TYPE, {}))),
         _sorted("forged area", rows, _area, order=[label for _, label in _AREAS]),
     ]
     for name, values in facts.items():
