@@ -6,9 +6,9 @@
       0001-photo.html  the same as a page
 
 A line holds the number, the names and the sha256 of both files, the time, the sha256 of the line before (`previous`),
-with a key the HMAC-SHA256 of these (`hmac_sha256`), and the sha256 of all of that (`sha256`). Without a key whoever can write the
-folder could make the whole chain anew; and lines taken off the end leave a whole chain. Against both the last sha256
-(the head) is to be kept elsewhere.
+with a key the HMAC-SHA256 of these (`hmac_sha256`), and the sha256 of all of that (`sha256`). Without a key whoever can
+write the folder could make the whole chain anew; and lines taken off the end leave a whole chain. Against both the last
+sha256 (the head) is to be kept elsewhere.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ def verify_chain(folder: str | os.PathLike[str], key: bytes | None = None, *, he
         content = path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if content and not content.endswith(b"\n"):
+    if not content:
+        raise RecordError(f"{path}: holds no record; its lines were taken away")
+    if not content.endswith(b"\n"):
         raise RecordError(f"{path}: the last line is cut off")
     lines: list[dict[str, Any]] = []
     previous = FIRST
@@ -200,6 +202,7 @@ def _check_no_others(folder: Path, lines: list[dict[str, Any]]) -> None:
     known = {line[kind] for line in lines for kind in ("record", "page")}
     for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]*-*.*")):
         if path.suffix in (".json", ".html") and path.name not in known:
-            raise RecordError(f"{path}: is not in the chain: it was added, its line was taken away, or its writing was "
+            raise RecordError(
+                f"{path}: is not in the chain: it was added, its line was taken away, or its writing was "
                 "interrupted (then delete it)"
-                )
+            )

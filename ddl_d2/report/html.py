@@ -37,7 +37,9 @@ def page(title: str, html: str, *, script: str = "") -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f"<title>{escape(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n"
-        f"<body>\n<main>\n{html}\n</main>\n" + (f"<script>\n{script}</script>\n" if script else "") + "</body>\n</html>\n"
+        f"<body>\n<main>\n{html}\n</main>\n"
+        + (f"<script>\n{script}</script>\n" if script else "")
+        + "</body>\n</html>\n"
     )
 
 

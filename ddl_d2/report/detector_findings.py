@@ -1,0 +1,154 @@
+"""What a model says of an image or a clip, as findings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from ddl_d2.inference.prediction import Prediction
+from ddl_d2.inference.video import VideoPrediction
+from ddl_d2.predictions.calibration import Calibration
+from ddl_d2.predictions.maps import quantize_map
+from ddl_d2.predictions.verdict import FAKE, NO_FACE, REAL
+from ddl_d2.report.findings import DERIVED, INFERRED, NOT_AVAILABLE, OBSERVED, Finding
+from ddl_d2.report.words import UNCALIBRATED, headline, meaning
+
+_OTHER_CAUSES = (
+    "strong compression, blur, noise, retouching or a filter",
+    "light, pose, age, glasses, hair or make-up that were rare among the training images",
+    "a screen or a print that was photographed",
+)
+_HIDDEN = (
+    "a forgery of another kind than those that were trained on",
+    "a forgery that later compression or scaling has covered",
+)
+_DIGITS = 6
+
+
+def image_findings(prediction: Prediction, calibration: Calibration | None) -> list[Finding]:
+    """The findings of a model on one image."""
+    summary = prediction.summary
+    size = Finding(
+        "image_size", OBSERVED, "Size of the image", f"{summary.width} × {summary.height} pixels, upright.",
+        ("It is the size of this file; the recording may have had another.",),
+        value={"width": summary.width, "height": summary.height},
+    )  # fmt: skip
+    if summary.verdict == NO_FACE:
+        return [size, _no_score("No face was found, and the model looks at faces only.")]
+    decided = decision(summary.score, summary.threshold, calibration, "image")
+    return [size, _score(summary.score, "image"), *decided, _map(prediction), *_faces(prediction)]
+
+
+def video_findings(prediction: VideoPrediction, calibration: Calibration | None) -> list[Finding]:
+    """The findings of a model on one clip."""
+    faceless = set(prediction.without_face)
+    frames = [
+        {"frame": number, "seconds": round(seconds, 3), "score": None if number in faceless else round(score, _DIGITS)}
+        for number, seconds, score in prediction.frames
+    ]
+    looked = Finding(
+        "frames", DERIVED, "Frames that were looked at",
+        f"{len(frames)} evenly spaced frames; {len(faceless)} of them without a face that was found.",
+        ("What happens between these frames was not seen.", "Each frame was looked at alone, without its motion."),
+        ("a short forged passage between two of the frames", *_OTHER_CAUSES), frames,
+    )  # fmt: skip
+    sound = Finding(
+        "sound", NOT_AVAILABLE, "Sound", "The sound was not examined.", ("It may be forged where the frames are not.",)
+    )
+    if prediction.verdict == NO_FACE:
+        return [looked, sound, _no_score("No face was found in any frame, and the model looks at faces only.")]
+    score = _score(prediction.score, "clip", rule=f" It is the {prediction.video_score} of the frames' scores.")
+    # A calibration is of images: it says nothing of a mean over frames.
+    return [looked, sound, score, *decision(prediction.score, prediction.threshold, None, "clip")]
+
+
+def decision(score: float, threshold: float, calibration: Calibration | None, subject: str) -> list[Finding]:
+    """What a score says: with a calibration a likelihood ratio and a verdict of three, else a plain threshold."""
+    causes = (*_OTHER_CAUSES, *_HIDDEN)
+    if calibration is not None:
+        verdict = calibration.verdict(score)
+        value: dict[str, Any] = {
+            "verdict": verdict.label,
+            "log10_lr": None if verdict.log10_lr is None else round(verdict.log10_lr, _DIGITS),
+            "calibration": calibration.fingerprint,
+            "corpus": calibration.corpus,
+        }
+        said = f"{headline(verdict.label)}: {verdict.reason}. {meaning(verdict.label, subject)}"
+        limits = (
+            f"It holds for images like those of the corpus {calibration.about_corpus}; how like them this one is, is "
+            "not known.",
+            "The odds of forgery before the examination are not the model's to judge.",
+        )
+        return [Finding("verdict", INFERRED, "Weight of the score", said, limits, causes, value)]
+    name = FAKE if score > threshold else REAL
+    said = f"{headline(name)}. {meaning(name, subject)}"
+    limits = (
+        f"The threshold {threshold:g} is a setting; at another one the same {subject} may fall on the other side.",
+        "How often authentic and forged ones fall on this side depends on where they come from.",
+    )
+    value = {"verdict": name, "threshold": threshold}
+    return [
+        Finding("verdict", DERIVED, "Side of the threshold", said, limits, causes, value),
+        Finding("likelihood_ratio", NOT_AVAILABLE, "Likelihood ratio", UNCALIBRATED, ("No weight can be stated.",)),
+    ]
+
+
+def verdict_of(findings: list[Mapping[str, Any]]) -> str:
+    """The verdict among the findings of a record: of a calibration, of a threshold, or that there was no face."""
+    found = {finding["name"]: finding for finding in findings}
+    return found["verdict"]["value"]["verdict"] if "verdict" in found else NO_FACE
+
+
+def _score(score: float, subject: str, *, rule: str = "") -> Finding:
+    return Finding(
+        "score", DERIVED, "Score of the model",
+        f"{score:.3f} on a scale from 0 to 1 that rises with signs of forgery.{rule}",
+        ("It is no probability and no share of forged pixels.", f"Another model may score the {subject} otherwise."),
+        (*_OTHER_CAUSES, *_HIDDEN), round(score, _DIGITS),
+    )  # fmt: skip
+
+
+def _no_score(why: str) -> Finding:
+    return Finding("score", NOT_AVAILABLE, "Score of the model", why, ("Nothing is said of the pixels.",))
+
+
+def _map(prediction: Prediction) -> Finding:
+    summary = prediction.summary
+    pixels = quantize_map(prediction.forgery_map)
+    fake = summary.verdict == FAKE
+    value = {
+        "map_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+        "map_threshold": summary.map_threshold,
+        "forged_share": round(summary.forged_share, _DIGITS),
+        "regions": [
+            {"box": list(region.box), "area": region.area, "mean": region.mean_probability}
+            for region in summary.regions
+        ],
+    }
+    said = (
+        f"{len(summary.regions)} regions ({summary.forged_share:.1%} of the pixels) are above {summary.map_threshold:g}."
+        if fake
+        else "Not read: the score is not above the threshold, and the map answers where, not whether."
+    )
+    return Finding(
+        "forgery_map", DERIVED, "Forgery map", said,
+        ("It answers where, if the image is forged; it lights up on authentic images, too.", "Its borders are coarse."),
+        _OTHER_CAUSES, value,
+    )  # fmt: skip
+
+
+def _faces(prediction: Prediction) -> list[Finding]:
+    """A score for each face, by a model that looks at faces one by one."""
+    faces = prediction.to_dict().get("faces")
+    if faces is None:
+        return []
+    listed = [{"box": face["box"], "score": round(face["score"], _DIGITS)} for face in faces]
+    scores = ", ".join(f"{face['score']:.3f}" for face in listed)
+    return [
+        Finding(
+            "faces", DERIVED, "Faces", f"{len(listed)} faces were found; their scores: {scores}.",
+            ("Profiles, small and covered faces are often not found.", "Who they are was not examined."),
+            (*_OTHER_CAUSES, "something that is no face but was taken for one"), listed,
+        )
+    ]  # fmt: skip
