@@ -127,7 +127,7 @@ def _map(prediction: Prediction) -> Finding:
         ],
     }
     said = (
-        f"{len(summary.regions)} regions ({summary.forged_share:.1%} of the pixels) are above {summary.map_threshold:g}."
+        f"{len(summary.regions)} regions ({summary.forged_share:.1%} of pixels) are above {summary.map_threshold:g}."
         if fake
         else "Not read: the score is not above the threshold, and the map answers where, not whether."
     )
@@ -145,10 +145,16 @@ def _faces(prediction: Prediction) -> list[Finding]:
         return []
     listed = [{"box": face["box"], "score": round(face["score"], _DIGITS)} for face in faces]
     scores = ", ".join(f"{face['score']:.3f}" for face in listed)
+    above = sum(face["score"] > prediction.summary.threshold for face in listed)
+    said = f"{len(listed)} faces were found, {above} of them above the threshold. Their scores: {scores}."
     return [
         Finding(
-            "faces", DERIVED, "Faces", f"{len(listed)} faces were found; their scores: {scores}.",
-            ("Profiles, small and covered faces are often not found.", "Who they are was not examined."),
+            "faces", DERIVED, "Faces", said,
+            (
+                "Profiles, small and covered faces are often not found.",
+                "The more faces, the likelier that one of them scores high by chance.",
+                "Who they are was not examined.",
+            ),
             (*_OTHER_CAUSES, "something that is no face but was taken for one"), listed,
         )
     ]  # fmt: skip

@@ -115,8 +115,9 @@ OVERLAY_SCRIPT = """document.querySelectorAll("[data-opacity]").forEach((slider)
   const layer = slider.closest(".overlay").querySelector(".layer");
   slider.addEventListener("input", () => { layer.style.opacity = slider.value / 100; });
 });
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
 """
-"""What moves the layer of each `overlay`."""
+"""What moves the layer of each `overlay`, and opens what is folded before a page is printed."""
 
 
 def _class(kind: str) -> str:

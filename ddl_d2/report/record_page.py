@@ -70,15 +70,20 @@ def _labeled(label: str, texts: list[str]) -> str:
 def _picture(examination: Examination) -> str:
     if examination.image is None:
         return ""
+    forged = tone(verdict_of(examination.record["findings"])) == "forged"
     layer = "" if examination.layer is None else data_uri(examination.layer)
     shown = overlay(
-        data_uri(examination.image, quality=90), layer, description="The examined image, with the forgery map over it"
+        data_uri(examination.image, quality=90),
+        layer,
+        description="The examined image, with the forgery map over it",
+        opacity=60 if forged else 0,
     )
-    note = (
-        "Bright parts and the white line: where the model sees signs of forgery. It answers where, not whether."
-        if layer
-        else "No map is shown: the model says nothing of an image without a face."
-    )
+    if not layer:
+        note = "No map is shown: the model says nothing of an image without a face."
+    elif forged:
+        note = "Bright parts and the white line: where the model sees signs of forgery."
+    else:
+        note = "The map is not shown at first: it answers where, not whether, and lights up on authentic images, too."
     return section("Image and map", shown, paragraph(note, kind="faint"))
 
 
