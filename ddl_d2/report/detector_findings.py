@@ -146,7 +146,7 @@ def _faces(prediction: Prediction) -> list[Finding]:
     listed = [{"box": face["box"], "score": round(face["score"], _DIGITS)} for face in faces]
     scores = ", ".join(f"{face['score']:.3f}" for face in listed)
     above = sum(face["score"] > prediction.summary.threshold for face in listed)
-    said = f"{len(listed)} faces were found, {above} of them above the threshold. Their scores: {scores}."
+    said = f"Faces found: {len(listed)}; above the threshold: {above}. Scores: {scores or 'none'}."
     return [
         Finding(
             "faces", DERIVED, "Faces", said,

@@ -20,7 +20,9 @@ from ddl_d2.io.guard import guard, read_content, regular_file
 from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.predictions.meta import file_sha256
 from ddl_d2.predictions.verdict import NO_FACE
+from ddl_d2.report.credentials import read_anchors
 from ddl_d2.report.detector_findings import image_findings, video_findings
+from ddl_d2.report.file_findings import clip_file_findings, image_file_findings
 from ddl_d2.report.findings import Finding, in_order, sha256_of
 from ddl_d2.report.map_layer import map_layer, shown_image
 from ddl_d2.report.model_facts import environment, model_facts
@@ -84,15 +86,22 @@ class Examiner:
             raise ImageReadError(path, error.reason) from error
         subject = _subject(called, "image", len(content), hashlib.sha256(content).hexdigest())
         found = image_findings(prediction, self.calibration)
+        found += image_file_findings(
+            content, called, max_pixels=self.model.cfg.INPUT.MAX_PIXELS, anchors=self._anchors()
+        )
         return Examination(self._record(subject, found), *_drawn(prediction))
 
     def _examine_clip(self, path: Path, called: str) -> Examination:
         with guard(path), regular_file(path) as file:
             size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
         found = video_findings(self.model.predict_video(path, frames=self.frames), None)
+        found += clip_file_findings(read_content(path), anchors=self._anchors())
         if file_sha256(path) != digest:
             raise ImageReadError(path, "was changed while it was examined")
         return Examination(self._record(_subject(called, "clip", size, digest), found))
+
+    def _anchors(self) -> str:
+        return "" if self.trust is None else read_anchors(self.trust)
 
     def _record(self, subject: dict[str, Any], found: Sequence[Finding]) -> dict[str, Any]:
         findings = [finding.as_dict() for finding in in_order(found)]
