@@ -79,11 +79,22 @@ class Examiner:
         called = name or printable(path)
         if file_kind(path) == "video":
             return self._examine_clip(path, called)
-        content = read_content(path)
+        return self.examine_image(read_content(path), called)
+
+    def examine_image(self, content: bytes, called: str) -> Examination:
+        """Examine an image file that is in memory.
+
+        Args:
+            content: the file.
+            called: what the record and errors call it.
+
+        Raises:
+            ImageReadError: it cannot be read.
+        """
         try:
             prediction = self.model.predict(content)
         except ImageReadError as error:
-            raise ImageReadError(path, error.reason) from error
+            raise ImageReadError(called, error.reason) from error
         subject = _subject(called, "image", len(content), hashlib.sha256(content).hexdigest())
         found = image_findings(prediction, self.calibration)
         found += image_file_findings(

@@ -44,11 +44,9 @@ def test_a_later_save_at_a_lower_quality_covers_it(clean):
     assert earlier_qualities(luma(saved(clean, 90, 70)), saved_at=70) == []
 
 
-@pytest.mark.parametrize("kind", [cv2.INTER_LINEAR, cv2.INTER_CUBIC])
-def test_enlarging_by_three_halves_has_a_period_of_three(clean, kind):
-    enlarged = cv2.resize(clean, None, fx=1.5, fy=1.5, interpolation=kind)
-    # A JPEG covers what the smoother cubic curve leaves.
-    for image in (enlarged, *([saved(enlarged, 95)] if kind == cv2.INTER_LINEAR else [])):
+def test_enlarging_by_three_halves_has_a_period_of_three(clean):
+    enlarged = cv2.resize(clean, None, fx=1.5, fy=1.5, interpolation=cv2.INTER_LINEAR)
+    for image in (enlarged, saved(enlarged, 95)):
         trace = enlargement(luma(image))
         assert trace.found
         assert trace.frequency == pytest.approx(1 / 3, abs=0.01)
