@@ -40,8 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what stores are measured on, and how."""
-    parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the images and forgery masks")
-    parser.add_argument("--split", help="part of the dataset, such as valid; default: all of it")
+    add_dataset(parser)
     parser.add_argument("--threshold", type=threshold, default=0.5, help="forged, or fake, above it (default: 0.5)")
     parser.add_argument(
         "--empty-score",
@@ -56,6 +55,18 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
         default="mean",
         help="a video's score from its frames': mean, mean of the highest tenth, or max (default: mean)",
     )
+    parser.add_argument(
+        "--intersection",
+        action="store_true",
+        help="evaluate the images that both sides have; default: refuse when they differ",
+    )
+    parser.add_argument("--workers", type=positive, default=2, metavar="N", help="reading threads (default: 2)")
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a dataset and say how it is listed; `dataset_of` loads it."""
+    parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the images and forgery masks")
+    parser.add_argument("--split", help="part of the dataset, such as valid; default: all of it")
     parser.add_argument(
         "--frames-per-video", type=count, default=32, metavar="N", help="as predicted; 0 = all (default: 32)"
     )
@@ -74,12 +85,6 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
         default="score",
         help="a fake without a forgery mask: detection only, left out, wholly forged, refused (default: score)",
     )
-    parser.add_argument(
-        "--intersection",
-        action="store_true",
-        help="evaluate the images that both sides have; default: refuse when they differ",
-    )
-    parser.add_argument("--workers", type=positive, default=2, metavar="N", help="reading threads (default: 2)")
 
 
 @cli_errors()
@@ -117,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def dataset_of(args: argparse.Namespace, *, max_pixels: int) -> Sequence[Mapping[str, Any]]:
-    """Load the dataset that the options of `add_measuring` name, and print notes about it.
+    """Load the dataset that the options of `add_dataset` name, and print notes about it.
 
     Args:
         args: of the command line.

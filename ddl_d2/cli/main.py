@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a system, or evaluate it on datasets (--eval-only)",
     "evaluate": "measure saved predictions against a dataset",
     "compare": "compare saved predictions of several systems, with 95 % intervals",
+    "calibrate": "turn a model's scores into likelihood ratios and three verdicts, and check how that does",
     "measure": "measure weights on datasets, with 95 % intervals",
     "release-weights": "make the small file that ships of trained weights",
     "fuse": "fuse the saved predictions of several systems",

@@ -24,8 +24,9 @@ ALLOWED["checkpoint"] = {"modeling", *ALLOWED["modeling"]}
 ALLOWED["evaluation"] = {"predictions", "data", *ALLOWED["data"]}
 ALLOWED["fusion"] = {"evaluation", *ALLOWED["evaluation"]}
 ALLOWED["inference"] = {"checkpoint", "fusion", "modeling", "layers", *ALLOWED["fusion"]}
+ALLOWED["report"] = {"inference", *ALLOWED["inference"]}
 ALLOWED["engine"] = {"inference", "solver", *ALLOWED["inference"]}
-ALLOWED["cli"] = {"engine", "collect_env", "requirements", *ALLOWED["engine"]}
+ALLOWED["cli"] = {"engine", "report", "collect_env", "requirements", *ALLOWED["engine"]}
 
 
 def _imported_modules(path: Path) -> set[str]:
