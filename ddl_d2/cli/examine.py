@@ -24,7 +24,6 @@ from ddl_d2.cli.common import cli_errors, count, positive, probability
 from ddl_d2.errors import ImageReadError
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.model import load_model
-from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.report.chain import Chain, read_key
 from ddl_d2.report.detector_findings import verdict_of
 from ddl_d2.report.examination import Examiner
@@ -42,8 +41,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--weights", metavar="FILE", help="trained weights, .safetensors or .pth (default: those that come with ddl_d2)"
     )
     parser.add_argument("--config", metavar="NAME", help="a config's name or file (default: the weights' own)")
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="made by `ddl-d2 calibrate` for these weights")
-    parser.add_argument("--threshold", type=probability, default=0.5, help="a score above it is fake (%(default)s)")
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="of `ddl-d2 calibrate` (default: the one that the weights carry, if any)"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=probability,
+        help="a score above it is fake, uncalibrated (without a calibration: 0.5)",
+    )
     parser.add_argument(
         "--frames", type=count, default=32, metavar="N", help="evenly spaced frames of a video; 0 = all (%(default)s)"
     )
@@ -67,8 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     chain = Chain.open(args.output, None if args.key is None else read_key(args.key))
     examiner = Examiner(
-        load_model(args.weights, config=args.config, device=args.device, threshold=args.threshold, opts=args.opts),
-        calibration=None if args.calibration is None else Calibration.load(args.calibration),
+        load_model(
+            args.weights,
+            config=args.config,
+            device=args.device,
+            threshold=args.threshold,
+            calibration=args.calibration,
+            opts=args.opts,
+        ),
         frames=args.frames,
         name=args.examiner,
         trust=args.trust,

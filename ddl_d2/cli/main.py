@@ -17,6 +17,7 @@ from ddl_d2.version import __version__
 COMMANDS = {
     "predict": "say of images whether they are real or forged, and where",
     "examine": "examine images and clips, and leave records that can be repeated",
+    "serve": "serve a page on this machine that examines images and clips, and the same by HTTP",
     "train": "train a system, or evaluate it on datasets (--eval-only)",
     "evaluate": "measure saved predictions against a dataset",
     "compare": "compare saved predictions of several systems, with 95 % intervals",

@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 
 from ddl_d2.cli.common import cli_errors, count, positive, probability
 from ddl_d2.errors import InputError, InstallError
 from ddl_d2.inference.model import load_model
-from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.report.examination import Examiner
 from ddl_d2.report.model_facts import model_facts
 from ddl_d2.serve.limits import Limits
@@ -33,18 +31,23 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--weights", action="append", metavar="FILE", help="trained weights; may be given several times (default: shipped)"
+        "--weights",
+        action="append",
+        metavar="FILE",
+        help="trained weights, once or more often (default: shipped)",
     )
+    parser.add_argument("--calibration", action="append", metavar="FILE", help="one for each --weights, in their order")
     parser.add_argument(
-        "--calibration", action="append", type=Path, metavar="FILE", help="one for each --weights, in their order"
+        "--threshold",
+        type=probability,
+        help="a score above it is fake, uncalibrated (without a calibration: 0.5)",
     )
-    parser.add_argument("--threshold", type=probability, default=0.5, help="a score above it is fake (%(default)s)")
     parser.add_argument("--port", type=count, default=8000, metavar="N", help="0: one that is free (%(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (%(default)s)")
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of the computation (%(default)s)")
     parser.add_argument("--frames", type=positive, default=16, metavar="N", help="of a clip to look at (%(default)s)")
     parser.add_argument("--max-mb", type=positive, default=32, metavar="N", help="of an upload (%(default)s)")
-    parser.add_argument("--max-pixels", type=positive, default=40_000_000, metavar="N", help="of an image (%(default)s)")
+    parser.add_argument("--max-pixels", type=positive, default=4 * 10**7, metavar="N", help="of an image (%(default)s)")
     parser.add_argument("--seconds", type=positive, default=120, metavar="N", help="of an answer (%(default)s)")
     parser.add_argument("--waiting", type=count, default=4, metavar="N", help="uploads that may wait (%(default)s)")
     return parser
@@ -55,9 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C; returns the exit code."""
     args = build_parser().parse_args(argv)
     try:
-        import uvicorn
-
-        from ddl_d2.serve.app import build_app
+        from ddl_d2.serve.server import make_server
     except ImportError as error:
         raise InstallError(f"the service needs {error.name}: run `pip install fastapi uvicorn`") from error
     weights, calibrations = args.weights or [None], args.calibration or []
@@ -68,16 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     torch.set_num_threads(args.threads)
     service = Service(_loader(args, weights, calibrations or [None] * len(weights)), limits)
-    config = uvicorn.Config(
-        build_app(service),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=limits.connections,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=2,
-    )
-    server = uvicorn.Server(config)
+    server = make_server(service)
     service.on_error = lambda: setattr(server, "should_exit", True)
     with socket.create_server((_HOST, args.port)) as listening:
         print(f"http://{_HOST}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
@@ -88,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _loader(
-    args: argparse.Namespace, weights: Sequence[str | None], calibrations: Sequence[Path | None]
+    args: argparse.Namespace, weights: Sequence[str | None], calibrations: Sequence[str | None]
 ) -> Callable[[], Mapping[str, Examiner]]:
     """What loads the models; those of one name are numbered."""
 
@@ -96,8 +88,7 @@ def _loader(
         found: dict[str, Examiner] = {}
         for path, calibration in zip(weights, calibrations, strict=True):
             examiner = Examiner(
-                load_model(path, device=args.device, threshold=args.threshold),
-                calibration=None if calibration is None else Calibration.load(calibration),
+                load_model(path, device=args.device, threshold=args.threshold, calibration=calibration),
                 frames=args.frames,
             )
             name = model_facts(examiner.model)["name"]

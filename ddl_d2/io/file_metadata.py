@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, JpegImagePlugin
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
 
 from ddl_d2.io.guard import guard
 from ddl_d2.io.image_modes import decoder
@@ -25,6 +25,7 @@ _TEXTS = ("Software", "parameters", "prompt", "workflow", "Comment", "Descriptio
 _LONGEST_TEXT = 200
 _SOURCE = re.compile(rb"digitalsourcetype/(\w+)")
 _SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
+_ANY_SIZE = 2**62
 _XMP_KEYS = ("xmp", "XML:com.adobe.xmp")
 
 
@@ -68,7 +69,7 @@ class FileMetadata:
 
 
 def read_file_metadata(content: bytes, *, name: str = "bytes", max_pixels: int = MAX_PIXELS) -> FileMetadata:
-    """Read what an image file says of itself; its pixels are not decoded.
+    """Read what an image file says of itself; its pixels are not decoded, and what stands behind a PNG's is not seen.
 
     Args:
         content: the file.
@@ -93,6 +94,16 @@ def read_file_metadata(content: bytes, *, name: str = "bytes", max_pixels: int =
             jpeg=_coding(image),
             unreadable=damaged,
         )
+
+
+def stored_size(content: bytes, *, name: str = "bytes") -> tuple[int, int]:
+    """Read (width, height) of an image file as stored, from its header alone, however large it says it is.
+
+    Raises:
+        ImageReadError: not an image that `read_image` would open, or one without pixels.
+    """
+    with guard(name), decoder(io.BytesIO(content), len(content), _ANY_SIZE) as image:
+        return image.width, image.height
 
 
 def standard_table(quality: int) -> NDArray[np.uint16]:
@@ -131,7 +142,11 @@ def _coding(image: Image.Image) -> JpegCoding | None:
 
 
 def _exif(image: Image.Image) -> dict[str, str | int]:
-    block = image.getexif()
+    if isinstance(image, PngImagePlugin.PngImageFile):  # Pillow would decode it to see what stands behind the pixels
+        block = Image.Exif()
+        block.load(image.info.get("exif", b""))
+    else:
+        block = image.getexif()
     inner = block.get_ifd(ExifTags.IFD.Exif)
     values = {ExifTags.TAGS.get(key, ""): value for key, value in (*block.items(), *inner.items())}
     found: dict[str, str | int] = {name: _plain(values[name]) for name in _TAGS if name in values}

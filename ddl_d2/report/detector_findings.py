@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddl_d2.inference.prediction import Prediction
+from ddl_d2.inference.summary import PredictionSummary
 from ddl_d2.inference.video import VideoPrediction
 from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.predictions.maps import quantize_map
-from ddl_d2.predictions.verdict import FAKE, NO_FACE, REAL
+from ddl_d2.predictions.verdict import FAKE, NO_FACE, REAL, says_forged
 from ddl_d2.report.findings import DERIVED, INFERRED, NOT_AVAILABLE, OBSERVED, Finding
 from ddl_d2.report.words import UNCALIBRATED, headline, meaning
 
@@ -26,7 +27,7 @@ _HIDDEN = (
 _DIGITS = 6
 
 
-def image_findings(prediction: Prediction, calibration: Calibration | None) -> list[Finding]:
+def image_findings(prediction: Prediction, calibration: Calibration | None = None) -> list[Finding]:
     """The findings of a model on one image."""
     summary = prediction.summary
     size = Finding(
@@ -36,11 +37,14 @@ def image_findings(prediction: Prediction, calibration: Calibration | None) -> l
     )  # fmt: skip
     if summary.verdict == NO_FACE:
         return [size, _no_score("No face was found, and the model looks at faces only.")]
-    decided = decision(summary.score, summary.threshold, calibration, "image")
+    if calibration is not None:
+        decided = [weighed(summary, calibration)]
+    else:
+        decided = decision(summary.score, summary.threshold, "image")
     return [size, _score(summary.score, "image"), *decided, _map(prediction), *_faces(prediction)]
 
 
-def video_findings(prediction: VideoPrediction, calibration: Calibration | None) -> list[Finding]:
+def video_findings(prediction: VideoPrediction) -> list[Finding]:
     """The findings of a model on one clip."""
     faceless = set(prediction.without_face)
     frames = [
@@ -60,27 +64,11 @@ def video_findings(prediction: VideoPrediction, calibration: Calibration | None)
         return [looked, sound, _no_score("No face was found in any frame, and the model looks at faces only.")]
     score = _score(prediction.score, "clip", rule=f" It is the {prediction.video_score} of the frames' scores.")
     # A calibration is of images: it says nothing of a mean over frames.
-    return [looked, sound, score, *decision(prediction.score, prediction.threshold, None, "clip")]
+    return [looked, sound, score, *decision(prediction.score, prediction.threshold, "clip")]
 
 
-def decision(score: float, threshold: float, calibration: Calibration | None, subject: str) -> list[Finding]:
-    """What a score says: with a calibration a likelihood ratio and a verdict of three, else a plain threshold."""
-    causes = (*_OTHER_CAUSES, *_HIDDEN)
-    if calibration is not None:
-        verdict = calibration.verdict(score)
-        value: dict[str, Any] = {
-            "verdict": verdict.label,
-            "log10_lr": None if verdict.log10_lr is None else round(verdict.log10_lr, _DIGITS),
-            "calibration": calibration.fingerprint,
-            "corpus": calibration.corpus,
-        }
-        said = f"{headline(verdict.label)}: {verdict.reason}. {meaning(verdict.label, subject)}"
-        limits = (
-            f"It holds for images like those of the corpus {calibration.about_corpus}; how like them this one is, is "
-            "not known.",
-            "The odds of forgery before the examination are not the model's to judge.",
-        )
-        return [Finding("verdict", INFERRED, "Weight of the score", said, limits, causes, value)]
+def decision(score: float, threshold: float, subject: str) -> list[Finding]:
+    """On which side of a plain threshold a score is, and that its weight is not known."""
     name = FAKE if score > threshold else REAL
     said = f"{headline(name)}. {meaning(name, subject)}"
     limits = (
@@ -89,9 +77,25 @@ def decision(score: float, threshold: float, calibration: Calibration | None, su
     )
     value = {"verdict": name, "threshold": threshold}
     return [
-        Finding("verdict", DERIVED, "Side of the threshold", said, limits, causes, value),
+        Finding("verdict", DERIVED, "Side of the threshold", said, limits, (*_OTHER_CAUSES, *_HIDDEN), value),
         Finding("likelihood_ratio", NOT_AVAILABLE, "Likelihood ratio", UNCALIBRATED, ("No weight can be stated.",)),
     ]
+
+
+def weighed(summary: PredictionSummary, calibration: Calibration) -> Finding:
+    """The verdict of a calibration on an image, with its likelihood ratio."""
+    value = {
+        "verdict": summary.verdict,
+        "log10_lr": None if summary.log10_lr is None else round(summary.log10_lr, _DIGITS),
+        "calibration": calibration.fingerprint,
+        "corpus": calibration.corpus,
+    }
+    said = f"{headline(summary.verdict)}: {summary.reason}. {meaning(summary.verdict, 'image')}"
+    limits = (
+        f"It holds for images like those of {calibration.about_corpus}; how like them this one is, is not known.",
+        "The odds of forgery before the examination are not the model's to judge.",
+    )
+    return Finding("verdict", INFERRED, "Weight of the score", said, limits, (*_OTHER_CAUSES, *_HIDDEN), value)
 
 
 def verdict_of(findings: list[Mapping[str, Any]]) -> str:
@@ -116,7 +120,7 @@ def _no_score(why: str) -> Finding:
 def _map(prediction: Prediction) -> Finding:
     summary = prediction.summary
     pixels = quantize_map(prediction.forgery_map)
-    fake = summary.verdict == FAKE
+    forged = says_forged(summary.verdict)
     value = {
         "map_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
         "map_threshold": summary.map_threshold,
@@ -128,8 +132,8 @@ def _map(prediction: Prediction) -> Finding:
     }
     said = (
         f"{len(summary.regions)} regions ({summary.forged_share:.1%} of pixels) are above {summary.map_threshold:g}."
-        if fake
-        else "Not read: the score is not above the threshold, and the map answers where, not whether."
+        if forged
+        else "Not read: the verdict is not that of a forgery, and the map answers where, not whether."
     )
     return Finding(
         "forgery_map", DERIVED, "Forgery map", said,
@@ -145,8 +149,7 @@ def _faces(prediction: Prediction) -> list[Finding]:
         return []
     listed = [{"box": face["box"], "score": round(face["score"], _DIGITS)} for face in faces]
     scores = ", ".join(f"{face['score']:.3f}" for face in listed)
-    above = sum(face["score"] > prediction.summary.threshold for face in listed)
-    said = f"Faces found: {len(listed)}; above the threshold: {above}. Scores: {scores or 'none'}."
+    said = f"Faces found: {len(listed)}. Their scores: {scores or 'none'}."
     return [
         Finding(
             "faces", DERIVED, "Faces", said,

@@ -17,7 +17,6 @@ from ddl_d2.inference.model import Model
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.io.file_kinds import file_kind
 from ddl_d2.io.guard import guard, read_content, regular_file
-from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.predictions.meta import file_sha256
 from ddl_d2.predictions.verdict import NO_FACE
 from ddl_d2.report.credentials import read_anchors
@@ -54,14 +53,12 @@ class Examiner:
 
     Attributes:
         model: the model.
-        calibration: what its scores weigh; None if that was not measured.
         frames: of a clip, how many are looked at.
         name: who examines, for the record; "" for nobody named.
         trust: the file of trust anchors (PEM) that signatures of content credentials are held against; None for none.
     """
 
     model: Model
-    calibration: Calibration | None = None
     frames: int = 32
     name: str = ""
     trust: Path | None = None
@@ -96,7 +93,7 @@ class Examiner:
         except ImageReadError as error:
             raise ImageReadError(called, error.reason) from error
         subject = _subject(called, "image", len(content), hashlib.sha256(content).hexdigest())
-        found = image_findings(prediction, self.calibration)
+        found = image_findings(prediction, self.model.calibration)
         found += image_file_findings(
             content, called, max_pixels=self.model.cfg.INPUT.MAX_PIXELS, anchors=self._anchors()
         )
@@ -105,7 +102,7 @@ class Examiner:
     def _examine_clip(self, path: Path, called: str) -> Examination:
         with guard(path), regular_file(path) as file:
             size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
-        found = video_findings(self.model.predict_video(path, frames=self.frames), None)
+        found = video_findings(self.model.predict_video(path, frames=self.frames))
         found += clip_file_findings(read_content(path), anchors=self._anchors())
         if file_sha256(path) != digest:
             raise ImageReadError(path, "was changed while it was examined")
@@ -126,7 +123,7 @@ class Examiner:
             "findings": findings,
             "findings_sha256": findings_sha256(subject["sha256"], weighed, findings),
             "model": model_facts(self.model),
-            "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "calibration": None if self.model.calibration is None else self.model.calibration.to_json(),
             "settings": {"frames": self.frames, "trust": _trust(self.trust)},
             "environment": environment(self.model.cfg.MODEL.DEVICE),
         }

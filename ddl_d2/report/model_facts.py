@@ -36,7 +36,7 @@ def model_facts(model: Model) -> dict[str, Any]:
     return {
         **model.describe(),
         "name": name,
-        "map_threshold": model.cfg.TEST.MAP_THRESHOLD,
+        "map_threshold": model.map_threshold,
         "config": model.cfg.dump(),
         "trained_on": described or [UNKNOWN],
         "made_for": _bullets(sections.get("What it is for", "")),

@@ -16,7 +16,6 @@ import torch
 from ddl_d2.checkpoint.shipped import list_weights, shipped_weights
 from ddl_d2.errors import RecordError
 from ddl_d2.inference.model import load_model
-from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.predictions.meta import file_sha256
 from ddl_d2.report.chain import CHAIN, verify_chain
 from ddl_d2.report.examination import FORMAT, Examiner, findings_sha256
@@ -92,10 +91,15 @@ def repeat(
     tensors = _found_weights(model, weights, path.parent)
     anchors = None if examiner_trust is None else _found("the trust anchors", examiner_trust, trust, path.parent)
     device = record["environment"]["device"]
-    with _threads(record["environment"]["threads"]), _config_file(model["config"]) as config:
+    with _threads(record["environment"]["threads"]), _files_of(record) as (config, calibration):
         examiner = Examiner(
-            load_model(tensors, config=config, device="cpu" if device == "cpu" else None, threshold=model["threshold"]),
-            calibration=_calibration(record, path),
+            load_model(
+                tensors,
+                config=config,
+                device="cpu" if device == "cpu" else None,
+                threshold=model["threshold"] if calibration is None else None,
+                calibration=calibration,
+            ),
             frames=record["settings"]["frames"],
             trust=anchors,
         )
@@ -126,12 +130,6 @@ def _found_weights(model: Mapping[str, Any], now: str | None, folder: Path) -> s
     ):
         now = str(shipped_weights(now or model["name"]))
     return str(_found("the file of weights", stated, None if now is None else Path(now), folder))
-
-
-def _calibration(record: Mapping[str, Any], path: Path) -> Calibration | None:
-    if record["calibration"] is None:
-        return None
-    return Calibration.from_json(record["calibration"], os.fspath(path))
 
 
 def _made_otherwise(record: Mapping[str, Any], again: Mapping[str, Any]) -> Iterator[str]:
@@ -180,8 +178,10 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _config_file(text: str) -> Iterator[Path]:
+def _files_of(record: Mapping[str, Any]) -> Iterator[tuple[Path, Path | None]]:
+    """The config of a record and its calibration, if it has one, as the files from which a model is loaded."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.yaml"
-        path.write_text(text, encoding="utf-8")
-        yield path
+        config, calibration = Path(folder) / "config.yaml", Path(folder) / "calibration.json"
+        config.write_text(record["model"]["config"], encoding="utf-8")
+        calibration.write_text(json.dumps(record["calibration"]), encoding="utf-8")
+        yield config, None if record["calibration"] is None else calibration

@@ -21,7 +21,9 @@ def api_page(description: Mapping[str, Any]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>ddl_d2: the service</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="stylesheet" href="/static/style.css"></head><body><main>\n' + "\n".join(parts) + "\n</main></body></html>"
+        '<link rel="stylesheet" href="/static/style.css"></head><body><main>\n'
+        + "\n".join(parts)
+        + "\n</main></body></html>"
     )
 
 

@@ -28,6 +28,7 @@ class Guards:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hand it on (ASGI)."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -53,7 +53,7 @@ class Service:
     def models(self) -> list[dict[str, Any]]:
         """What there is, as JSON values."""
         return [
-            {"name": name, "about": one.model.about, "calibrated": one.calibration is not None}
+            {"name": name, "about": one.model.about, "calibrated": one.model.calibration is not None}
             for name, one in self.examiners.items()
         ]
 

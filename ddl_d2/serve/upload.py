@@ -7,7 +7,7 @@ import asyncio
 from starlette.requests import ClientDisconnect, Request
 
 from ddl_d2.io.file_kinds import image_format, is_read, kind_of_head
-from ddl_d2.io.file_metadata import read_file_metadata
+from ddl_d2.io.file_metadata import stored_size
 from ddl_d2.serve.limits import Limits, RefusedRequestError
 from ddl_d2.utils.text import printable
 
@@ -60,9 +60,9 @@ def kind_of_upload(content: bytes, limits: Limits) -> str:
     if not is_read(form):
         raise RefusedRequestError(415, f"a {form} image, which is not read: save it as JPEG or PNG")
     # Header only: nothing is decoded before its size is known.
-    data = read_file_metadata(content, name="the file", max_pixels=2**62)
-    if data.width * data.height > limits.max_pixels:
-        size = f"{data.width} x {data.height} pixels"
+    width, height = stored_size(content)
+    if width * height > limits.max_pixels:
+        size = f"{width} x {height} pixels"
         raise RefusedRequestError(413, f"the image has {size}, more than the limit of {limits.max_pixels}")
     return kind
 
