@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--frames", type=count, default=32, metavar="N", help="evenly spaced frames of a video; 0 = all (%(default)s)"
     )
+    parser.add_argument("--fragility", action="store_true", help="also examine images as twelve deliveries leave them")
     parser.add_argument("--key", type=Path, metavar="FILE", help="key for the HMAC of each line of the chain")
     parser.add_argument("--trust", type=Path, metavar="FILE", help="PEM file of trust anchors for content credentials")
     parser.add_argument("--examiner", default="", metavar="NAME", help="who examines, for the record")
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         frames=args.frames,
         name=args.examiner,
         trust=args.trust,
+        fragility=args.fragility,
     )
     failed = 0
     sources = [*inputs.images, *inputs.videos]

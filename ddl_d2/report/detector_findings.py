@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from ddl_d2.inference.fragility import Fragility
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.inference.summary import PredictionSummary
 from ddl_d2.inference.video import VideoPrediction
 from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.predictions.maps import quantize_map
-from ddl_d2.predictions.verdict import FAKE, NO_FACE, REAL, says_forged
+from ddl_d2.predictions.verdict import INCONCLUSIVE, NO_FACE, says_forged
 from ddl_d2.report.findings import DERIVED, INFERRED, NOT_AVAILABLE, OBSERVED, Finding
 from ddl_d2.report.words import UNCALIBRATED, headline, meaning
 
@@ -40,8 +41,15 @@ def image_findings(prediction: Prediction, calibration: Calibration | None = Non
     if calibration is not None:
         decided = [weighed(summary, calibration)]
     else:
-        decided = decision(summary.score, summary.threshold, "image")
-    return [size, _score(summary.score, "image"), *decided, _map(prediction), *_faces(prediction)]
+        decided = decision(summary.verdict, summary.threshold, "image", reason=summary.reason)
+    return [
+        size,
+        _score(summary.score, "image"),
+        *decided,
+        fragility_finding(prediction.fragility),
+        _map(prediction),
+        *_faces(prediction),
+    ]
 
 
 def video_findings(prediction: VideoPrediction) -> list[Finding]:
@@ -64,18 +72,25 @@ def video_findings(prediction: VideoPrediction) -> list[Finding]:
         return [looked, sound, _no_score("No face was found in any frame, and the model looks at faces only.")]
     score = _score(prediction.score, "clip", rule=f" It is the {prediction.video_score} of the frames' scores.")
     # A calibration is of images: it says nothing of a mean over frames.
-    return [looked, sound, score, *decision(prediction.score, prediction.threshold, "clip")]
+    return [looked, sound, score, *decision(prediction.verdict, prediction.threshold, "clip")]
 
 
-def decision(score: float, threshold: float, subject: str) -> list[Finding]:
-    """On which side of a plain threshold a score is, and that its weight is not known."""
-    name = FAKE if score > threshold else REAL
-    said = f"{headline(name)}. {meaning(name, subject)}"
+def decision(verdict: str, threshold: float, subject: str, *, reason: str = "") -> list[Finding]:
+    """On which side of a plain threshold a score is, and that its weight is not known.
+
+    Args:
+        verdict: "fake" or "real", or "inconclusive" where a delivery flips it.
+        threshold: of the score.
+        subject: "image" or "clip".
+        reason: why it is inconclusive.
+    """
+    why = f": {reason}" if verdict == INCONCLUSIVE else ""
+    said = f"{headline(verdict)}{why}. {meaning(verdict, subject)}"
     limits = (
         f"The threshold {threshold:g} is a setting; at another one the same {subject} may fall on the other side.",
         "How often authentic and forged ones fall on this side depends on where they come from.",
     )
-    value = {"verdict": name, "threshold": threshold}
+    value = {"verdict": verdict, "threshold": threshold}
     return [
         Finding("verdict", DERIVED, "Side of the threshold", said, limits, (*_OTHER_CAUSES, *_HIDDEN), value),
         Finding("likelihood_ratio", NOT_AVAILABLE, "Likelihood ratio", UNCALIBRATED, ("No weight can be stated.",)),
@@ -96,6 +111,29 @@ def weighed(summary: PredictionSummary, calibration: Calibration) -> Finding:
         "The odds of forgery before the examination are not the model's to judge.",
     )
     return Finding("verdict", INFERRED, "Weight of the score", said, limits, (*_OTHER_CAUSES, *_HIDDEN), value)
+
+
+def fragility_finding(fragility: Fragility | None) -> Finding:
+    """How the verdict fares when the image is delivered in other ways."""
+    title = "Fragility of the verdict"
+    if fragility is None:
+        limits = ("A verdict that a recompression would flip looks the same as one that holds.",)
+        return Finding("fragility", NOT_AVAILABLE, title, "It was not asked for.", limits)
+    deliveries = [
+        {
+            "delivery": one.delivery,
+            "score": None if one.score is None else round(one.score, _DIGITS),
+            "verdict": one.verdict,
+            "map_iou": round(one.map_iou, 4),
+        }
+        for one in fragility.delivered
+    ]
+    return Finding(
+        "fragility", DERIVED, title, f"The verdict is {fragility.reason}.",
+        ("It was tried on these deliveries only, not on attacks.", "A verdict that holds may be wrong all the same."),
+        ("traces of a forgery that a delivery covers", "a score near the threshold"),
+        {"holds": fragility.holds, "deliveries": deliveries},
+    )  # fmt: skip
 
 
 def verdict_of(findings: list[Mapping[str, Any]]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ddl_d2.errors import ImageReadError
+from ddl_d2.inference.deliveries import fragility_of
 from ddl_d2.inference.model import Model
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.io.file_kinds import file_kind
@@ -56,12 +57,14 @@ class Examiner:
         frames: of a clip, how many are looked at.
         name: who examines, for the record; "" for nobody named.
         trust: the file of trust anchors (PEM) that signatures of content credentials are held against; None for none.
+        fragility: whether images are also examined as twelve deliveries would leave them.
     """
 
     model: Model
     frames: int = 32
     name: str = ""
     trust: Path | None = None
+    fragility: bool = False
 
     def examine(self, path: Path, *, name: str = "") -> Examination:
         """Examine a file.
@@ -92,6 +95,8 @@ class Examiner:
             prediction = self.model.predict(content)
         except ImageReadError as error:
             raise ImageReadError(called, error.reason) from error
+        if self.fragility and prediction.verdict != NO_FACE:
+            prediction.weigh(fragility_of(self.model, prediction))
         subject = _subject(called, "image", len(content), hashlib.sha256(content).hexdigest())
         found = image_findings(prediction, self.model.calibration)
         found += image_file_findings(
@@ -124,7 +129,7 @@ class Examiner:
             "findings_sha256": findings_sha256(subject["sha256"], weighed, findings),
             "model": model_facts(self.model),
             "calibration": None if self.model.calibration is None else self.model.calibration.to_json(),
-            "settings": {"frames": self.frames, "trust": _trust(self.trust)},
+            "settings": {"frames": self.frames, "fragility": self.fragility, "trust": _trust(self.trust)},
             "environment": environment(self.model.cfg.MODEL.DEVICE),
         }
 

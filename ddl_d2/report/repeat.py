@@ -102,6 +102,7 @@ def repeat(
             ),
             frames=record["settings"]["frames"],
             trust=anchors,
+            fragility=record["settings"]["fragility"],
         )
         again = examiner.examine(subject, name=record["subject"]["file"]).record
     return Repetition(

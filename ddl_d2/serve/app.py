@@ -48,6 +48,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 _MODEL = Query(default="", description="the name of a model; the first one if it is left out", max_length=200)
 _NAME = Query(default="upload", description="what the file is called in the answer", max_length=1000)
 
+_FRAGILITY = Query(default=False, description="also examine an image as twelve deliveries would leave it")
+
 
 def build_app(service: Service) -> FastAPI:
     """Make the application of a service; the models are loaded when it starts."""
@@ -112,9 +114,11 @@ def _add_state(app: FastAPI, service: Service) -> None:
 
 def _add_examinations(app: FastAPI, service: Service, work: Work) -> None:
     @app.post("/api/predict", summary="Examine an image or a clip", responses=_ERRORS, openapi_extra=_BODY)
-    async def predict(request: Request, model: str = _MODEL, name: str = _NAME) -> JSONResponse:
+    async def predict(
+        request: Request, model: str = _MODEL, name: str = _NAME, fragility: bool = _FRAGILITY
+    ) -> JSONResponse:
         content = await read_upload(request, service.limits)
-        return JSONResponse(await work.run(service.predict, content, clean_name(name), model))
+        return JSONResponse(await work.run(service.predict, content, clean_name(name), model, fragility))
 
     @app.post(
         "/api/record",
@@ -123,9 +127,11 @@ def _add_examinations(app: FastAPI, service: Service, work: Work) -> None:
         response_class=Response,
         openapi_extra=_BODY,
     )
-    async def record(request: Request, model: str = _MODEL, name: str = _NAME) -> Response:
+    async def record(
+        request: Request, model: str = _MODEL, name: str = _NAME, fragility: bool = _FRAGILITY
+    ) -> Response:
         content = await read_upload(request, service.limits)
-        packed = await work.run(service.record, content, clean_name(name), model)
+        packed = await work.run(service.record, content, clean_name(name), model, fragility)
         stem = re.sub(r"[^A-Za-z0-9._-]+", "_", clean_name(name).rpartition(".")[0])[:60] or "upload"
         headers = {"Content-Disposition": f'attachment; filename="record-{stem}.zip"'}
         return Response(packed, media_type="application/zip", headers=headers)

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-_LONGEST_TARGET = 4096
+_LONGEST_TARGET, _LARGEST_HEADERS = 4096, 16 * 1024  # bytes
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -51,6 +51,8 @@ def _refusal(headers: Headers, scope: Scope) -> JSONResponse | None:
         return JSONResponse({"error": "this service answers on 127.0.0.1 and localhost only"}, 400)
     if len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > _LONGEST_TARGET:
         return JSONResponse({"error": "the address is too long"}, 414)
+    if sum(len(name) + len(value) for name, value in headers.raw) > _LARGEST_HEADERS:
+        return JSONResponse({"error": "the headers are too large"}, 431)
     origin = headers.get("origin")
     if headers.get("sec-fetch-site") == "cross-site" or (origin is not None and origin != f"http://{host}"):
         return JSONResponse({"error": "another site's page asked for this"}, 403)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import tempfile
 import time
@@ -57,26 +58,27 @@ class Service:
             for name, one in self.examiners.items()
         ]
 
-    def predict(self, content: bytes, name: str, model: str) -> dict[str, Any]:
+    def predict(self, content: bytes, name: str, model: str, fragility: bool) -> dict[str, Any]:
         """Examine an upload; returns the answer as JSON values.
 
         Args:
             content: the file.
             name: what it is called.
             model: one of `examiners`; "" for the first.
+            fragility: whether an image is also examined as twelve deliveries leave it.
 
         Raises:
             RefusedRequestError: what cannot be taken.
             ImageReadError: it cannot be read.
         """
         started = time.perf_counter()
-        done = self._examine(content, name, model)
+        done = self._examine(content, name, model, fragility)
         answer = answer_of(done)
         return answer | {"seconds": round(time.perf_counter() - started, 2)}
 
-    def record(self, content: bytes, name: str, model: str) -> bytes:
+    def record(self, content: bytes, name: str, model: str, fragility: bool) -> bytes:
         """Examine an upload; returns a ZIP of its record, page and chain. Raises as `predict`."""
-        done = self._examine(content, name, model)
+        done = self._examine(content, name, model, fragility)
         packed = io.BytesIO()
         with tempfile.TemporaryDirectory(prefix="ddl_d2-") as folder:
             add_record(Chain.open(folder), done, Path(name))
@@ -85,8 +87,8 @@ class Service:
                     archive.write(path, f"record/{path.name}")
         return packed.getvalue()
 
-    def _examine(self, content: bytes, name: str, model: str) -> Examination:
-        examiner = self._examiner(model)
+    def _examine(self, content: bytes, name: str, model: str, fragility: bool) -> Examination:
+        examiner = dataclasses.replace(self._examiner(model), fragility=fragility)
         if kind_of_upload(content, self.limits) == "image":
             return examiner.examine_image(content, name)
         with tempfile.TemporaryDirectory(prefix="ddl_d2-") as folder:
@@ -119,6 +121,7 @@ def answer_of(done: Examination) -> dict[str, Any]:
         "log10_lr": (found.get("verdict") or {}).get("log10_lr"),
         "faces": found.get("faces") or [],
         "frames": found.get("frames") or [],
+        "fragility": found.get("fragility"),
         "regions": (found.get("forgery_map") or {}).get("regions", []),
         "size": found.get("image_size"),
         "findings": record["findings"],

@@ -3,14 +3,20 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ddl_d2.cli import examine, replay
 from ddl_d2.errors import RecordError
+from ddl_d2.inference.calibrated_weights import tensors_digest
+from ddl_d2.inference.model import load_model
+from ddl_d2.predictions.meta import file_sha256
+from ddl_d2.predictions.settings import prediction_settings
 from ddl_d2.report.repeat import read_record, repeat
 from tests.conftest import ROOT
+from tests.predictions.test_calibration import MADE
 from tests.video_files import write_video
 
 
@@ -151,6 +157,36 @@ def test_a_key_seals_the_chain(run, photo, tiny_weights, tmp_path):
     assert "HMACs are of this key" in run(replay, tmp_path / "case", "--key", tmp_path / "key")[1]
     assert "not checked" in run(replay, tmp_path / "case")[1]
     assert run(examine, *words)[0] == 2
+
+
+def test_fragility_is_part_of_the_record(run, photo, tiny_weights, tmp_path):
+    weights = tiny_weights / "0.safetensors"
+    code, _, _ = run(examine, photo, "--output", tmp_path / "case", "--weights", weights, "--fragility")
+    assert code == 0
+    found = {one["name"]: one for one in read_record(tmp_path / "case/0001-photo.json")["findings"]}
+    assert len(found["fragility"]["value"]["deliveries"]) == 12
+    assert run(replay, tmp_path / "case/0001-photo.json")[0] == 0
+
+
+def test_a_calibration_is_part_of_the_record(run, photo, tiny_weights, tmp_path):
+    weights = tiny_weights / "0.safetensors"
+    model = load_model(weights, device="cpu")
+    bound = {
+        "weights_sha256": file_sha256(weights),
+        "tensors_sha256": tensors_digest(weights),
+        "settings": prediction_settings(model.cfg),
+    }
+    calibration = replace(MADE, forged_above=-1.0, none_below=-1.0, **bound)
+    (tmp_path / "c.json").write_text(json.dumps(calibration.to_json()))
+    words = ("--weights", weights, "--calibration", tmp_path / "c.json")
+    assert run(examine, photo, "--output", tmp_path / "case", *words)[0] == 0
+    record = read_record(tmp_path / "case/0001-photo.json")
+    found = {one["name"]: one for one in record["findings"]}
+    assert found["verdict"]["kind"] == "inferred"
+    assert found["verdict"]["value"]["calibration"] == calibration.fingerprint
+    assert "faces of a test" in found["verdict"]["statement"]
+    assert "likelihood_ratio" not in found
+    assert run(replay, tmp_path / "case/0001-photo.json")[0] == 0
 
 
 def test_clips_and_unreadable_files(run, photo, tiny_weights, tmp_path):

@@ -93,6 +93,15 @@ def test_the_record_is_downloaded(tab, photo, tmp_path):
     tab.wait_for_selector("#downloaded:has-text('Saved as record-photo.zip')")
 
 
+def test_the_verdict_is_tried_on_twelve_deliveries(tab, photo):
+    examine(tab, photo)
+    assert tab.is_hidden("#deliveries")
+    tab.click("#fragility")
+    tab.wait_for_selector("#deliveries:not([hidden])", timeout=60000)
+    assert tab.locator("#delivered tr").count() == 12
+    assert tab.is_disabled("#fragility")
+
+
 def test_another_model_examines_the_same_file(tab, photo):
     examine(tab, photo)
     first = tab.inner_text("#score")

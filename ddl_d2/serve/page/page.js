@@ -3,7 +3,7 @@
 
 const at = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-let shown = null; // {file, model, answer} of what is on the page
+let shown = null; // {file, model, fragility, answer} of what is on the page
 let asked = 0; // the last upload counts: an answer that comes late for another is dropped
 
 function make(name, text, className) {
@@ -19,12 +19,9 @@ function shape(parent, name, attributes) {
   parent.append(element);
 }
 
-function address(path, file, model) {
-  return `${path}?${new URLSearchParams({ model, name: file.name || "pasted" })}`;
-}
-
-async function send(path, file, model) {
-  const answer = await fetch(address(path, file, model), {
+async function send(path, file, model, fragility) {
+  const query = new URLSearchParams({ model, fragility, name: file.name || "pasted" });
+  const answer = await fetch(`${path}?${query}`, {
     method: "POST",
     body: file,
     headers: { "Content-Type": "application/octet-stream" },
@@ -38,16 +35,18 @@ function fail(error) {
   at("error").hidden = false;
 }
 
-async function examine(file) {
+async function examine(file, fragility = false) {
   const number = ++asked;
   const model = at("model").value;
   at("error").hidden = true;
   at("result").hidden = true;
-  at("status").textContent = `Examining ${file.name || "the pasted image"} …`;
+  at("status").textContent = fragility
+    ? "Examining it as twelve deliveries would leave it …"
+    : `Examining ${file.name || "the pasted image"} …`;
   try {
-    const answer = await (await send("/api/predict", file, model)).json();
+    const answer = await (await send("/api/predict", file, model, fragility)).json();
     if (number !== asked) return;
-    shown = { file, model, answer };
+    shown = { file, model, fragility, answer };
     show(answer);
     at("status").textContent = `Examined ${answer.file} in ${answer.seconds} s.`;
   } catch (error) {
@@ -66,6 +65,7 @@ function show(answer) {
   showImage(answer);
   showFaces(answer);
   showFrames(answer);
+  showDeliveries(answer);
   at("findings").replaceChildren(...answer.findings.map(finding));
   at("result").hidden = false;
 }
@@ -142,6 +142,21 @@ function showFrames(answer) {
   shape(curve, "polyline", { points: frames.map(place).join(" "), class: "scores" });
 }
 
+function showDeliveries(answer) {
+  at("fragility").hidden = answer.kind !== "image" || answer.score === null;
+  at("fragility").disabled = answer.fragility !== null;
+  at("deliveries").hidden = answer.fragility === null;
+  if (answer.fragility === null) return;
+  at("holds").textContent = answer.findings.find((one) => one.name === "fragility").statement;
+  at("delivered").replaceChildren(
+    ...answer.fragility.deliveries.map((one) => {
+      const row = make("tr");
+      row.append(make("td", one.delivery), make("td", one.score === null ? "" : one.score.toFixed(3)), make("td", one.verdict));
+      return row;
+    }),
+  );
+}
+
 function finding(one) {
   const box = make("article", undefined, "finding");
   const title = make("h3", one.title);
@@ -165,7 +180,7 @@ async function download() {
   button.disabled = true;
   at("downloaded").textContent = "Making the record …";
   try {
-    const answer = await send("/api/record", shown.file, shown.model);
+    const answer = await send("/api/record", shown.file, shown.model, shown.fragility);
     const link = make("a");
     link.href = URL.createObjectURL(await answer.blob());
     link.download = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition"))[1];
@@ -207,6 +222,7 @@ at("model").addEventListener("change", () => {
 });
 at("opacity").addEventListener("input", setOpacity);
 at("download").addEventListener("click", download);
+at("fragility").addEventListener("click", () => examine(shown.file, true));
 at("form").addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("paste", (event) => take(event.clipboardData.files));
 for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
