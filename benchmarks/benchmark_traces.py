@@ -76,9 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = paths[:: max(1, len(paths) // args.limit)][: args.limit]
     halves = [cv2.resize(read_image(path), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for path in paths]
     images = [image for image in halves if is_large_enough(image[..., 0])]
-    print(
-        f"{len(images)} photographs\n\n| saved as JPEG at | earlier save found | at its quality, within 2 |\n|---|---|---|"
-    )
+    print(f"{len(images)} photographs")
+    print("\n| saved as JPEG at | earlier save found | at its quality, within 2 |\n|---|---|---|")
     for qualities in SAVES:
         print(f"| {', then '.join(map(str, qualities)) or 'not at all'} | {' | '.join(of_saves(images, qualities))} |")
     print("\n| scaled | as it is | then JPEG 95 | then JPEG 85 | then JPEG 70 |\n|---|---|---|---|---|")

@@ -16,6 +16,7 @@ from ddl_d2.version import __version__
 
 COMMANDS = {
     "predict": "say of images whether they are real or forged, and where",
+    "review": "list what predict found in the order in which people should look at it",
     "examine": "examine images and clips, and leave records that can be repeated",
     "serve": "serve a page on this machine that examines images and clips, and the same by HTTP",
     "train": "train a system, or evaluate it on datasets (--eval-only)",

@@ -9,6 +9,8 @@ import pytest
 from ddl_d2.report.chain import verify_chain
 from ddl_d2.report.html import OVERLAY_SCRIPT, data_uri, overlay, page
 from ddl_d2.report.map_layer import map_layer
+from ddl_d2.report.review import review_page
+from tests.report.test_review import CALIBRATED
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
@@ -202,4 +204,18 @@ def test_the_contrast_is_measured(browser):
     tab = browser.new_page()
     tab.set_content("<main style='background:#fff'><p style='color:#767676'>gray</p></main>")
     assert tab.evaluate(CONTRASTS) == pytest.approx(4.54, abs=0.01)  # the known value of this gray on white
+    tab.close()
+
+
+def test_the_list_for_people_is_filtered_and_walked_by_keyboard(browser, tmp_path):
+    rows = [{**row, "overlay": f"{row['file']}.png"} for row in CALIBRATED]
+    (tmp_path / "review.html").write_text(review_page(rows))
+    tab = browser.new_page()
+    tab.goto((tmp_path / "review.html").as_uri())
+    tab.focus("#rows tr:first-child a")
+    tab.keyboard.press("ArrowDown")
+    assert tab.evaluate("document.activeElement.textContent") == "open.jpg"
+    tab.select_option("#filter", "forged")
+    assert tab.inner_text("#count") == "2 files"
+    assert tab.locator("#rows tr:visible").count() == 2
     tab.close()
