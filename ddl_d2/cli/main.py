@@ -16,6 +16,9 @@ from ddl_d2.version import __version__
 
 COMMANDS = {
     "predict": "say of images whether they are real or forged, and where",
+    "review": "list what predict found in the order in which people should look at it",
+    "examine": "examine images and clips, and leave records that can be repeated",
+    "serve": "serve a page on this machine that examines images and clips, and the same by HTTP",
     "train": "train a system, or evaluate it on datasets (--eval-only)",
     "evaluate": "measure saved predictions against a dataset",
     "compare": "compare saved predictions of several systems, with 95 % intervals",
@@ -33,7 +36,7 @@ COMMANDS = {
     "index-faces": "list the face crops of datasets, each with its own label, for training on them",
     "split-portraits": "sort portraits into training and validation sets by person",
     "train-autoencoder": "train the small network that rebuilds faces of forgeries made on the way",
-    "replay": "repeat a training step that was stopped because it was not finite",
+    "replay": "repeat an examination from its record, or a training step that was stopped",
     "configs": "list the configs that come with ddl_d2",
     "info": "print what is installed, and what is missing",
     "install-detectron2": "install Detectron2's Python files from PyPI",
