@@ -17,6 +17,7 @@ from ddl_d2.version import __version__
 COMMANDS = {
     "predict": "say of images whether they are real or forged, and where",
     "train": "train a system, or evaluate it on datasets (--eval-only)",
+    "adapt": "adapt a trained Loupe to the images to be predicted, without their labels, and predict them",
     "evaluate": "measure saved predictions against a dataset",
     "compare": "compare saved predictions of several systems, with 95 % intervals",
     "measure": "measure weights on datasets, with 95 % intervals",
@@ -27,6 +28,7 @@ COMMANDS = {
     "make-forgeries": "make a set of real and forged images from photographs",
     "forgery-sheet": "show step by step how images are forged",
     "landmark": "find the faces of all images of a folder, for training",
+    "cache-tokens": "compute the tokens of a frozen backbone once, for training Loupe's heads on them",
     "index-faces": "list the face crops of datasets, each with its own label, for training on them",
     "split-portraits": "sort portraits into training and validation sets by person",
     "train-autoencoder": "train the small network that rebuilds faces of forgeries made on the way",
