@@ -46,7 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a config file, or the name of one")
     parser.add_argument("--num-gpus", type=count, default=0, help="processes, each on a GPU if there are (%(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="say how much disk it takes, and end")
-    parser.add_argument("--max-gb", type=float, metavar="GB", help="refuse to take more disk (default: all that is free)")
+    parser.add_argument(
+        "--max-gb", type=float, metavar="GB", help="refuse to take more disk (default: what is free)"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to change")
     return parser
 

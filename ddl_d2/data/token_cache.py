@@ -7,8 +7,8 @@ Without augmentation an image that goes through frozen weights gives the same to
                                 stored (`sizes`, int32 n×2), and its tokens: tensors by name, n×...
 
 Shards are written whole or not at all, never changed, and named after the settings and the keys in them, so that a
-filling that was stopped loses only the shard it was at, and several processes may fill one folder. They are memory-mapped: of a shard
-only those images are read that are asked for.
+filling that was stopped loses only the shard it was at, and several processes may fill one folder. They are
+memory-mapped: of a shard only those images are read that are asked for.
 
 An image's key is the sha256 of its file's content (`image_key`). A file that was changed has no tokens; one that was
 moved, or stands in two datasets, has those it had.
@@ -167,10 +167,10 @@ class TokenWriter:
         path = self.folder / f"tokens-{name}.safetensors"
         try:
             with replacing(path, durable=True) as temporary:
-                safetensors.torch.save_file(tensors, temporary)
-        except (OSError, SafetensorError) as error:
+                temporary.write_bytes(safetensors.torch.save(tensors))  # `save_file` makes files of one user
+        except OSError as error:
             raise SaveError(
-                f"cannot write {path}: {error}. The shards written before are whole: make room and run "
+                f"cannot write {path}: {error.strerror}. The shards written before are whole: make room and run "
                 "`ddl-d2 cache-tokens` again, which goes on behind them"
             ) from error
         self._images, self._bytes = {}, 0
@@ -217,7 +217,7 @@ def _shard(path: str) -> dict[str, Tensor]:
     """Map a shard's tensors into memory."""
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  a file is no dict, and is not iterated
         counts = {len(value) for value in tensors.values()}
         if len(counts) != 1 or not {"keys", "sizes"} < set(tensors):
             raise ValueError("keys, sizes and tokens do not go together")

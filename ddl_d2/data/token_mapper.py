@@ -10,9 +10,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from torch.utils.data import Dataset
 
-from ddl_d2.data.mapper import ForgeryDatasetMapper
+from ddl_d2.data.mapper import ForgeryDatasetMapper, to_tensor
 from ddl_d2.data.token_cache import TokenCache, image_key
-from ddl_d2.data.transforms.resize import ResizeToFit
 from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.io.rows import read_row_image
 

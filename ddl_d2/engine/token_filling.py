@@ -1,6 +1,6 @@
 """Tokens of a frozen backbone: what they depend on, filling a cache of them, and what is refused before reading one.
 
-The cache itself is `data/token_cache.py`. A system whose tokens can be cached has a `TokenBackbone`.
+The cache itself is `data/token_cache.py`; Loupe is the system that reads tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ddl_d2.data.build import build_test_loader
 from ddl_d2.data.token_cache import CachedImage, TokenCache, TokenWriter, unlike
 from ddl_d2.data.token_mapper import UncachedImages, fitting_settings
 from ddl_d2.errors import ConfigError, DatasetError
-from ddl_d2.modeling.backbone.tokens import TokenBackbone, Tokens
+from ddl_d2.modeling.meta_arch.loupe import Loupe
 
 _STORED_AS = {"float32": torch.float32, "float16": torch.float16}
 _FORMAT = 1
@@ -32,7 +32,7 @@ def token_settings(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
     Raises:
         ConfigError: the system has no backbone of tokens.
     """
-    backbone = _backbone(cfg, model)
+    backbone = _system(cfg, model).backbone
     # A counter that no computation reads, and that files of weights may lack.
     state = {name: value for name, value in backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
     return fitting_settings(cfg) | {
@@ -56,7 +56,7 @@ def refuse_changing_tokens(cfg: CfgNode, model: nn.Module) -> None:
     Raises:
         ConfigError: names a parameter or module, and what to do.
     """
-    backbone = _backbone(cfg, model)
+    backbone = _system(cfg, model).backbone
     trained = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]
     if trained:
         raise ConfigError(
@@ -96,9 +96,7 @@ class Filling:
     unreadable: int = 0
 
     def __add__(self, other: Filling) -> Filling:
-        return Filling(
-            self.added + other.added, self.there + other.there, self.unreadable + other.unreadable
-        )
+        return Filling(self.added + other.added, self.there + other.there, self.unreadable + other.unreadable)
 
     def __str__(self) -> str:
         return f"{self.added} added, {self.there} there already, {self.unreadable} unreadable"
@@ -121,7 +119,7 @@ def bytes_per_image(cfg: CfgNode, model: nn.Module) -> int:
     """Compute how much disk the tokens of an image take, from those of a black one."""
     side = cfg.MODEL.LOUPE.INPUT_SIZE
     row = {"image": torch.zeros(3, side, side, dtype=torch.uint8), "height": side, "width": side}
-    (image,) = _encoded(model, [row], _STORED_AS[cfg.MODEL.LOUPE.TOKEN_PRECISION])
+    (image,) = _encoded(_system(cfg, model), [row], _STORED_AS[cfg.MODEL.LOUPE.TOKEN_PRECISION])
     return sum(value.nbytes for value in image.tokens.values())
 
 
@@ -142,13 +140,14 @@ def fill(cfg: CfgNode, dataset_name: str, model: nn.Module, cache: TokenCache, w
     cfg.defrost()
     cfg.TEST.MAX_IMAGES = 0
     cfg.TEST.AUG.ENABLED = False
+    system = _system(cfg, model)
     loader = build_test_loader(cfg, dataset_name, mapper=UncachedImages(cfg, True, cache=cache))
     dtype, done, seen = _STORED_AS[cfg.MODEL.LOUPE.TOKEN_PRECISION], Filling(), set()
     with tqdm(total=loader.num_rows, unit="image", desc=dataset_name, disable=None) as progress:
         for rows in loader:
             new = [row for row in rows if "image" in row and row["key"] not in seen]
             seen |= {row["key"] for row in new}
-            for row, image in zip(new, _encoded(model, new, dtype) if new else [], strict=True):
+            for row, image in zip(new, _encoded(system, new, dtype) if new else [], strict=True):
                 writer.add(row["key"], image)
             unreadable = sum("unreadable" in row for row in rows)
             done.added += len(new)
@@ -160,10 +159,9 @@ def fill(cfg: CfgNode, dataset_name: str, model: nn.Module, cache: TokenCache, w
 
 
 @torch.no_grad()
-def _encoded(model: nn.Module, rows: list[dict[str, Any]], dtype: torch.dtype) -> list[CachedImage]:
+def _encoded(system: Loupe, rows: list[dict[str, Any]], dtype: torch.dtype) -> list[CachedImage]:
     """Encode the images of rows, in fp32."""
-    tokens: Tokens = model.tokens(rows)
-    arrays = {name: value.to("cpu", dtype) for name, value in tokens.tensors().items()}
+    arrays = {name: value.to("cpu", dtype) for name, value in system.tokens(rows).tensors().items()}
     return [
         CachedImage(row["height"], row["width"], {name: value[number] for name, value in arrays.items()})
         for number, row in enumerate(rows)
@@ -179,13 +177,13 @@ def _compare(cache: TokenCache, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _backbone(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    backbone = (model.module if isinstance(model, DistributedDataParallel) else model).backbone
-    if not isinstance(backbone, TokenBackbone):
+def _system(cfg: CfgNode, model: nn.Module) -> Loupe:
+    system = model.module if isinstance(model, DistributedDataParallel) else model
+    if not isinstance(system, Loupe):
         raise ConfigError(
-            f"MODEL.LOUPE.TOKEN_CACHE is for Loupe, which reads tokens: leave it empty with {cfg.MODEL.META_ARCHITECTURE}"
+            f"MODEL.LOUPE.TOKEN_CACHE is for Loupe: leave it empty with {cfg.MODEL.META_ARCHITECTURE}, which reads images"
         )
-    return backbone
+    return system
 
 
 def _drops(module: nn.Module) -> bool:
