@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
+from ddl_d2.checkpoint.loupe_names import from_published_loupe
 from ddl_d2.checkpoint.mask2former_names import from_published_names
 from ddl_d2.checkpoint.mesorch_names import from_published_mesorch
 from ddl_d2.checkpoint.resume import read_lightly
@@ -59,7 +60,7 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
     Args:
         model: changed in place.
         path: `.pth`, `.safetensors` or `.pkl`, also with the names of published files: of Mask2Former, Mesorch, SAM,
-            IML-ViT, and mmsegmentation's HRNet, UperNet and SegFormer.
+            IML-ViT, Loupe, and mmsegmentation's HRNet, UperNet and SegFormer.
         allow_partial: accept missing and misshapen parameters (they keep their initialization, and are listed in the
             log), as a fresh training that starts from published weights does.
 
@@ -137,7 +138,8 @@ def load_checkpoint(model: nn.Module, checkpoint: dict[str, Any], source: str, *
     weights = {key.removeprefix("module."): value for key, value in checkpoint["model"].items()}
     if checkpoint.get("matching_heuristics") and not any(key.startswith("backbone.") for key in weights):
         weights = {f"backbone.{key}": value for key, value in weights.items()}
-    weights = from_published_segmentor(from_published_mesorch(from_published_names(weights)))
+    for renamed in (from_published_names, from_published_mesorch, from_published_segmentor, from_published_loupe):
+        weights = renamed(weights)
     report = LoadReport(
         # A counter that older checkpoints lack and that no computation reads.
         missing=[key for key in own if key not in weights and not key.endswith("num_batches_tracked")],
