@@ -90,7 +90,7 @@ def test_a_file_that_is_no_image_counts_as_bad(data):
     with open(rows[3]["file_name"], "wb") as file:
         file.write(b"no image")
     check_filled(cache, rows, max_pixels=10**6)
-    with pytest.raises(ImageReadError, match="not a supported image"):
+    with pytest.raises(ImageReadError, match="is not a readable JPEG"):
         CachedTokensMapper(cfg, True, cache=cache)(rows[3])
 
 
