@@ -50,9 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--weights", required=True, metavar="FILE", help="a trained Loupe with a segmentor")
-    parser.add_argument(
-        "--config-file", metavar="FILE", help="a config's name or file (default: the weights' own)"
-    )
+    parser.add_argument("--config-file", metavar="FILE", help="a config's name or file (default: the weights' own)")
     parser.add_argument("--images", metavar="DIR", help="a folder of images, instead of the dataset of DATASETS.TEST")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the adapted weights and predictions")
     again = parser.add_mutually_exclusive_group()
@@ -139,9 +137,7 @@ def _config_of(args: Namespace) -> CfgNode:
     cfg = config_for(args.weights, config=args.config_file, opts=opts)
     register_datasets(cfg)
     if cfg.MODEL.LOUPE.CONDITION_TEST == "truth":
-        raise ConfigError(
-            "MODEL.LOUPE.CONDITION_TEST is 'truth', and adaptation reads no labels: leave it at 'score'"
-        )
+        raise ConfigError("MODEL.LOUPE.CONDITION_TEST is 'truth', and adaptation reads no labels: leave it at 'score'")
     refuse_unadaptable(cfg)
     check_dataset_names(cfg.DATASETS.TEST)
     return cfg

@@ -26,9 +26,17 @@ from ddl_d2.checkpoint.loading import load_weights
 from ddl_d2.cli.common import cli_errors, count
 from ddl_d2.data.build import all_rows, check_dataset_names
 from ddl_d2.data.datasets import load_config
+from ddl_d2.data.token_cache import TokenWriter
 from ddl_d2.data.token_mapper import refuse_changing_images
 from ddl_d2.engine.launch import launch
-from ddl_d2.engine.token_filling import Filling, bytes_per_image, fill, open_to_fill, refuse_changing_tokens
+from ddl_d2.engine.token_filling import (
+    Filling,
+    bytes_per_image,
+    fill,
+    refuse_changing_tokens,
+    token_settings,
+    tokens_there,
+)
 from ddl_d2.errors import ConfigError, InputError
 from ddl_d2.solver.freezing import freeze
 from ddl_d2.utils.malloc import keep_freed_memory
@@ -46,9 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a config file, or the name of one")
     parser.add_argument("--num-gpus", type=count, default=0, help="processes, each on a GPU if there are (%(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="say how much disk it takes, and end")
-    parser.add_argument(
-        "--max-gb", type=float, metavar="GB", help="refuse to take more disk (default: what is free)"
-    )
+    parser.add_argument("--max-gb", type=float, metavar="GB", help="refuse to take more disk (default: what is free)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to change")
     return parser
 
@@ -83,14 +89,16 @@ def fill_all(args: Namespace) -> None:
     _say(f"{images} images of {', '.join(names)}: {_gb(needed)} of tokens in {folder}, {_gb(free)} are free there")
     if args.dry_run:
         return
-    cache, writer = open_to_fill(cfg, model)
-    missing = needed * max(0.0, 1 - len(cache) / images)
+    settings = token_settings(cfg, model)
+    cache = tokens_there(cfg, settings)
+    missing = needed * max(0.0, 1 - len(cache or ()) / images)
     limit = free * _COUNTED_ON if args.max_gb is None else args.max_gb * _GB
     if missing > limit:
         raise InputError(
             f"{folder}: the tokens that are missing take {_gb(missing)}, more than the {_gb(limit)} that may be used: "
             "name a folder on another disk, take part of the images, or set MODEL.LOUPE.TOKEN_PRECISION float16"
         )
+    writer = TokenWriter(folder, settings)
     for name in names:
         parts = comm.gather(fill(cfg, name, model, cache, writer))
         _say(f"{name}: {sum(parts, Filling())}")

@@ -87,7 +87,7 @@ class TokenCache:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        self.settings = _read_settings(self.folder)
+        self.settings = read_settings(self.folder)
         self._shards = sorted(self.folder.glob("tokens-*.safetensors"))
         keys = [_shard(str(path))["keys"].numpy() for path in self._shards]
         every = np.concatenate([np.zeros((0, _KEY_BYTES), np.uint8), *keys])
@@ -127,9 +127,8 @@ class TokenWriter:
     """Adds tokens to a folder; a context manager that writes the last shard where the block ends well.
 
     Args:
-        folder: made if it is not there.
-        settings: what the tokens depend on besides the images, plain values; those of a folder that has some must be
-            the same (see `unlike`).
+        folder: made once there is something to write.
+        settings: what the tokens depend on besides the images, plain values; the same as the folder's, if it has some.
         shard_bytes: see `SHARD_BYTES`.
     """
 
@@ -138,9 +137,7 @@ class TokenWriter:
     ) -> None:
         self.folder = Path(folder)
         self.shard_bytes = shard_bytes
-        self._named_after = json.dumps(dict(settings), sort_keys=True).encode()
-        if not (self.folder / SETTINGS).exists():
-            write_json(self.folder / SETTINGS, dict(settings))
+        self._settings = dict(settings)
         self._images: dict[bytes, CachedImage] = {}
         self._bytes = 0
 
@@ -156,14 +153,22 @@ class TokenWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is kept as a shard, and have it on the disk. Raises SaveError."""
+        """Write what is kept as a shard, and have it on the disk.
+
+        Raises:
+            SaveError: it cannot be written.
+            DatasetError: the folder has other settings.
+        """
         if not self._images:
             return
+        if not (self.folder / SETTINGS).exists():
+            write_json(self.folder / SETTINGS, self._settings)
+        check_settings(self.folder, read_settings(self.folder), self._settings)
         keys, images = list(self._images), list(self._images.values())
         tensors = {name: torch.stack([image.tokens[name] for image in images]) for name in images[0].tokens}
         tensors["keys"] = torch.from_numpy(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, _KEY_BYTES).copy())
         tensors["sizes"] = torch.tensor([(image.height, image.width) for image in images], dtype=torch.int32)
-        name = hashlib.sha256(b"".join([self._named_after, *keys])).hexdigest()[:16]
+        name = hashlib.sha256(b"".join([json.dumps(self._settings, sort_keys=True).encode(), *keys])).hexdigest()[:16]
         path = self.folder / f"tokens-{name}.safetensors"
         try:
             with replacing(path, durable=True) as temporary:
@@ -183,13 +188,27 @@ class TokenWriter:
             self.flush()
 
 
-def unlike(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """List in words what two settings of tokens do not agree in."""
-    return [
+def check_settings(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse tokens that depend on something else.
+
+    Args:
+        folder: of the tokens.
+        there: its settings.
+        wanted: what the tokens should depend on besides the images, plain values.
+
+    Raises:
+        DatasetError: says in what the settings differ, and what to do.
+    """
+    different = [
         f"{name} {_short(there.get(name))} there, {_short(wanted.get(name))} here"
         for name in sorted({*there, *wanted})
         if there.get(name) != wanted.get(name)
     ]
+    if different:
+        raise DatasetError(
+            f"{folder}: holds other tokens than this config and its weights make ({'; '.join(different)}): use "
+            "those, or fill another folder with `ddl-d2 cache-tokens` and set MODEL.LOUPE.TOKEN_CACHE to it"
+        )
 
 
 def _short(value: Any) -> str:
@@ -197,7 +216,8 @@ def _short(value: Any) -> str:
     return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else str(value)
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Read what the tokens in a folder depend on. Raises DatasetError where there are none."""
     path = folder / SETTINGS
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))

@@ -5,8 +5,8 @@ The cache itself is `data/token_cache.py`; Loupe is the system that reads tokens
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from ddl_d2.checkpoint.shipped import digest
 from ddl_d2.data.build import build_test_loader
-from ddl_d2.data.token_cache import CachedImage, TokenCache, TokenWriter, unlike
+from ddl_d2.data.token_cache import SETTINGS, CachedImage, TokenCache, TokenWriter, check_settings, read_settings
 from ddl_d2.data.token_mapper import UncachedImages, fitting_settings
-from ddl_d2.errors import ConfigError, DatasetError
+from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.meta_arch.loupe import Loupe
 
 _STORED_AS = {"float32": torch.float32, "float16": torch.float16}
@@ -78,7 +78,8 @@ def check_tokens(cfg: CfgNode, model: nn.Module) -> None:
         ConfigError: as `refuse_changing_tokens` and `token_settings`.
         DatasetError: says in what MODEL.LOUPE.TOKEN_CACHE differs, and what to do.
     """
-    _compare(TokenCache(cfg.MODEL.LOUPE.TOKEN_CACHE), token_settings(cfg, model))
+    folder = Path(cfg.MODEL.LOUPE.TOKEN_CACHE)
+    check_settings(folder, read_settings(folder), token_settings(cfg, model))
 
 
 @dataclass
@@ -102,17 +103,18 @@ class Filling:
         return f"{self.added} added, {self.there} there already, {self.unreadable} unreadable"
 
 
-def open_to_fill(cfg: CfgNode, model: nn.Module) -> tuple[TokenCache, TokenWriter]:
-    """Open MODEL.LOUPE.TOKEN_CACHE for adding a model's tokens: what is there, and a writer.
+def tokens_there(cfg: CfgNode, settings: dict[str, Any]) -> TokenCache | None:
+    """Open MODEL.LOUPE.TOKEN_CACHE for adding to it; None: nothing is there.
 
     Raises:
         DatasetError: it holds tokens of something else, or is damaged.
     """
-    folder, settings = cfg.MODEL.LOUPE.TOKEN_CACHE, token_settings(cfg, model)
-    writer = TokenWriter(folder, settings)
+    folder = Path(cfg.MODEL.LOUPE.TOKEN_CACHE)
+    if not (folder / SETTINGS).exists():
+        return None
     cache = TokenCache(folder)
-    _compare(cache, settings)
-    return cache, writer
+    check_settings(folder, cache.settings, settings)
+    return cache
 
 
 def bytes_per_image(cfg: CfgNode, model: nn.Module) -> int:
@@ -123,14 +125,14 @@ def bytes_per_image(cfg: CfgNode, model: nn.Module) -> int:
     return sum(value.nbytes for value in image.tokens.values())
 
 
-def fill(cfg: CfgNode, dataset_name: str, model: nn.Module, cache: TokenCache, writer: TokenWriter) -> Filling:
+def fill(cfg: CfgNode, dataset_name: str, model: nn.Module, cache: TokenCache | None, writer: TokenWriter) -> Filling:
     """Compute the tokens of this rank's share of a dataset that are not there.
 
     Args:
         cfg: the config; TEST.BATCH_SIZE images go through the backbone at once.
         dataset_name: of a registered dataset.
         model: in eval mode.
-        cache: what is there.
+        cache: what is there, if anything.
         writer: takes what is added; it is flushed.
 
     Raises:
@@ -168,20 +170,11 @@ def _encoded(system: Loupe, rows: list[dict[str, Any]], dtype: torch.dtype) -> l
     ]
 
 
-def _compare(cache: TokenCache, settings: Mapping[str, Any]) -> None:
-    different = unlike(cache.settings, settings)
-    if different:
-        raise DatasetError(
-            f"{cache.folder}: holds other tokens than this config and its weights make ({'; '.join(different)}): use "
-            "those, or fill another folder with `ddl-d2 cache-tokens` and set MODEL.LOUPE.TOKEN_CACHE to it"
-        )
-
-
 def _system(cfg: CfgNode, model: nn.Module) -> Loupe:
     system = model.module if isinstance(model, DistributedDataParallel) else model
     if not isinstance(system, Loupe):
         raise ConfigError(
-            f"MODEL.LOUPE.TOKEN_CACHE is for Loupe: leave it empty with {cfg.MODEL.META_ARCHITECTURE}, which reads images"
+            f"MODEL.LOUPE.TOKEN_CACHE is for Loupe; {cfg.MODEL.META_ARCHITECTURE} reads images: leave it empty"
         )
     return system
 

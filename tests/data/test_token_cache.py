@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ddl_d2.data.token_cache import CachedImage, TokenCache, TokenWriter, image_key, unlike
+from ddl_d2.data.token_cache import CachedImage, TokenCache, TokenWriter, image_key
 from ddl_d2.errors import DatasetError, ImageReadError, SaveError
+from ddl_d2.io.atomic import write_json
 from ddl_d2.io.image import write_png
 
 SETTINGS = {"weights": "ab" * 32, "input_size": 64}
@@ -57,10 +58,14 @@ def test_the_same_image_twice_is_one(tmp_path):
 
 
 def test_nothing_is_written_of_a_block_that_fails(tmp_path):
-    with pytest.raises(KeyError), TokenWriter(tmp_path, SETTINGS) as writer:
-        writer.add(key(1), tokens_of(1))
-        raise KeyError
-    assert len(TokenCache(tmp_path)) == 0
+    def die():
+        with TokenWriter(tmp_path / "tokens", SETTINGS) as writer:
+            writer.add(key(1), tokens_of(1))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        die()
+    assert not (tmp_path / "tokens").exists()
 
 
 def test_half_precision_stays(tmp_path):
@@ -128,16 +133,18 @@ def test_a_disk_that_is_full_is_told(tmp_path, monkeypatch):
 
     writer = TokenWriter(tmp_path, SETTINGS)
     writer.add(key(1), tokens_of(1))
+    write_json(tmp_path / "settings.json", SETTINGS)
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(SaveError, match=r"No space left on device. The shards written before are whole"):
         writer.flush()
     assert not list(tmp_path.glob("tokens-*"))
 
 
-def test_settings_are_compared_in_words():
+def test_other_settings_are_refused_in_words(tmp_path):
     other = {"weights": "cd" * 32, "input_size": 64, "precision": "float16"}
-    assert unlike(SETTINGS, SETTINGS) == []
-    assert unlike(SETTINGS, other) == [
-        "precision None there, float16 here",
-        "weights abababababab... there, cdcdcdcdcdcd... here",
-    ]
+    fill(tmp_path, [1])
+    writer = TokenWriter(tmp_path, other)
+    writer.add(key(2), tokens_of(2))
+    with pytest.raises(DatasetError, match="precision None there, float16 here; weights abababababab... there, cdcdc"):
+        writer.flush()
+    assert len(TokenCache(tmp_path)) == 1
