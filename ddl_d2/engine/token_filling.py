@@ -37,7 +37,7 @@ def token_settings(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
     state = {name: value for name, value in backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
     return fitting_settings(cfg) | {
         "format": _FORMAT,
-        "encoder": [cfg.MODEL.BACKBONE.NAME, cfg.MODEL.TIMM.NAME, *cfg.MODEL.DETECTION.IN_FEATURES],
+        "encoder": [cfg.MODEL.BACKBONE.NAME, cfg.MODEL.TIMM.NAME, *getattr(backbone, "in_features", ())],
         "weights": digest(state),
         "input_size": cfg.MODEL.LOUPE.INPUT_SIZE,
         "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
-from ddl_d2.cli import cache_tokens
-from ddl_d2.data.token_cache import TokenCache
+from ddl_d2.cli import cache_tokens, train
+from ddl_d2.data.token_cache import TokenCache, TokenWriter
 from ddl_d2.io.image import write_png
-from tests.conftest import ROOT, TINY, make_tiny_set
+from tests.conftest import TINY, make_tiny_set
 from tests.loupe_small import CLASSIFIER_ONLY, SMALL_LOUPE
+from tests.ranks import on_ranks
 
 CONFIG = "quickstart/mask2former_efficientnet_lite0"
 # The maps res3 (40 channels) and res4 (112) of EfficientNet-Lite0 at 64 x 64: 8 x 8 tokens, and their mean; fp32.
@@ -80,7 +77,6 @@ def test_a_killed_filling_goes_on(fill, tmp_path, monkeypatch, capsys):
 
 def _dying_after(images):
     """A writer that writes each image at once, and dies after some."""
-    from ddl_d2.data.token_cache import TokenWriter
 
     class Dying(TokenWriter):
         def __init__(self, *args):
@@ -97,19 +93,17 @@ def _dying_after(images):
 
 
 def test_two_processes_fill_and_train(fill, tmp_path):
-    opts = [*fill.opts, "MODEL.LOUPE.TOKEN_CACHE", str(tmp_path / "tokens")]
-    more = ["SOLVER.MAX_ITER", "2", "OUTPUT_DIR", str(tmp_path / "out")]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    for words in (
-        ["tools/cache_tokens.py", "--num-gpus", "2", "--config-file", CONFIG, *opts],
-        ["tools/train_net.py", "--num-gpus", "2", "--dist-url", "auto", "--config-file", CONFIG, *opts, *more],
-    ):
-        done = subprocess.run(
-            [sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=400, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    words = ["--config-file", CONFIG, *fill.opts, "MODEL.LOUPE.TOKEN_CACHE", str(tmp_path / "tokens")]
+    training = [*words, "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", str(tmp_path / "out")]
+    assert on_ranks(_fill_and_train, 2, words, training) == [True, True]
     assert len(TokenCache(tmp_path / "tokens")) == 14
     assert (tmp_path / "out" / "model_final.safetensors").is_file()
+
+
+def _fill_and_train(rank, words, training):
+    cache_tokens.fill_all(cache_tokens.build_parser().parse_args(words))
+    train.train_or_evaluate(train.build_parser().parse_args(training))
+    return rank in (0, 1)
 
 
 @pytest.mark.parametrize(
