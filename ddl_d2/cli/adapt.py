@@ -29,6 +29,7 @@ from ddl_d2.checkpoint.config import config_for
 from ddl_d2.checkpoint.resume import config_to_resume
 from ddl_d2.cli.common import cli_errors, count
 from ddl_d2.cli.train import evaluate, set_up
+from ddl_d2.config.load import find_config
 from ddl_d2.data.build import all_rows, check_dataset_names, dataset_labels
 from ddl_d2.data.datasets import register_datasets
 from ddl_d2.engine.adapt import AdaptationTrainer, adaptation_config, refuse_unadaptable
@@ -50,7 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--weights", required=True, metavar="FILE", help="a trained Loupe with a segmentor")
-    parser.add_argument("--config-file", metavar="FILE", help="a config's name or file (default: the weights' own)")
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="a config's name or file (default: the weights' own)"
+    )
     parser.add_argument("--images", metavar="DIR", help="a folder of images, instead of the dataset of DATASETS.TEST")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the adapted weights and predictions")
     again = parser.add_mutually_exclusive_group()
@@ -66,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     """Adapt and predict; returns the exit code."""
     args = build_parser().parse_args(argv)
     args.num_machines, args.machine_rank, args.dist_url, args.eval_only = 1, 0, "auto", False
+    if args.config_file:
+        args.config_file = os.fspath(find_config(args.config_file))  # Detectron2 copies the file into the log
     cfg = _config_of(args)
     if not args.resume and not args.overwrite:
         refuse_finished(args.output)
@@ -134,7 +139,7 @@ def _config_of(args: Namespace) -> CfgNode:
     """The config that the images are predicted with."""
     folder = ["DATASETS.FOLDER_ROOT", args.images, "DATASETS.TEST", "('folder',)"] if args.images else []
     opts = [*args.opts, *folder, "OUTPUT_DIR", args.output]
-    cfg = config_for(args.weights, config=args.config_file, opts=opts)
+    cfg = config_for(args.weights, config=args.config_file or None, opts=opts)
     register_datasets(cfg)
     if cfg.MODEL.LOUPE.CONDITION_TEST == "truth":
         raise ConfigError("MODEL.LOUPE.CONDITION_TEST is 'truth', and adaptation reads no labels: leave it at 'score'")
