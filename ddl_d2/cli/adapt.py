@@ -138,7 +138,8 @@ def _with(cfg: CfgNode, *, weights: str = "", output: Path | None = None) -> Cfg
 def _config_of(args: Namespace) -> CfgNode:
     """The config that the images are predicted with."""
     folder = ["DATASETS.FOLDER_ROOT", args.images, "DATASETS.TEST", "('folder',)"] if args.images else []
-    opts = [*args.opts, *folder, "OUTPUT_DIR", args.output]
+    # The tokens that the weights were trained on, if any, may lie on another machine.
+    opts = ["MODEL.LOUPE.TOKEN_CACHE", "", *args.opts, *folder, "OUTPUT_DIR", args.output]
     cfg = config_for(args.weights, config=args.config_file or None, opts=opts)
     register_datasets(cfg)
     if cfg.MODEL.LOUPE.CONDITION_TEST == "truth":

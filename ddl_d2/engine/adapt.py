@@ -15,7 +15,6 @@ from ddl_d2.data.build import all_rows, build_adaptation_loader
 from ddl_d2.engine.trainer import ForgeryTrainer
 from ddl_d2.errors import ConfigError
 
-ADAPTED_PART = "segmentor"
 _FROZEN = ["backbone", "classifier"]
 _WARM_UP, _TAIL = 0.1, 0.9  # shares of the steps
 
@@ -50,8 +49,9 @@ def adaptation_config(cfg: CfgNode) -> CfgNode:
     cfg.TEST.EVAL_PERIOD = cfg.VIS_PERIOD = 0
     cfg.SEED = max(cfg.SEED, 0)
     cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
-    steps = math.ceil(len(all_rows(cfg.DATASETS.TRAIN[0])) * adapt.EPOCHS / adapt.BATCH_SIZE)
-    solver.MAX_ITER, solver.IMS_PER_BATCH = steps, adapt.BATCH_SIZE
+    images = len(all_rows(cfg.DATASETS.TRAIN[0]))
+    solver.IMS_PER_BATCH, solver.ACCUMULATION_PARTS = min(adapt.BATCH_SIZE, images), 1
+    solver.MAX_ITER = steps = math.ceil(images * adapt.EPOCHS / solver.IMS_PER_BATCH)
     solver.OPTIMIZER, solver.BASE_LR, solver.FREEZE = "ADAMW", adapt.BASE_LR, _FROZEN
     solver.WEIGHT_DECAY = solver.WEIGHT_DECAY_NORM = solver.WEIGHT_DECAY_EMBED = adapt.WEIGHT_DECAY
     solver.WEIGHT_DECAY_SCALE, solver.WEIGHT_DECAY_BIAS = None, 0.0

@@ -19,6 +19,7 @@ from ddl_d2.engine.trainer import ForgeryTrainer
 from ddl_d2.predictions.store import PredictionStore
 from tests.conftest import ROOT, TINY
 from tests.loupe_small import CLASSIFIER_ONLY, SMALL_LOUPE
+from tests.ranks import on_ranks
 
 CONFIG = ROOT / "configs/quickstart/mask2former_efficientnet_lite0.yaml"
 # Two passes in steps of 2 images: six steps, each saved.
@@ -147,6 +148,17 @@ def _until(steps, last):
         return last(self) if self.iter == steps else own(self)
 
     return run_step
+
+
+def test_two_ranks(run, tmp_path):
+    assert on_ranks(_adapt, 2, run, tmp_path) == [0, 0]
+    assert len(PredictionStore(tmp_path / "inference" / "ddl_i_valid" / "predictions")) == 6
+    assert (tmp_path / "adaptation.json").is_file()
+
+
+def _adapt(rank, run, folder):
+    # Of this process, which is a rank already, the command starts no other.
+    return run(folder)
 
 
 def test_a_folder_of_images(run, tiny_set, tmp_path):
