@@ -2,9 +2,9 @@
 
     python trials/overfit_loupe.py [--steps 150] [--size 224]
 
-Network and losses are configs/two_cores/loupe_joint.yaml's: classifier and segmentor together, the latter told the truth
-in training and the score in testing. Changed: the eight images as one batch, no augmentation, no warm-up, from ImageNet.
-Needs ../shared/data/dfdc_pairs.
+Network and losses are configs/two_cores/loupe_joint.yaml's: classifier and segmentor together, the latter told the
+truth in training and the score in testing. Changed: the eight images as one batch, no augmentation, no warm-up, from
+ImageNet's weights. Needs ../shared/data/dfdc_pairs.
 """
 
 from __future__ import annotations

@@ -20,6 +20,11 @@ def _of(weights, *parts):
     return {key: value for key, value in weights.items() if key.split(".")[1] in parts}
 
 
+def _metas(weights):
+    """The encoder as Meta's file has it."""
+    return {key.replace("loupe.backbone.", "visual."): value for key, value in _of(weights, "backbone").items()}
+
+
 def _load(weights, allow_partial=True):
     model = build_loupe("small")
     return model.state_dict(), load_checkpoint(model, {"model": weights}, "x", allow_partial=allow_partial)
@@ -60,9 +65,7 @@ def test_other_names_stay():
 
 def test_stages_together_with_metas_encoder_fill_everything(weights):
     """Stage 1's and stage 2's files have no encoder; Meta's has a text tower besides."""
-    encoder = {
-        f"visual.{key.removeprefix('loupe.backbone.')}": value for key, value in _of(weights, "backbone").items()
-    }
+    encoder = _metas(weights)
     text = {"text_projection": torch.zeros(2), "visual.proj": torch.zeros(2)}
     state, report = _load(encoder | text | _of(weights, "classifier") | _of(weights, "segmentor"), allow_partial=False)
     assert (report.missing, report.misshapen, report.unused) == ([], [], [])
@@ -77,7 +80,7 @@ def test_stages_together_with_metas_encoder_fill_everything(weights):
 def test_one_part_is_one_part(weights, part):
     only = _of(weights, part)
     if part == "backbone":
-        only = {f"visual.{key.removeprefix('loupe.backbone.')}": value for key, value in only.items()}
+        only = _metas(weights)
     _, report = _load(only)
     assert report.unused == report.misshapen == []
     assert {key.partition(".")[0] for key in report.missing} == {"backbone", "classifier", "segmentor"} - {part}

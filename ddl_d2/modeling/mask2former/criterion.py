@@ -139,7 +139,7 @@ class SetCriterion(nn.Module):
         weights = {"loss_ce": self.class_weight, "loss_mask": self.mask_weight, "loss_dice": self.dice_weight}
         weights["loss_box"] = self.box_weight
 
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for i in range(len(logits)):
             suffix = "" if i == len(logits) - 1 else f"_{i}"
             losses |= {f"{term}{suffix}": weights[term] * loss[i] for term, loss in by_term.items()}

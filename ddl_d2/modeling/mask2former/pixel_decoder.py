@@ -89,17 +89,17 @@ class DeformableEncoderLayer(nn.Module):
 class DeformableEncoder(nn.Module):
     """A stack of `DeformableEncoderLayer`s, whose arguments it takes."""
 
-    def __init__(self, *, num_layers: int, **layer: int) -> None:
+    def __init__(self, *, num_layers: int, conditional: bool, **layer: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(DeformableEncoderLayer(**layer) for _ in range(num_layers))
+        self.layers = nn.ModuleList(DeformableEncoderLayer(conditional=conditional, **layer) for _ in range(num_layers))
 
 
 class DeformableTransformer(nn.Module):
     """The encoder over all levels jointly, flattened, with position and level embeddings."""
 
-    def __init__(self, *, dim: int, num_levels: int, **encoder: int) -> None:
+    def __init__(self, *, dim: int, num_levels: int, conditional: bool, **encoder: int) -> None:
         super().__init__()
-        self.encoder = DeformableEncoder(dim=dim, num_levels=num_levels, **encoder)
+        self.encoder = DeformableEncoder(dim=dim, num_levels=num_levels, conditional=conditional, **encoder)
         self.level_embed = nn.Parameter(torch.empty(num_levels, dim).normal_())
 
     def forward(self, maps: list[Tensor], condition: Tensor | None = None) -> list[Tensor]:

@@ -175,7 +175,7 @@ class Loupe(ForgerySystem):
 
     def losses_of(self, tokens: Tokens, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses of images that are encoded already; of the rows, all but `image` is read."""
-        losses = {}
+        losses: dict[str, Tensor] = {}
         logits = self.classifier(tokens)
         if _is_trained(self.classifier):
             losses |= self._class_losses(logits, tokens, rows)
