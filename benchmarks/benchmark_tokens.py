@@ -61,7 +61,7 @@ class Watched(HookBase):
 
     def before_train(self) -> None:
         self.trainer.model.register_forward_hook(
-            lambda model, rows, losses: self.losses.append({name: float(loss) for name, loss in losses.items()})
+            lambda model, rows, losses: self.losses.append({name: loss.item() for name, loss in losses.items()})
         )
 
     def after_step(self) -> None:
