@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
-from torch.utils.data import Dataset
 
 from ddl_d2.data.mapper import ForgeryDatasetMapper, to_tensor
 from ddl_d2.data.token_cache import TokenCache, image_key
@@ -72,7 +71,7 @@ def fitting_settings(cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
     return {"fitted": list(sizes) if sizes[0] else "as they are"}
 
 
-def check_filled(cache: TokenCache, rows: Sequence[Mapping[str, Any]] | Dataset, *, max_pixels: int) -> None:
+def check_filled(cache: TokenCache, rows: Sequence[Mapping[str, Any]], *, max_pixels: int) -> None:
     """Refuse a cache without the tokens of readable images: of all, or where there are many of evenly spaced ones.
 
     Args:
@@ -83,8 +82,8 @@ def check_filled(cache: TokenCache, rows: Sequence[Mapping[str, Any]] | Dataset,
     Raises:
         DatasetError: says how many are missing, which for instance, and what to do.
     """
-    chosen = np.unique(np.linspace(0, len(rows) - 1, _LOOKED_AT).round().astype(int))  # type: ignore[arg-type]
-    missing = [row for row in (rows[int(i)] for i in chosen) if not _is_filled(cache, row, max_pixels)]  # type: ignore[index]
+    chosen = np.unique(np.linspace(0, len(rows) - 1, _LOOKED_AT).round().astype(int))
+    missing = [row for row in (rows[int(i)] for i in chosen) if not _is_filled(cache, row, max_pixels)]
     if missing:
         raise DatasetError(
             f"{cache.folder}: {len(missing)} of {len(chosen)} training images looked at have no tokens there, such as "

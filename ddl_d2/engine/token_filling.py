@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -47,7 +48,7 @@ def token_settings(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
 
 
 def refuse_changing_tokens(cfg: CfgNode, model: nn.Module) -> None:
-    """Refuse to cache the tokens of a backbone that learns, or that draws random numbers.
+    """Refuse to cache the tokens of a backbone that learns, or that computes otherwise in training.
 
     Args:
         cfg: its config.
@@ -63,11 +64,11 @@ def refuse_changing_tokens(cfg: CfgNode, model: nn.Module) -> None:
             f"MODEL.LOUPE.TOKEN_CACHE: the backbone is trained ({len(trained)} parameters, such as {trained[0]}), and "
             'tokens of a step ago are no longer its own: freeze it (SOLVER.FREEZE ["backbone"]), or leave the cache off'
         )
-    random = [name for name, module in backbone.named_modules() if module.training and _drops(module)]
-    if random:
+    changing = [name for name, module in backbone.named_modules() if module.training and _changes(module)]
+    if changing:
         raise ConfigError(
-            f"MODEL.LOUPE.TOKEN_CACHE: the backbone drops out at random ({random[0]}): set MODEL.TIMM.DROP_PATH_RATE "
-            "0.0, or leave the cache off"
+            f"MODEL.LOUPE.TOKEN_CACHE: the backbone computes otherwise in training ({changing[0]}): set "
+            'MODEL.TIMM.DROP_PATH_RATE 0.0 and SOLVER.FREEZE ["backbone"], or leave the cache off'
         )
 
 
@@ -179,8 +180,10 @@ def _system(cfg: CfgNode, model: nn.Module) -> Loupe:
     return system
 
 
-def _drops(module: nn.Module) -> bool:
-    """Tell whether a module in training mode sets values to 0 at random."""
+def _changes(module: nn.Module) -> bool:
+    """Tell whether a module in training mode sets values to 0 at random, or uses the statistics of a batch."""
+    if isinstance(module, _BatchNorm):
+        return True
     share: Any = getattr(module, "drop_prob", None)
     if isinstance(module, nn.modules.dropout._DropoutNd):
         share = module.p

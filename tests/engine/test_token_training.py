@@ -125,6 +125,7 @@ def test_half_precision_takes_half_and_learns_nearly_the_same(run):
         (["MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]"], "there, [1.0, 1.0, 1.0] here)"),
         (["MODEL.LOUPE.TOKEN_PRECISION", "float16"], "(precision float32 there, float16 here)"),
         (["INPUT.MIN_SIZE_TRAIN", "(32,)"], "(fitted as they are there, [32, "),
+        (["MODEL.TIMM.DROP_PATH_RATE", "0.1"], "the backbone computes otherwise in training (backbone.body.blocks."),
         (["MODEL.LOUPE.TOKEN_CACHE", "nowhere"], "nowhere: holds no tokens"),
         (["MODEL.META_ARCHITECTURE", "ForgeryMask2Former"], "ForgeryMask2Former reads images: leave it empty"),
     ],
