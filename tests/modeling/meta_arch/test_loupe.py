@@ -146,6 +146,19 @@ def test_training_may_be_told_the_score_without_teaching_the_classifier_by_it(bu
     assert all(p.grad.abs().sum() == 0 for p in model.classifier.parameters())
 
 
+def test_losses_in_bfloat16_are_near_those_in_fp32(build, batch):
+    """What is multiplied to small numbers, (1 - q)^3 and the sums of Tversky, is so in fp32."""
+    model = build().eval()
+    torch.manual_seed(0)
+    exact = model.losses(batch)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model.losses(batch)
+    for name in ("loss_image", "loss_patch", "loss_ce_0"):
+        assert rough[name].dtype == torch.float32
+        assert float(rough[name].detach()) == pytest.approx(float(exact[name].detach()), rel=0.02), name
+
+
 def test_without_a_segmentor_the_patches_are_the_map(build, batch):
     model = build(stage="loupe_cls").eval()
     patches = model.pseudo_labels(model.tokens(batch)).masks
