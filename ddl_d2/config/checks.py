@@ -43,6 +43,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "MODEL.MASK_FORMER.REGION_LOSS": ("dice", "tversky"),
     "MODEL.LOUPE.CONDITION_TRAIN": ("truth", "score"),
     "MODEL.LOUPE.CONDITION_TEST": ("score", "fake", "truth"),
+    "MODEL.LOUPE.TOKEN_PRECISION": ("float32", "float16"),
 }
 """Key -> the values it may have."""
 

@@ -517,6 +517,11 @@ def _add_loupe_keys(cfg: CfgNode) -> None:
     cfg.MODEL.LOUPE.FOCAL_GAMMA = 2.0
     # Both: the factor of the polynomial term.
     cfg.MODEL.LOUPE.FOCAL_EPSILON = 1.0
+    # The folder of tokens that `ddl-d2 cache-tokens` fills: training with a frozen backbone and without augmentation
+    # reads them, and so do its evaluations. "" = images go through the backbone each time.
+    cfg.MODEL.LOUPE.TOKEN_CACHE = ""
+    # How tokens are stored: "float32", or "float16", which takes half the disk and rounds them.
+    cfg.MODEL.LOUPE.TOKEN_PRECISION = "float32"  # noqa: S105  a precision, no password
 
 
 def _add_segmentor_keys(cfg: CfgNode) -> None:
@@ -697,6 +702,22 @@ def _add_test_keys(cfg: CfgNode) -> None:
     cfg.TEST.UNCERTAINTY.ENABLED = False
     # Further views, by their size as a share of the plain one's.
     cfg.TEST.UNCERTAINTY.SCALES = [0.75, 1.25]
+    # Test-time adaptation, which `ddl-d2 adapt` does with a Loupe.
+    cfg.TEST.ADAPT = CfgNode()
+    # Training learns from the classifier's own labels; set by the command.
+    cfg.TEST.ADAPT.ENABLED = False
+    # The learning rate after warm-up.
+    cfg.TEST.ADAPT.BASE_LR = 1e-4
+    # Weight decay of all but biases.
+    cfg.TEST.ADAPT.WEIGHT_DECAY = 1e-3
+    # The norm that gradients are clipped to.
+    cfg.TEST.ADAPT.CLIP_NORM = 1.0
+    # Images of a step.
+    cfg.TEST.ADAPT.BATCH_SIZE = 96
+    # Passes over the images.
+    cfg.TEST.ADAPT.EPOCHS = 1
+    # An image has a target, the classifier's map of its patches, where its score is strictly greater.
+    cfg.TEST.ADAPT.THRESHOLD = 0.5
     # Large images are seen in tiles.
     cfg.TEST.TILE = CfgNode()
     # Images with a side longer than this (pixels after resizing; none with INPUT.MIN_SIZE_TEST 0) are seen in tiles of

@@ -7,6 +7,7 @@ Row, for predicting:
 
     image               uint8 RGB, 3×H×W
     height, width       of the original image (default: those of `image`)
+    tokens              {name: tensor}, instead of `image`: what Loupe's encoder made of it (a token cache's)
 
 Row, for training, besides:
 

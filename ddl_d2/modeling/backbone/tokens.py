@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.postprocessing import Size
+from ddl_d2.utils.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,17 @@ class Tokens:
     def map(self) -> Tensor:
         """Lay the tokens out as a feature map, B×C×h×w."""
         return self.tokens.transpose(1, 2).unflatten(2, self.grid)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors there are by name, each with B in front, as a cache of tokens keeps them."""
+        named = {"tokens": self.tokens, "pooled": self.pooled, "class_token": self.class_token}
+        return {name: value for name, value in named.items() if value is not None}
+
+    @classmethod
+    def of_rows(cls, rows: list[dict[str, Any]], grid: Size, device: torch.device) -> Tokens:
+        """Make a batch of rows that bring the `tensors` of their image under `tokens`, in fp32 on a device."""
+        stacked = {name: torch.stack([row["tokens"][name] for row in rows]) for name in rows[0]["tokens"]}
+        return cls(grid=grid, **{name: to_device(value, device).float() for name, value in stacked.items()})
 
 
 class TokenBackbone(Backbone):

@@ -69,6 +69,7 @@ class Loupe(ForgerySystem):
         focal_epsilon: float,
         condition_train: str,
         condition_test: str,
+        adapt_above: float | None = None,
         options: SystemOptions,
     ) -> None:
         """Put the parts together.
@@ -88,6 +89,8 @@ class Loupe(ForgerySystem):
             focal_epsilon: of both.
             condition_train: what the segmentor is told in training: "truth" or "score".
             condition_test: and in testing: "score", "fake" or "truth".
+            adapt_above: the score above which an image has a target in test-time adaptation, which is then what
+                training is: its losses are `adaptation_losses`. None: training learns from labels.
             options: what every system takes.
 
         Raises:
@@ -106,6 +109,7 @@ class Loupe(ForgerySystem):
         self.image_alpha, self.patch_alpha = image_alpha, patch_alpha
         self.focal_gamma, self.focal_epsilon = focal_gamma, focal_epsilon
         self.condition_train, self.condition_test = condition_train, condition_test
+        self.adapt_above = adapt_above
         self.use_fast_layers(segmentor.pyramid if segmentor is not None else None)
 
     @classmethod
@@ -146,19 +150,25 @@ class Loupe(ForgerySystem):
             "focal_epsilon": loupe.FOCAL_EPSILON,
             "condition_train": loupe.CONDITION_TRAIN,
             "condition_test": loupe.CONDITION_TEST,
+            "adapt_above": cfg.TEST.ADAPT.THRESHOLD if cfg.TEST.ADAPT.ENABLED else None,
             "options": SystemOptions.from_config(cfg),
         }
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses from `image`, `is_fake`, `soft_mask` or else `forgery_mask`, and `instances`."""
-        return self.losses_of(self.tokens(batched_inputs), batched_inputs)
+        tokens = self.tokens(batched_inputs)
+        if self.adapt_above is not None:
+            return self.adaptation_losses(tokens, batched_inputs)
+        return self.losses_of(tokens, batched_inputs)
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict score and map."""
         return self.predictions_of(self.tokens(batched_inputs), batched_inputs)
 
     def tokens(self, batched_inputs: list[dict[str, Any]]) -> Tokens:
-        """Stretch the rows' images and encode them."""
+        """Stretch the rows' images and encode them; of rows that bring their `tokens` (a cache's), take these."""
+        if "tokens" in batched_inputs[0]:
+            return Tokens.of_rows(batched_inputs, self.backbone.grid, self.device)
         images = stretched_batch(batched_inputs, self.size, self.pixel_mean, self.pixel_std)
         tokens: Tokens = self.encode(images)
         return tokens
@@ -216,6 +226,17 @@ class Loupe(ForgerySystem):
             raise ConfigError("MODEL.LOUPE.PATCH_HEAD is False: without patches there are no pseudo-labels of pixels")
         score = logits.image.sigmoid()
         return PseudoLabels(score, logits.patches.sigmoid().unflatten(1, tokens.grid), score > threshold)
+
+    def adaptation_losses(self, tokens: Tokens, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Compute the segmentor's losses against the classifier's own `pseudo_labels`; of the rows, no label is read.
+
+        Args:
+            tokens: of the images.
+            rows: say which they are.
+        """
+        labels = self.pseudo_labels(tokens, 0.5 if self.adapt_above is None else self.adapt_above)
+        names = [str(row.get("image_id", row.get("file_name", "?"))) for row in rows]
+        return self.segmentation_losses(tokens, labels.condition, labels.targets(names))
 
     def predictions_of(self, tokens: Tokens, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict score and map of images that are encoded already; of the rows, sizes (and labels) are read."""
