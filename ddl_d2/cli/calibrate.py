@@ -3,20 +3,21 @@
     ddl-d2 calibrate output/inference/ddl_i_valid/predictions --dataset-root datasets/ddl_i --split valid
     ddl-d2 calibrate STORE --dataset-root ROOT --groups people.csv --figure calibration.png
     ddl-d2 calibrate STORE --dataset-root ROOT --weights model.safetensors --attach calibrated.safetensors
-    ddl-d2 calibrate OTHER_STORE --use STORE/calibration.json
+    ddl-d2 calibrate OTHER_STORE --use STORE/calibration.json [--dataset-root OTHER_ROOT]
 
 The first writes STORE/calibration.json and prints how such a calibration does on parts of the dataset that it was not
 fitted to: whole people or videos (--groups) are held out in turn. The file holds for the weights and settings that made
 the store. `ddl-d2 predict --calibration FILE` uses it, and --attach puts it into a copy of the weights, which then
-carry it. --use writes the verdicts of a store, verdicts.csv. What the figures mean: docs/metrics.md.
+carry it. --use writes the verdicts of a store, verdicts.csv, and says how they do if its dataset is named. What the
+figures mean: docs/metrics.md.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddl_d2.cli.common import cli_errors, count
 from ddl_d2.cli.evaluate import add_dataset, dataset_of
@@ -29,6 +30,9 @@ from ddl_d2.predictions.layout import CALIBRATION, VERDICTS
 from ddl_d2.predictions.likelihood_ratio import METHODS, PAV
 from ddl_d2.predictions.meta import file_sha256
 from ddl_d2.predictions.store import PredictionStore
+
+if TYPE_CHECKING:
+    from ddl_d2.report.held_out import HeldOut
 
 
 def share(text: str) -> float:
@@ -55,9 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="FILE", help=f"the file to write (default: STORE/{CALIBRATION})")
     parser.add_argument("--corpus", metavar="NAME", help="what verdicts call the dataset (default: its folder's name)")
     parser.add_argument("--method", choices=METHODS, default=PAV, help="of the likelihood ratio (%(default)s)")
-    rate = {"type": share, "default": 0.05, "metavar": "SHARE"}
-    parser.add_argument("--false-alarms", **rate, help="of real images called forged, at most (%(default)s)")
-    parser.add_argument("--misses", **rate, help="of forged images not found to be, at most (%(default)s)")
+    parser.add_argument(
+        "--false-alarms", type=share, default=0.05, metavar="SHARE", help="real images called forged (%(default)s)"
+    )
+    parser.add_argument(
+        "--misses", type=share, default=0.05, metavar="SHARE", help="forged images not found to be (%(default)s)"
+    )
     parser.add_argument(
         "--groups", type=Path, metavar="CSV", help="image_id,group: images to hold out together, such as of a person"
     )
@@ -87,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     store = PredictionStore(args.store)
     options = Options(
-        corpus=args.corpus or " ".join(filter(None, (args.dataset_root.resolve().name, args.split))),
+        corpus=_name(args),
         method=args.method,
         false_alarm_rate=args.false_alarms,
         miss_rate=args.misses,
@@ -105,11 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = args.output or args.store / CALIBRATION
     write_json(output, made.to_json())
     print(f"written to {output} (fingerprint {made.fingerprint})")
-    if args.figure is not None:
-        from ddl_d2.report.calibration_figures import draw_calibration
-
-        draw_calibration(checked, args.figure, title=f"Held out: {made.about_corpus}")
-        print(f"drawn in {args.figure}")
+    _draw(args, checked, f"Held out: {made.about_corpus}")
     if args.attach is not None:
         attach_calibration(args.weights, made, args.attach)
         print(f"carried by {args.attach}")
@@ -117,14 +120,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _use(args: argparse.Namespace) -> int:
-    """Write the verdicts of a store."""
-    from ddl_d2.report.calibrating import write_verdicts
+    """Write the verdicts of a store; if its dataset is named, say how they do."""
+    from ddl_d2.report.calibrating import corpus_of, write_verdicts
+    from ddl_d2.report.held_out import figures_of, judged
 
-    store = PredictionStore(args.store)
-    counts = write_verdicts(store, Calibration.load(args.use), tensors_sha256=_digest(args.weights, store))
+    store, made = PredictionStore(args.store), Calibration.load(args.use)
+    counts = write_verdicts(store, made, tensors_sha256=_digest(args.weights, store))
     print("\n".join(f"{number:8} {verdict}" for verdict, number in counts.most_common()))
     print(f"written to {args.store / VERDICTS}")
+    if args.dataset_root is not None:
+        corpus = corpus_of(store, dataset_of(args, max_pixels=store.max_pixels))
+        found = judged(made, corpus.labels, corpus.scores)
+        fakes = int(corpus.labels.sum())
+        print(f"calibrated on {made.about_corpus}; {fakes} forged and {len(corpus.labels) - fakes} real images here:")
+        print(_figures(made, figures_of(found)))
+        _draw(args, found, f"Calibrated on {made.about_corpus}, tested on {_name(args)}")
     return 0
+
+
+def _name(args: argparse.Namespace) -> str:
+    """What verdicts call the dataset."""
+    return args.corpus or " ".join(filter(None, (args.dataset_root.resolve().name, args.split)))
+
+
+def _draw(args: argparse.Namespace, found: HeldOut, title: str) -> None:
+    if args.figure is not None:
+        from ddl_d2.report.calibration_figures import draw_calibration
+
+        draw_calibration(found, args.figure, title=title)
+        print(f"drawn in {args.figure}")
 
 
 def _digest(weights: Path | None, store: PredictionStore) -> str:
@@ -155,8 +179,17 @@ def _report(made: Calibration) -> str:
     lines += [
         "",
         f"held out, {held['folds']} folds of {made.counts[held['unit']]} {held['unit']}:",
+        _figures(made, held),
+    ]
+    return "\n".join(lines)
+
+
+def _figures(made: Calibration, held: Mapping[str, Any]) -> str:
+    """How verdicts did on images that they were not fitted to, as lines of text."""
+    lines = [
         f"  Cllr {held['cllr']:.4f}, Cllr_min {held['cllr_min']:.4f}, devPAV {held['devpav']:.4f}, "
-        f"ECE {held['ece']:.4f} (by the temperature alone {held['ece_temperature']:.4f})",
+        f"ECE {held['ece']:.4f} "
+        f"({held['ece_by_chance']:.4f} if calibrated; by the temperature alone {held['ece_temperature']:.4f})",
         f"  real images called forged     {_shares(held['false_alarms'])} (meant: at most "
         f"{_percent(made.false_alarm_rate)})",
         f"  forged images not found       {_shares(held['misses'])} (meant: at most {_percent(made.miss_rate)})",

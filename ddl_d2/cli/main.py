@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "measure saved predictions against a dataset",
     "compare": "compare saved predictions of several systems, with 95 % intervals",
     "calibrate": "turn a model's scores into likelihood ratios and three verdicts, and check how that does",
+    "ddl-x": "check and score answers of the DDL-X challenge",
     "measure": "measure weights on datasets, with 95 % intervals",
     "robustness": "measure weights under fifteen corruptions at five levels",
     "release-weights": "make the small file that ships of trained weights",

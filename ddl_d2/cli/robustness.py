@@ -52,7 +52,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--max-images", type=count, default=0, metavar="N", help="a fixed part of the dataset; a run goes on with more"
     )
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="of what is drawn, such as noise")
-    parser.add_argument("--threshold", type=probability, default=0.5, help="a score above it is fake (%(default)s)")
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="of `ddl-d2 calibrate`, or a name (default: what the weights carry)"
+    )
+    parser.add_argument(
+        "--threshold", type=probability, help="a score above it is fake, uncalibrated (without a calibration: 0.5)"
+    )
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images at once (%(default)s)")
     parser.add_argument("--workers", type=positive, default=1, metavar="N", help="corrupting threads (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
@@ -69,7 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dataset_root is None:
         parser.error("--dataset-root is needed: the images and forgery masks")
     conditions = conditions_of(args.corruptions, args.levels)
-    model = load_model(args.weights, config=args.config, device=args.device, threshold=args.threshold, opts=args.opts)
+    model = load_model(
+        args.weights,
+        config=args.config,
+        device=args.device,
+        threshold=args.threshold,
+        calibration=args.calibration,
+        opts=args.opts,
+    )
     rows = _labeled_rows(args, max_pixels=model.cfg.INPUT.MAX_PIXELS)
     settings = _settings(model, conditions, args)
     found: dict[Condition, list[Found]] = {one: [] for one in conditions}
@@ -80,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for of_image in tqdm(measured, total=len(rows), unit="image", disable=None):
             for condition, one in of_image.items():
                 found[condition].append(one)
-    _write(make_report(found, threshold=args.threshold), {**settings, "num_images": len(rows)}, args)
+    _write(make_report(found), {**settings, "num_images": len(rows)}, args)
     return 0
 
 

@@ -643,6 +643,13 @@ def _add_test_keys(cfg: CfgNode) -> None:
     cfg.TEST.AUG.MAX_SIZE = 4000
     # See each view mirrored, too.
     cfg.TEST.AUG.FLIP = True
+    # How sure a prediction is, by views of the image.
+    cfg.TEST.UNCERTAINTY = CfgNode()
+    # Say how far views of an image differ: its score, and pixel by pixel (`reliability_map`). Those of SCALES change
+    # neither score nor map; each is seen mirrored, too. Only predictors show them; an evaluation does not.
+    cfg.TEST.UNCERTAINTY.ENABLED = False
+    # Further views, by their size as a share of the plain one's.
+    cfg.TEST.UNCERTAINTY.SCALES = [0.75, 1.25]
     # Large images are seen in tiles.
     cfg.TEST.TILE = CfgNode()
     # Images with a side longer than this (pixels after resizing; none with INPUT.MIN_SIZE_TEST 0) are seen in tiles of

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddl_d2.checkpoint.saving import read_metadata, save_tensors
-from ddl_d2.checkpoint.shipped import check_digest, digest
+from ddl_d2.checkpoint.shipped import check_digest, digest, find_calibration
 from ddl_d2.errors import CalibrationError
 from ddl_d2.io.weights import load_checkpoint_file
 from ddl_d2.predictions.calibration import Calibration
@@ -58,34 +58,40 @@ def attach_calibration(
 
 def calibration_for(
     weights: str | os.PathLike[str], config: Mapping[str, Any], *, file: str | os.PathLike[str] | None = None
-) -> Calibration | None:
+) -> tuple[Calibration | None, str]:
     """Find the calibration to use with weights: that of a file, or else the one that the weights carry.
 
     Args:
         weights: the file of weights; its tensors were compared with the digest it states when they were loaded.
         config: the model's.
-        file: a calibration file.
+        file: a calibration file, or the name of one that comes with ddl_d2.
 
     Returns:
-        The calibration; None if no file is given and the weights carry none.
+        The calibration, None if there is none to use; and why one that the weights carry is not used, else "".
 
     Raises:
-        CalibrationError: it cannot be read, or was made for other weights or settings.
-        CheckpointError: the weights cannot be read.
+        CalibrationError: the file cannot be read, or was made for other weights or settings; what the weights carry is
+            damaged.
+        CheckpointError: the weights cannot be read, or no calibration has the name.
     """
     metadata = read_metadata(weights) if str(weights).endswith(".safetensors") else {}
     if file is not None:
-        found = Calibration.load(file)
+        found = Calibration.load(find_calibration(file))
     elif _KEY in metadata:
         found = Calibration.from_json(_content(metadata[_KEY], weights), os.fspath(weights))
     else:
-        return None
-    found.check_model(
-        weights_sha256=file_sha256(weights),
-        tensors_sha256=metadata.get("sha256", ""),
-        settings=prediction_settings(config),
-    )
-    return found
+        return None, ""
+    try:
+        found.check_model(
+            weights_sha256=file_sha256(weights),
+            tensors_sha256=metadata.get("sha256", ""),
+            settings=prediction_settings(config),
+        )
+    except CalibrationError as error:
+        if file is not None:
+            raise
+        return None, f"{error}. Until then verdicts are uncalibrated"
+    return found, ""
 
 
 def _content(text: str, weights: str | os.PathLike[str]) -> Any:

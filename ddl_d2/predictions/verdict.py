@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FORGED, AUTHENTIC, INCONCLUSIVE = "forged", "no forgery found", "inconclusive"
+CALIBRATED = (FORGED, AUTHENTIC, INCONCLUSIVE)
 """The verdicts of a calibrated model."""
 
 FAKE, REAL = "fake", "real"
+PLAIN = (FAKE, REAL)
 """The verdicts of a plain threshold."""
 
 NO_FACE = "no face found"
@@ -28,10 +30,10 @@ class Verdict:
     log10_lr: float | None
     reason: str
 
-    @property
-    def is_forged(self) -> bool:
-        """Whether the label says that the image is forged, calibrated or not."""
-        return self.label in (FORGED, FAKE)
+
+def says_forged(label: str) -> bool:
+    """Whether a verdict says that the image is forged, calibrated or not."""
+    return label in (FORGED, FAKE)
 
 
 def plain_verdict(score: float, threshold: float) -> Verdict:

@@ -179,11 +179,14 @@ def fitted(labels: Labels, scores: Floats, *, options: Options, bound: Mapping[s
         CalibrationError: a class is missing.
         InstallError: lir is not installed.
     """
-    rates = {"false_alarm_rate": options.false_alarm_rate, "miss_rate": options.miss_rate}
+    false_alarms, misses = options.false_alarm_rate, options.miss_rate
+    limits = conformal_limits(labels, scores, false_alarm_rate=false_alarms, miss_rate=misses)
     return Calibration(
         ratio=fit_ratio(labels, scores, method=options.method),
-        **rates,
-        **conformal_limits(labels, scores, **rates)._asdict(),
+        false_alarm_rate=false_alarms,
+        miss_rate=misses,
+        forged_above=limits.forged_above,
+        none_below=limits.none_below,
         thresholds={f"{rate:g}": false_alarm_threshold(labels, scores, rate) for rate in FALSE_ALARM_RATES},
         temperature=fit_temperature(labels, scores),
         map_threshold=None,

@@ -54,13 +54,13 @@ def _draw_reliability(axes: Axes, found: HeldOut) -> None:
         fmt="o",
         color=_FORGED,
         capsize=3,
-        label="held out, 95 % limits",
+        label="images, 95 % limits",
     )
     for x, y, total in zip(bins.stated, shares[:, 0], bins.total, strict=True):
         axes.annotate(str(total), (x, y), textcoords="offset points", xytext=(7, -11), fontsize=8, color="0.35")
     axes.set(
-        xlim=(0, 1),
-        ylim=(0, 1),
+        xlim=(-0.02, 1.04),
+        ylim=(-0.04, 1.04),
         xlabel="stated probability of a fake (bin mean; number of images beside)",
         ylabel="share of fakes",
         title="Reliability",

@@ -5,14 +5,14 @@ Legend: N images, G groups of images that belong together (a person, a video).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddl_d2.errors import CalibrationError
-from ddl_d2.evaluation.functional.calibration import expected_calibration_error
+from ddl_d2.evaluation.functional.calibration import chance_calibration_error, expected_calibration_error
 from ddl_d2.evaluation.functional.intervals import share_interval
 from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.report.fitting import Floats, Labels
@@ -82,22 +82,25 @@ def cross_fitted(
     Raises:
         CalibrationError: the images of some folds hold one class only.
     """
-    parts = [
-        (test := fold == number, judged(fit(labels[~test], scores[~test]), labels[test], scores[test]))
-        for number in range(int(fold.max()) + 1)
-    ]
+    tests = [fold == number for number in range(int(fold.max()) + 1)]
+    parts = [judged(fit(labels[~test], scores[~test]), labels[test], scores[test]) for test in tests]
+    rates = parts[0].alarms
+    return HeldOut(
+        labels=labels,
+        log10_lrs=_joined(tests, [part.log10_lrs for part in parts]),
+        tempered=_joined(tests, [part.tempered for part in parts]),
+        forged=_joined(tests, [part.forged for part in parts]),
+        none=_joined(tests, [part.none for part in parts]),
+        alarms={rate: _joined(tests, [part.alarms[rate] for part in parts]) for rate in rates},
+    )
 
-    def joined(values: Iterator[NDArray[Any]]) -> NDArray[Any]:
-        found = list(values)
-        whole = np.empty(len(labels), found[0].dtype)
-        for (test, _), part in zip(parts, found, strict=True):
-            whole[test] = part
-        return whole
 
-    first = parts[0][1]
-    alarms = {rate: joined(part.alarms[rate] for _, part in parts) for rate in first.alarms}
-    names = ("labels", "log10_lrs", "tempered", "forged", "none")
-    return HeldOut(*(joined(getattr(part, name) for _, part in parts) for name in names), alarms)
+def _joined(tests: list[Bools], parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """The values (N,) of which each part holds those of its test."""
+    whole = np.empty(len(tests[0]), parts[0].dtype)
+    for test, part in zip(tests, parts, strict=True):
+        whole[test] = part
+    return whole
 
 
 def judged(calibration: Calibration, labels: Labels, scores: Floats) -> HeldOut:
@@ -135,6 +138,7 @@ def figures_of(found: HeldOut) -> dict[str, Any]:
         "cllr_min": cllr_min(ratios),
         "devpav": float(devpav(found.log10_lrs, labels)),
         "ece": expected_calibration_error(labels, posterior(found)),
+        "ece_by_chance": chance_calibration_error(labels, posterior(found)),
         "ece_temperature": expected_calibration_error(labels, found.tempered),
         "false_alarms": _share(found.forged[real]),
         "misses": _share(found.none[fake]),

@@ -26,8 +26,8 @@ def f1_by_threshold(
 
     Args:
         store: with maps.
-        rows: dataset dicts; of those with a forgery mask `limit` are taken, evenly spread. Fakes whose mask is empty, or
-            in which no face was found, have no F1 and are left out.
+        rows: dataset dicts; of those with a forgery mask `limit` are taken, evenly spread. Fakes with an
+            empty mask, or in which no face was found, have no F1 and are left out.
         limit: the most images.
         workers: threads that read maps and masks.
 

@@ -16,7 +16,7 @@ from ddl_d2.data.transforms.corruptions import CORRUPTIONS, TEST_ONLY
 from ddl_d2.evaluation.functional.calibration import expected_calibration_error
 from ddl_d2.evaluation.functional.intervals import auc_interval
 from ddl_d2.evaluation.results import ResultTable
-from ddl_d2.predictions.verdict import FAKE, FORGED, INCONCLUSIVE
+from ddl_d2.predictions.verdict import INCONCLUSIVE, says_forged
 from ddl_d2.report.robustness import AS_IT_IS, Condition, Found
 
 SHOWN = {
@@ -59,25 +59,24 @@ class RobustnessReport(NamedTuple):
         return min(known or list(self.figures), key=lambda name: self.figures[name][key])
 
 
-def make_report(found: Mapping[Condition, Sequence[Found]], *, threshold: float = 0.5) -> RobustnessReport:
+def make_report(found: Mapping[Condition, Sequence[Found]]) -> RobustnessReport:
     """Compute the figures of all conditions.
 
     Args:
         found: of each condition, all images; the images as they are first.
-        threshold: of scores; it decides only where verdicts do not.
     """
-    figures = {name: _figures(images, threshold) for name, images in found.items()}
+    figures = {name: _figures(images) for name, images in found.items()}
     plain = next(iter(figures.values()))
     for values in figures.values():
         values["ece_drift"] = values["ece"] - plain["ece"]
     return RobustnessReport(figures, {key: _mean_of_means(figures, key) for key in SHOWN})
 
 
-def _figures(found: Sequence[Found], threshold: float) -> Figures:
-    metrics = ResultTable(one.result for one in found).metrics(threshold=threshold)
+def _figures(found: Sequence[Found]) -> Figures:
+    metrics = ResultTable(one.result for one in found).metrics()
     labels = np.array([one.result.is_fake for one in found])
     scores = np.array([one.result.score for one in found])
-    called = np.array([one.verdict in (FAKE, FORGED) for one in found])
+    called = np.array([says_forged(one.verdict) for one in found])
     faced = np.array([one.result.has_face for one in found])
     values = dict.fromkeys(FIGURES, math.nan)
     values |= {key: metrics[key] for key in ("auc", "f1", "iou", "num_fake", "num_real")}

@@ -56,6 +56,20 @@ def build_views(cfg: CfgNode) -> list[T.Augmentation]:
     return [ResizeToFit(size, views.MAX_SIZE) for size in views.MIN_SIZES] if views.ENABLED else []
 
 
+def build_spread_views(cfg: CfgNode) -> list[T.Augmentation]:
+    """Build what makes views that only say how far views differ (TEST.UNCERTAINTY): one fitting for each scale.
+
+    Raises:
+        ConfigError: a scale is not positive.
+    """
+    wanted, inputs = cfg.TEST.UNCERTAINTY, cfg.INPUT
+    if not wanted.ENABLED:
+        return []
+    if any(scale <= 0 for scale in wanted.SCALES):
+        raise ConfigError(f"TEST.UNCERTAINTY.SCALES {wanted.SCALES}: a scale is above 0")
+    return [ResizeToFit(inputs.MIN_SIZE_TEST, inputs.MAX_SIZE_TEST, (scale, scale)) for scale in wanted.SCALES]
+
+
 def _augment_steps(augment: CfgNode) -> list[list[T.Augmentation]]:
     """INPUT.AUGMENT's: deliveries, what moves pixels, colors, what degrades; without those of probability 0."""
     for key, value in augment.items():

@@ -57,3 +57,27 @@ def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, b
     if not found.total.sum():
         return float("nan")
     return float(np.abs(found.fakes - found.stated * found.total).sum() / found.total.sum())
+
+
+def chance_calibration_error(
+    labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 10, draws: int = 1000, seed: int = 0
+) -> float:
+    """Compute the mean expected calibration error that so many images would have if their probabilities were right.
+
+    It is above 0, as few images in a bin have not exactly their share of fakes; an error is to be read beside it.
+
+    Args:
+        labels: N of 0 (real) or 1 (fake); only how many there are counts.
+        probabilities: N in [0, 1], P(fake).
+        bins: of equal width.
+        draws: how often labels are drawn.
+        seed: of the drawing.
+
+    Returns:
+        0..1; NaN of no images.
+    """
+    found = reliability_bins(labels, probabilities, bins=bins)
+    if not found.total.sum():
+        return float("nan")
+    drawn = np.random.default_rng(seed).binomial(found.total, found.stated.clip(0, 1), (draws, len(found.total)))
+    return float(np.abs(drawn - found.stated * found.total).sum(1).mean() / found.total.sum())
