@@ -74,6 +74,10 @@ class InputError(DdlError, ValueError):
     """What was asked for cannot be read or written; the message names it."""
 
 
+class RecordError(DdlError, ValueError):
+    """An examination record or its chain is not what was written, or cannot be repeated; the message says what."""
+
+
 class RankError(DdlError, RuntimeError):
     """A rank died, hung or raised something that this process cannot raise again; the message names it."""
 

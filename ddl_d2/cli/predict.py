@@ -80,10 +80,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibration", metavar="FILE", help="of `ddl-d2 calibrate`, or a name (default: what the weights carry)"
     )
-    parser.add_argument(
+    point = parser.add_mutually_exclusive_group()
+    point.add_argument(
         "--threshold",
         type=probability,
         help="a score above it is fake, uncalibrated (without a calibration: 0.5)",
+    )
+    point.add_argument(
+        "--false-alarms",
+        type=probability,
+        metavar="RATE",
+        help="decide by the threshold at which the calibration expects this share of real images to be called fake",
     )
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images at once (%(default)s)")
     parser.add_argument(
@@ -112,6 +119,8 @@ def main(argv: list[str] | None = None) -> int:
         calibration=args.calibration,
         opts=[*args.opts, *(("TEST.UNCERTAINTY.ENABLED", "True") if args.uncertainty else ())],
     )
+    if args.false_alarms is not None:
+        model = model.at_false_alarms(args.false_alarms)
     if args.weights is None:
         print(f"weights: {model.about}", file=sys.stderr)
     if model.note:

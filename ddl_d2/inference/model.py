@@ -117,6 +117,23 @@ class Model:
         used, note = calibration_for(local_path(cfg.MODEL.WEIGHTS), cfg, file=calibration)
         return cls(cfg, predictor, calibration=used, note=note)
 
+    def at_false_alarms(self, rate: float) -> Model:
+        """The same model that decides by the plain threshold at which its calibration expects a rate of false alarms.
+
+        Args:
+            rate: one of those that `ddl-d2 calibrate` looks at, such as 0.05: the share of real images called fake.
+
+        Raises:
+            InputError: there is no calibration, or it has no threshold for this rate.
+        """
+        if self.calibration is None:
+            raise InputError("a rate of false alarms needs a calibration, which these weights have not")
+        known = {float(text): threshold for text, threshold in self.calibration.thresholds.items()}
+        if rate not in known:
+            listed = ", ".join(f"{one:g}" for one in sorted(known))
+            raise InputError(f"the calibration has no threshold for a rate of {rate:g} (it has {listed})")
+        return Model(self.cfg, self.predictor, threshold=known[rate])
+
     @property
     def map_threshold(self) -> float:
         """A pixel is forged where the map is above it: the calibration's, or else the config's."""

@@ -58,6 +58,17 @@ def photo(tmp_path, rng):
     return path
 
 
+def test_an_operating_point_by_its_rate_of_false_alarms(weights, made, file, photo):
+    model = ddl_d2.load_model(weights, device="cpu", calibration=file)
+    point = model.at_false_alarms(0.05)
+    assert (point.threshold, point.calibration) == (made.thresholds["0.05"], None)
+    assert point.predict(photo).verdict in ("fake", "real")
+    with pytest.raises(InputError, match=r"no threshold for a rate of 0\.2 \(it has 0\.05\)"):
+        model.at_false_alarms(0.2)
+    with pytest.raises(InputError, match="needs a calibration"):
+        point.at_false_alarms(0.05)
+
+
 def test_a_calibration_file_decides(weights, made, file, photo):
     plain = ddl_d2.load_model(weights, device="cpu").predict(photo)
     assert plain.reason.startswith("uncalibrated: ")
