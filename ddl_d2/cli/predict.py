@@ -35,6 +35,7 @@ from ddl_d2.inference.results_file import ResultsFile
 from ddl_d2.inference.summary import score_text
 from ddl_d2.inference.video import VideoPrediction
 from ddl_d2.io.image import write_png
+from ddl_d2.predictions.ddl_x import check_stems, write_answer
 from ddl_d2.predictions.maps import quantize_map
 from ddl_d2.predictions.verdict import CALIBRATED, NO_FACE, PLAIN, says_forged
 from ddl_d2.utils.text import printable
@@ -68,7 +69,16 @@ def build_parser() -> argparse.ArgumentParser:
         "with --output, a reliability map beside each overlay",
     )
     parser.add_argument(
-        "--calibration", metavar="FILE", help="of `ddl-d2 calibrate` (default: the one that the weights carry, if any)"
+        "--explain",
+        action="store_true",
+        help="of what is called forged: which faces and parts of faces are marked, and how they differ from the skin "
+        "beside them",
+    )
+    parser.add_argument(
+        "--ddl-x", type=Path, metavar="DIR", help="write answers of the DDL-X challenge there, of images predicted now"
+    )
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="of `ddl-d2 calibrate`, or a name (default: what the weights carry)"
     )
     point = parser.add_mutually_exclusive_group()
     point.add_argument(
@@ -99,6 +109,8 @@ def main(argv: list[str] | None = None) -> int:
     sources = [*inputs.images, *inputs.videos]
     if not sources:
         raise InputError("nothing to predict: all files lie in the folder of results; name another with --output")
+    if args.ddl_x is not None:
+        check_stems(inputs.images)
     model = load_model(
         args.weights,
         config=args.config,
@@ -150,7 +162,7 @@ def _results(model: Model, inputs: Inputs, args: argparse.Namespace) -> Iterator
     drawings = dict(zip(sources, plan_outputs(sources, args.output), strict=True))
     if args.uncertainty:
         check_side_files(list(drawings.values()), sources, reliability_file)
-    made_by = {**model.describe(), "frames": args.frames, **({"fragility": True} if args.fragility else {})}
+    made_by = {**model.describe(), "frames": args.frames, **_asked(args)}
     with ResultsFile(args.output, made_by, overwrite=args.overwrite) as results:
         known = {path: results.known(path) for path in sources}
         images, videos = ([p for p in group if known[p] is None] for group in (inputs.images, inputs.videos))
@@ -159,12 +171,24 @@ def _results(model: Model, inputs: Inputs, args: argparse.Namespace) -> Iterator
             yield known[path] or results.add(path, _drawn(next(fresh), drawings[path]))
 
 
+def _asked(args: argparse.Namespace) -> dict[str, bool]:
+    """What was asked for besides predictions; results without it are others."""
+    return {name: True for name in ("fragility", "explain") if getattr(args, name)}
+
+
 def _predicted(
     model: Model, images: Sequence[Path], videos: Sequence[Path], args: argparse.Namespace
 ) -> Iterator[Prediction | VideoPrediction | ImageReadError]:
     """A result per file, or why there is none."""
     predictions = model.predict_many(images, batch_size=args.batch_size)
-    yield from with_fragility(model, predictions, batch_size=args.batch_size) if args.fragility else predictions
+    if args.fragility:
+        predictions = with_fragility(model, predictions, batch_size=args.batch_size)
+    for prediction in predictions:
+        if prediction.error is None and args.explain:
+            prediction.explain(model.landmark_finder)
+        if prediction.error is None and args.ddl_x is not None:
+            write_answer(args.ddl_x, Path(prediction.file).name, prediction.ddl_x_answer())
+        yield prediction
     for path in videos:
         try:
             yield model.predict_video(path, frames=args.frames)
@@ -222,6 +246,8 @@ def _print_line(row: Row) -> None:
         found = row["uncertainty"]
         sure = "" if found.get("forged_reliability") is None else f", pixels agree by {found['forged_reliability']:.2f}"
         print(f"        over views: score ± {found['score_spread']:.4f}{sure}")
+    if "explanation" in row:
+        print("\n".join(f"        {line}" for line in row["explanation"]["text"].splitlines()))
     if "fragility" in row:
         print(
             f"        {row['fragility']['reason']}; masks overlap by {row['fragility']['mean_map_iou']:.2f} on average"

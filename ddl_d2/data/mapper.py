@@ -179,7 +179,7 @@ class ForgeryDatasetMapper:
         """Put an augmented training image and what is to be learnt from it into `row`; see the class."""
         if is_fake and known and self.empty_policy == "relabel" and not mask.any():
             is_fake = 0
-        row["image"] = _to_tensor(image)
+        row["image"] = to_tensor(image)
         row["is_fake"] = is_fake
         row["forgery_mask"] = torch.from_numpy(mask)
         instances = forgery_mask_to_instances(
@@ -254,11 +254,11 @@ def _seen(
 def _augmented(image: np.ndarray, augmentation: T.Augmentation) -> torch.Tensor:
     given = T.AugInput(image)
     augmentation(given)
-    return _to_tensor(given.image)
+    return to_tensor(given.image)
 
 
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    """uint8 H x W x 3 to a contiguous uint8 tensor 3 x H x W."""
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """Turn uint8 H x W x 3 into a contiguous uint8 tensor 3 x H x W."""
     planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
     cv2.split(image, list(planes))  # in place, and ten times as fast as copying a transposed view
     return torch.from_numpy(planes)

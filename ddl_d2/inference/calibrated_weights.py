@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddl_d2.checkpoint.saving import read_metadata, save_tensors
-from ddl_d2.checkpoint.shipped import check_digest, digest
+from ddl_d2.checkpoint.shipped import check_digest, digest, find_calibration
 from ddl_d2.errors import CalibrationError
 from ddl_d2.io.weights import load_checkpoint_file
 from ddl_d2.predictions.calibration import Calibration
@@ -64,7 +64,7 @@ def calibration_for(
     Args:
         weights: the file of weights; its tensors were compared with the digest it states when they were loaded.
         config: the model's.
-        file: a calibration file.
+        file: a calibration file, or the name of one that comes with ddl_d2.
 
     Returns:
         The calibration, None if there is none to use; and why one that the weights carry is not used, else "".
@@ -72,11 +72,11 @@ def calibration_for(
     Raises:
         CalibrationError: the file cannot be read, or was made for other weights or settings; what the weights carry is
             damaged.
-        CheckpointError: the weights cannot be read.
+        CheckpointError: the weights cannot be read, or no calibration has the name.
     """
     metadata = read_metadata(weights) if str(weights).endswith(".safetensors") else {}
     if file is not None:
-        found = Calibration.load(file)
+        found = Calibration.load(find_calibration(file))
     elif _KEY in metadata:
         found = Calibration.from_json(_content(metadata[_KEY], weights), os.fspath(weights))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -17,7 +18,9 @@ from PIL import Image
 from ddl_d2.checkpoint.config import config_for
 from ddl_d2.checkpoint.loading import local_path
 from ddl_d2.checkpoint.shipped import about_weights, find_weights
+from ddl_d2.data.build import build_face_finder
 from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.faces.face import FaceFinder
 from ddl_d2.inference.calibrated_weights import calibration_for
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.prediction import Prediction
@@ -51,7 +54,8 @@ def load_model(
         device: "cpu", "cuda", "cuda:1"; None: a GPU if there is one.
         threshold: an image is called fake above this score, 0..1, and no calibration is used. None: the calibration
             decides; without one, 0.5.
-        calibration: a file of `ddl-d2 calibrate`. None: what the weights carry, if it holds for these settings
+        calibration: a file of `ddl-d2 calibrate`, or a name of those that come with ddl_d2. None:
+            what the weights carry, if it holds for these settings
             (`Model.note` says so if it does not).
         opts: config changes, KEY VALUE KEY VALUE ...
 
@@ -208,6 +212,18 @@ class Model:
             threshold=self.threshold,
             max_pixels=self.cfg.INPUT.MAX_PIXELS,
         )
+
+    @cached_property
+    def landmark_finder(self) -> FaceFinder:
+        """Finds faces with their landmarks, as INPUT.FACES says otherwise; for `Prediction.explain`.
+
+        Raises:
+            FaceFinderUnavailableError: a library or model is missing; the message says what to install.
+        """
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.INPUT.FACES.LANDMARKS = True
+        return build_face_finder(cfg)
 
     def describe(self) -> dict[str, Any]:
         """What made a prediction, as JSON values: architecture, weights, config, threshold, calibration if any."""

@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image, ImageDraw, ImageFont
 
-from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarize
+from ddl_d2.inference.summary import PredictionSummary, decide, forgery_map_of, summarize
 from ddl_d2.predictions.verdict import INCONCLUSIVE, NO_FACE, says_forged
 
 FORGED, _OUTLINE = (230, 30, 60), (255, 225, 60)
@@ -109,10 +109,11 @@ def draw_heat_map(
     size, factor = _panel_size(image.shape[1], image.shape[0])
     shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
     small = np.clip(cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR), 0, 1)
-    summary = summary or summarize(prediction, threshold)
-    text = f"{summary.verdict.upper()}   {_score_of(summary)}"
+    score = float(prediction["fake_score"])
+    verdict, ratio = (decide(score, threshold).label, None) if summary is None else (summary.verdict, summary.log10_lr)
     panels = [("image", shown), ("evidence for a fake (Grad-CAM++)", _draw_heat(shown, small))]
-    return _lay_out(panels, text, title, color=_color_of(summary.verdict), marks=(0.0, 1.0))
+    text = f"{verdict.upper()}   {_score_text(score, threshold, ratio)}"
+    return _lay_out(panels, text, title, color=_color_of(verdict), marks=(0.0, 1.0))
 
 
 def tint_forged(image: np.ndarray, forged: np.ndarray, *, alpha: float = 0.4) -> np.ndarray:
@@ -131,13 +132,14 @@ def caption_of(summary: PredictionSummary) -> str:
         return "NO FACE FOUND   so a model of faces says nothing"
     share = 100 * summary.forged_share
     what = "forged" if says_forged(summary.verdict) else f"map above {summary.map_threshold:g} in"
-    return f"{summary.verdict.upper()}   {_score_of(summary)}   {what} {share:.1f} % of the pixels"
+    score = _score_text(summary.score, summary.threshold, summary.log10_lr)
+    return f"{summary.verdict.upper()}   {score}   {what} {share:.1f} % of the pixels"
 
 
-def _score_of(summary: PredictionSummary) -> str:
+def _score_text(score: float, threshold: float, log10_lr: float | None) -> str:
     """The score, and what it is judged by."""
-    by = f"threshold {summary.threshold:g}" if summary.log10_lr is None else f"log10 LR {summary.log10_lr:+.2f}"
-    return f"score {summary.score:.3f} ({by})"
+    by = f"threshold {threshold:g}" if log10_lr is None else f"log10 LR {log10_lr:+.2f}"
+    return f"score {score:.3f} ({by})"
 
 
 def _color_of(verdict: str) -> tuple[int, int, int]:

@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 
 from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.faces.face import FaceFinder
+from ddl_d2.inference.explanations import Explanation, explain
 from ddl_d2.inference.fragility import Fragility
 from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
-from ddl_d2.inference.summary import NO_FACE, ForgedRegion, PredictionSummary, forgery_map_of, summarize
+from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarize
 from ddl_d2.io.image import write_png
 from ddl_d2.predictions.calibration import Calibration
-from ddl_d2.predictions.verdict import INCONCLUSIVE
+from ddl_d2.predictions.ddl_x import DdlXAnswer, make_answer
+from ddl_d2.predictions.regions import ForgedRegion
+from ddl_d2.predictions.verdict import INCONCLUSIVE, NO_FACE, says_forged
 
 
 class Prediction:
@@ -30,6 +34,7 @@ class Prediction:
         output: the model's own output, see `modeling.system`.
         error: why the image could not be read; None if all went well. The other attributes then raise it.
         fragility: how the verdict fares when the image is delivered in other ways; None if nobody looked (`weigh`).
+        explanation: what is marked as forged, in words; None if nobody asked, or the verdict is another (`explain`).
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Prediction:
     ) -> None:
         self.file, self.image, self.output, self.error = file, image, dict(output or {}), error
         self.fragility: Fragility | None = None
+        self.explanation: Explanation | None = None
         self._summary = None
         if output is not None:
             self._summary = summarize(output, threshold, map_threshold, calibration=calibration)
@@ -88,6 +94,32 @@ class Prediction:
         if not fragility.holds:
             self._summary = replace(self.summary, verdict=INCONCLUSIVE, reason=fragility.reason)
 
+    def explain(self, faces: FaceFinder) -> None:
+        """Say what is marked as forged, if the verdict says forged: of other images the map has nothing to say.
+
+        Args:
+            faces: finds them in the image; with 68 landmarks, parts of faces are told apart.
+
+        Raises:
+            ImageReadError: the image could not be read.
+        """
+        summary = self.summary
+        if says_forged(summary.verdict):
+            assert self.image is not None  # noqa: S101  without an error there is an image
+            self.explanation = explain(self.image, self.forgery_map > summary.map_threshold, faces(self.image))
+
+    def ddl_x_answer(self) -> DdlXAnswer:
+        """The answer for the DDL-X challenge, whose classes are two: fake is a score above the threshold."""
+        summary = self.summary
+        is_fake = summary.verdict != NO_FACE and summary.score > summary.threshold
+        traces = f"No forged pixel is reported: {summary.reason}."
+        if is_fake:
+            share = f"{100 * summary.forged_share:.1f} % of the image"
+            marked = f"Regions marked as forged: {len(summary.regions)}, {share}."
+            traces = marked if self.explanation is None else f"{marked}\n{self.explanation.text}"
+        boxes = [region.box for region in summary.regions]
+        return make_answer(is_fake, boxes, height=summary.height, width=summary.width, traces=traces)
+
     @property
     def regions(self) -> tuple[ForgedRegion, ...]:
         """The forged regions, largest first."""
@@ -123,6 +155,8 @@ class Prediction:
             row["faces"] = [face for face in faces if self.verdict != NO_FACE or face["box"] != whole]
         if "score_spread" in self.output and self.verdict != NO_FACE:
             row["uncertainty"] = self._uncertainty()
+        if self.explanation is not None:
+            row["explanation"] = self.explanation.as_dict()
         if self.fragility is not None:
             row["fragility"] = self.fragility.as_dict()
         return row

@@ -6,29 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ddl_d2.predictions.calibration import Calibration
+from ddl_d2.predictions.regions import ForgedRegion, forged_regions
 from ddl_d2.predictions.verdict import NO_FACE, Verdict, plain_verdict
-
-_MAX_REGIONS = 50
-_MIN_REGION_AREA = 16
-
-
-@dataclass(frozen=True)
-class ForgedRegion:
-    """One 8-connected blob of forged pixels.
-
-    Attributes:
-        box: (x0, y0, x1, y1) pixels of the original image, x1 and y1 just outside.
-        area: pixels.
-        mean_probability: mean of the forgery map over the blob, 0..1.
-    """
-
-    box: tuple[int, int, int, int]
-    area: int
-    mean_probability: float
 
 
 @dataclass(frozen=True)
@@ -117,18 +99,3 @@ def summarize(
         width=width,
         regions=forged_regions(forgery_map, forged),
     )
-
-
-def forged_regions(forgery_map: np.ndarray, forged: np.ndarray) -> tuple[ForgedRegion, ...]:
-    """The blobs of `forged` (bool H×W), largest first; see `PredictionSummary.regions`."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(forged.astype(np.uint8), connectivity=8)
-    order = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")[:_MAX_REGIONS]
-    regions = []
-    for i in order:
-        x, y, width, height, area = (int(v) for v in stats[i])
-        if area < _MIN_REGION_AREA:
-            break
-        window = (slice(y, y + height), slice(x, x + width))
-        mean = float(forgery_map[window][labels[window] == i].mean())
-        regions.append(ForgedRegion((x, y, x + width, y + height), area, round(mean, 4)))
-    return tuple(regions)

@@ -52,7 +52,7 @@ def fit_ratio(labels: Labels, scores: Floats, *, method: str = PAV) -> Likelihoo
         from lir.algorithms.isotonic_regression import IsotonicCalibrator
         from lir.algorithms.logistic_regression import LogitCalibrator
     except ModuleNotFoundError as error:
-        raise InstallError("calibrating needs lir, which is not installed: run `pip install lir`") from error
+        raise InstallError('calibrating needs lir, which is not installed: run `pip install "lir>=1.3,<2"`') from error
     if method == PAV:
         fitted = IsotonicCalibrator().fit(scores, labels)
         places = np.unique(scores)

@@ -119,9 +119,9 @@ def test_other_settings_refuse_a_file_and_set_a_carried_calibration_aside_aloud(
 
 
 def test_other_weights_are_refused(weights, made, file, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(replace(made, weights_sha256="0" * 64, tensors_sha256="").to_json()))
     with pytest.raises(CalibrationError, match="other weights"):
-        path = tmp_path / "other.json"
-        path.write_text(json.dumps(replace(made, weights_sha256="0" * 64, tensors_sha256="").to_json()))
         ddl_d2.load_model(weights, device="cpu", calibration=path)
     with pytest.raises(CalibrationError, match="of other weights"):
         attach_calibration(weights, replace(made, tensors_sha256="0" * 64), tmp_path / "new.safetensors")
@@ -157,3 +157,19 @@ def test_the_demo_decides_by_it_too(weights, made, file, photo, tmp_path):
     row = json.loads((output / "photo.json").read_text())
     assert (row["verdict"], row["calibration"]) == ("forged", made.fingerprint)
     assert read_image(output / "photo.png").ndim == 3
+
+
+def test_the_command_explains_and_says_how_far_views_differ(weights, made, file, photo, tmp_path, capsys):
+    pytest.importorskip("dlib")
+    output, answers = tmp_path / "out", tmp_path / "answers"
+    words = [photo, "--weights", weights, "--device", "cpu", "--output", output, "--uncertainty", "--explain"]
+    words += ["--calibration", file, "--ddl-x", answers]
+    assert predict.main([str(word) for word in words]) == 0
+    assert "over views: score ±" in capsys.readouterr().out
+    row = json.loads((output / "results.jsonl").read_text().splitlines()[1])
+    assert set(row["uncertainty"]) == {"score_spread", "forged_reliability"}
+    assert row["reliability_map"] == "photo.reliability.png"
+    assert read_image(output / "photo.reliability.png").shape[:2] == (60, 80)
+    assert row["explanation"]["faces"] == [], "noise holds no face"
+    assert "Outside the faces: 100 %" in row["explanation"]["text"] or row["forged_share"] == 0
+    assert json.loads((answers / "photo.json").read_text())["Visible forgery traces"]

@@ -51,9 +51,9 @@ def test_verdicts(score, label, log10_lr):
 
 def test_reasons_name_the_rates_and_both_propositions():
     assert MADE.verdict(0.9).reason == (
-        "scores this high are expected of at most 5 % of real images; the score is 8.3 times as probable if the image is "
-        "forged as those of faces of a test (60 forged and 40 real images) as if it is real as those there: weak support "
-        "for forged"
+        "scores this high are expected of at most 5 % of real images; the score is 8.3 times as probable if the image "
+        "is forged as those of faces of a test (60 forged and 40 real images) as if it is real as those there: weak "
+        "support for forged"
     )
     assert MADE.verdict(0.05).reason.startswith("scores this low are expected of at most 10 % of forged images; ")
     assert "if the image is real as those of" in MADE.verdict(0.05).reason
@@ -64,7 +64,11 @@ def test_reasons_name_the_rates_and_both_propositions():
 
 def test_where_limits_cross_a_score_that_suits_neither_class_is_inconclusive():
     crossed = replace(MADE, forged_above=0.3, none_below=0.6)
-    assert [crossed.verdict(score).label for score in (0.2, 0.45, 0.7)] == ["no forgery found", "inconclusive", "forged"]
+    assert [crossed.verdict(score).label for score in (0.2, 0.45, 0.7)] == [
+        "no forgery found",
+        "inconclusive",
+        "forged",
+    ]
     assert "rare among both" in crossed.verdict(0.45).reason
 
 

@@ -75,6 +75,38 @@ def test_figures_equal_slow_references(rng):
     np.testing.assert_allclose(posterior(found), ratios * share / (ratios * share + 1 - share))
 
 
+def _slow_pav(labels, values) -> np.ndarray:
+    """Pool adjacent violators, a value at a time: the share of fakes of each image's block, classes weighed equally."""
+    fakes, reals = labels.sum(), (1 - labels).sum()
+    blocks: list[list[float]] = []  # weight of fakes, weight of reals, number of distinct values
+    distinct = np.unique(values)
+    for value in distinct:
+        at = labels[values == value]
+        blocks.append([at.sum() / fakes, (1 - at).sum() / reals, 1])
+        while len(blocks) > 1 and blocks[-2][0] * sum(blocks[-1][:2]) >= blocks[-1][0] * sum(blocks[-2][:2]):
+            last = blocks.pop()
+            blocks[-1] = [a + b for a, b in zip(blocks[-1], last, strict=True)]
+    shares = np.concatenate([np.full(int(n), a / (a + b)) for a, b, n in blocks])
+    return shares[np.searchsorted(distinct, values)]
+
+
+def test_cllr_min_and_devpav_equal_slow_references(rng):
+    labels, scores = _system(rng, 250)
+    found = judged(_fit(labels, scores), labels, scores)
+    # Ratios that are off, so that their own calibration differs from them.
+    found = found._replace(log10_lrs=1.5 * found.log10_lrs + 0.2)
+    figures = figures_of(found)
+    shares = _slow_pav(labels, found.log10_lrs)
+    slow = np.mean(-np.log2(shares[labels == 1])) / 2 + np.mean(-np.log2(1 - shares[labels == 0])) / 2
+    assert figures["cllr_min"] == pytest.approx(slow, abs=1e-9)
+    inner = (shares > 0) & (shares < 1)
+    x, y = found.log10_lrs[inner], np.log10(shares[inner] / (1 - shares[inner]))
+    order = np.lexsort((y, x))
+    dense = np.linspace(x.min(), x.max(), 400_001)
+    gap = np.abs(np.interp(dense, x[order], y[order]) - dense)
+    assert figures["devpav"] == pytest.approx(gap.mean(), abs=1e-4)
+
+
 def test_rates_hold_on_held_out_images(rng):
     labels, scores = _system(rng, 4000)
     figures = figures_of(cross_fitted(labels, scores, folds_of(np.arange(4000), 5), _fit))
