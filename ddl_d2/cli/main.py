@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "say of images whether they are real or forged, and where",
     "review": "list what predict found in the order in which people should look at it",
     "examine": "examine images and clips, and leave records that can be repeated",
+    "timeline": "follow the faces of a clip, and say when their scores are above the threshold",
     "serve": "serve a page on this machine that examines images and clips, and the same by HTTP",
     "train": "train a system, or evaluate it on datasets (--eval-only)",
     "adapt": "adapt a trained Loupe to the images to be predicted, without their labels, and predict them",
