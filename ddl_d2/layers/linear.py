@@ -23,7 +23,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def batched_product(x: Tensor, y: Tensor) -> Tensor:
     """Multiply matrices, x · yᵀ, image by image: B×M×K, B×N×K -> B×M×N."""
-    if x.device.type == "cpu":  # its batched product copies operands whose layout it does not like
+    # A CPU's batched product copies operands whose layout it does not like. An exported graph has any number of images.
+    if x.device.type == "cpu" and not torch.compiler.is_exporting():
         return torch.stack([linear(one, other) for one, other in zip(x, y, strict=True)])
     return x @ y.transpose(1, 2)
 

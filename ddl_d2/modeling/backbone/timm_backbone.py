@@ -39,7 +39,10 @@ class PadFirstSwinBlock(SwinTransformerBlock):
     def _attn(self, x: Tensor) -> Tensor:
         _, height, width, _ = x.shape
         window_height, window_width = self.window_size
-        padded = F.pad(x, (0, 0, 0, -width % window_width, 0, -height % window_height))
+        # Written as whole windows less what is there: of symbols, in an export, only this is known to fill windows.
+        below = -(-height // window_height) * window_height - height
+        beside = -(-width // window_width) * window_width - width
+        padded = F.pad(x, (0, 0, 0, beside, 0, below))
         return super()._attn(padded)[:, :height, :width]
 
 
