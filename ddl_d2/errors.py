@@ -70,6 +70,10 @@ class InputError(DdlError, ValueError):
     """What was asked for cannot be read or written; the message names it."""
 
 
+class ExportError(DdlError, RuntimeError):
+    """A model cannot be exported as asked, or an exported one differs from the original; the message has figures."""
+
+
 class RankError(DdlError, RuntimeError):
     """A rank died, hung or raised something that this process cannot raise again; the message names it."""
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "compare saved predictions of several systems, with 95 % intervals",
     "measure": "measure weights on datasets, with 95 % intervals",
     "release-weights": "make the small file that ships of trained weights",
+    "export": "write trained weights as an ONNX file, checked against the original",
     "fuse": "fuse the saved predictions of several systems",
     "demo": "draw what a model says of images or a video",
     "check-dataset": "report everything odd about a dataset",

@@ -103,8 +103,8 @@ class Probabilities(NamedTuple):
 class ForgerySystem(nn.Module, ABC):
     """A network that detects or localizes forgeries; see the module for what goes in and what comes out.
 
-    A system is a subclass that implements `losses`, and `probabilities` or `predictions`, registered in Detectron2's `META_ARCH_REGISTRY`
-    with a `from_config` of its own:
+    A system is a subclass that implements `losses`, and `probabilities` or `predictions`, registered in Detectron2's
+    `META_ARCH_REGISTRY` with a `from_config` of its own:
 
         @META_ARCH_REGISTRY.register()
         class MySystem(ForgerySystem):
