@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute `torch.nn.functional.linear`: x …×K, weight N×K, bias N -> …×N; differentiable once."""
-    if _by_onednn(x, weight):
+    if by_onednn(x, weight):
         return _OneDnnLinear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
@@ -85,7 +85,8 @@ def _dense(x: Tensor) -> Tensor:
 _HAS_OPERATOR = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+def by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Say whether `linear` of these goes through oneDNN."""
     return (
         _HAS_OPERATOR
         and x.device.type == "cpu"

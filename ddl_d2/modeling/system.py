@@ -43,6 +43,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
+from ddl_d2.layers.convolution import use_fast_point_convolutions
 from ddl_d2.layers.linear import use_fast_linear
 from ddl_d2.modeling.heads import ImageSizes, score_from_map
 from ddl_d2.modeling.postprocessing import Size, map_output
@@ -156,6 +157,7 @@ class ForgerySystem(nn.Module, ABC):
             if part is not None:
                 part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
         use_fast_linear(self)
+        use_fast_point_convolutions(self)
 
     @property
     def device(self) -> torch.device:
