@@ -124,7 +124,10 @@ def judged(before: dict[str, float], after: dict[str, float], precision: str) ->
 
 def _figures(model: OnnxPredictor, root: Path) -> dict[str, float]:
     figures = figures_of(list(labeled_scores(model, root, read_image)))
-    found = {name: float(figures[name][0]) for name in ("auc", "f1") if name in figures}
+    found: dict[str, float] = {}
+    for name in ("auc", "f1"):
+        if isinstance(figure := figures.get(name), tuple):
+            found[name] = figure[0]
     if "auc" not in found:
         raise InputError(f"{root}: needs real and fake images, to judge a lower precision by")
     return found

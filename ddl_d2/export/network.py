@@ -76,11 +76,10 @@ def export_network(system: ForgerySystem) -> ModelProto:
         ExportError: PyTorch cannot export it; says why.
     """
     step = system.size_divisibility
-    square = step if step >= _MOST_CELLS else 0
     network = NetworkOnly(system).eval()
-    shape = (square, square) if square else system.size if not step else [step * cells for cells in _EXAMPLE_CELLS]
+    shape = system.fixed_size or [step * cells for cells in _EXAMPLE_CELLS]
     dims: dict[int, Any] = {0: Dim("B", min=1, max=2**20)}
-    if step and not square:
+    if system.fixed_size is None:
         dims |= {
             2: step * Dim("cells_down", min=1, max=_MOST_CELLS),
             3: step * Dim("cells_across", min=1, max=_MOST_CELLS),
@@ -109,7 +108,8 @@ def export_network(system: ForgerySystem) -> ModelProto:
             )
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             raise ExportError(
-                f"{type(system).__name__}: PyTorch cannot export it ({str(error).strip().splitlines()[-1][:300]})"
+                f"{type(system).__name__}: PyTorch cannot export it ({str(error).strip().splitlines()[-1][:300]}). A plain ViT "
+                "can be exported for one size only: MODEL.PLAIN_VIT.SQUARE_PAD"
             ) from error
     assert exported is not None  # noqa: S101  only of the older exporter
     return exported.model_proto

@@ -67,14 +67,13 @@ def surroundings_of(cfg: CfgNode, system: ForgerySystem, *, scored: bool, authen
         scored: whether the network scores images.
         authentic: whether it gives a map of authentic pixels, too.
     """
-    stretched = not system.size_divisibility
     return Surroundings(
         min_size=cfg.INPUT.MIN_SIZE_TEST,
         max_size=cfg.INPUT.MAX_SIZE_TEST,
-        mean=tuple(system.options.pixel_mean),
-        std=tuple(system.options.pixel_std),
+        mean=system.options.pixel_mean,
+        std=system.options.pixel_std,
         divisibility=system.size_divisibility,
-        size=tuple(system.size) if stretched else (0, 0),
+        size=(0, 0) if system.size_divisibility else system.size,
         flip=cfg.TEST.AUG.ENABLED and cfg.TEST.AUG.FLIP,
         has_score=scored,
         has_authentic=authentic,

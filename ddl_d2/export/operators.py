@@ -6,13 +6,17 @@ L levels, P points.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from onnxscript import FLOAT, INT64
-from onnxscript import opset20 as op
+from onnxscript import opset20
 
 import ddl_d2.layers.ms_deform_attn  # noqa: F401  registers the operator
+
+# The types of onnxscript's operators are for scripts, not for values that are traced.
+op: Any = opset20
 
 
 def ms_deform_attn(
@@ -30,8 +34,8 @@ def ms_deform_attn(
     Returns:
         N×Q×(H·D).
     """
-    heads, levels = sampling_locations.shape[2:4]
-    channels = value.shape[3]
+    shapes: Any = (sampling_locations.shape, value.shape)
+    (_, _, heads, levels, *_), (*_, channels) = shapes
     values = op.Transpose(value, perm=[0, 2, 3, 1])  # N×H×D×S
     locations = op.Transpose(sampling_locations, perm=[0, 2, 3, 1, 4, 5])  # N×H×L×Q×P×2
     # Beyond this everything samples zeros, and what GridSample does with numbers too large for an integer is left open.
@@ -61,5 +65,5 @@ def _of_heads(x: Any, level: int) -> Any:
     return op.Reshape(chosen, op.Concat(op.Constant(value_ints=[-1]), tail, axis=0))
 
 
-TRANSLATIONS = {torch.ops.ddl_d2.ms_deform_attn.default: ms_deform_attn}
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.ddl_d2.ms_deform_attn.default: ms_deform_attn}
 """For `torch.onnx.export(custom_translation_table=...)`."""

@@ -9,6 +9,7 @@ Shapes: `B` images, all of one size, `V` views of them (B, or 2B with mirrored o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnx import GraphProto, parser
@@ -38,8 +39,8 @@ class Surroundings:
 
     min_size: int
     max_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Sequence[float]
+    std: Sequence[float]
     divisibility: int
     size: tuple[int, int] = (0, 0)
     flip: bool = False
@@ -103,7 +104,7 @@ def _graph(head: str, steps: list[str]) -> GraphProto:
     return parser.parse_graph(head + " {\n" + "\n".join(steps) + "\n}")
 
 
-def _braces(values: tuple[float, ...]) -> str:
+def _braces(values: Sequence[float]) -> str:
     return "{" + ", ".join(repr(float(value)) for value in values) + "}"
 
 

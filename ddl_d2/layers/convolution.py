@@ -7,6 +7,8 @@ PyTorch's own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from detectron2.layers import Conv2d as NormedConv2d
 from torch import Tensor, nn
@@ -44,7 +46,7 @@ def use_fast_point_convolutions(module: nn.Module) -> None:
             child.__class__ = kinds[type(child)]
 
 
-def _is_pointwise(layer: nn.Conv2d) -> bool:
+def _is_pointwise(layer: Any) -> bool:
     return layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1
 
 

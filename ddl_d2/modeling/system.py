@@ -205,6 +205,11 @@ class ForgerySystem(nn.Module, ABC):
         """
         raise ConfigError(f"{type(self).__name__} has no `probabilities`, which an export needs")
 
+    @property
+    def fixed_size(self) -> Size | None:
+        """The (height, width) of every batch, if the network only ever sees one: `size`; else None."""
+        return None if self.size_divisibility else self.size
+
     def batch(self, rows: list[dict[str, Any]]) -> tuple[Tensor, list[Size]]:
         """Make one normalized batch of the rows' images, and the (height, width) of each within its padding."""
         if not self.size_divisibility:

@@ -156,6 +156,11 @@ class ForgerySegmentor(DetectsByImageHead, ForgerySystem):
         forged = _forged(self.sem_seg_head(features), images).sigmoid()
         return Probabilities(None if self.image_head is None else self.image_head(features, sizes).sigmoid(), forged)
 
+    @property
+    def fixed_size(self) -> Size | None:
+        """The square that images are padded to, if there is one."""
+        return (self.square, self.square) if self.square else None
+
     def batch(self, rows: list[dict[str, Any]]) -> tuple[Tensor, list[Size]]:
         """Make one normalized batch; raises InputError for an image larger than the square that it is padded to."""
         self._check_square(rows)
