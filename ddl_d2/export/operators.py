@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from onnxscript import FLOAT, INT64
-from onnxscript import opset20
+from onnxscript import FLOAT, INT64, opset20
 
 import ddl_d2.layers.ms_deform_attn  # noqa: F401  registers the operator
 

@@ -40,9 +40,10 @@ class PadFirstSwinBlock(SwinTransformerBlock):
     def _attn(self, x: Tensor) -> Tensor:
         _, height, width, _ = x.shape
         window_height, window_width = self.window_size
-        # Written as whole windows less what is there: of symbols, in an export, only this is known to fill windows.
-        below = -(-height // window_height) * window_height - height
-        beside = -(-width // window_width) * window_width - width
+        # Written as whole windows less what is there: of symbols, in an export, only this is known to fill windows (and
+        # of positive numbers, whose division ONNX rounds as Python does).
+        below = (height + window_height - 1) // window_height * window_height - height
+        beside = (width + window_width - 1) // window_width * window_width - width
         padded = F.pad(x, (0, 0, 0, beside, 0, below))
         return super()._attn(padded)[:, :height, :width]
 
