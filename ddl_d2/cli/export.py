@@ -34,8 +34,6 @@ from ddl_d2.modeling.system import ForgerySystem
 ALLOWED_LOSS = 0.005
 """Of AUC and F1, by a lower precision."""
 
-_CALIBRATED = 32
-
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -44,7 +42,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the .onnx file to write")
     parser.add_argument("--config", metavar="NAME", help="a config's name or file (default: the weights' own)")
     parser.add_argument(
-        "--precision", choices=("float32", "float16", "int8"), default="float32", help="of the network (%(default)s)"
+        "--precision",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="of the stored weights; sums are float32 (%(default)s)",
     )
     parser.add_argument(
         "--labeled", type=Path, metavar="ROOT", help="real and fake images, by which a lower precision is judged"
@@ -100,7 +101,7 @@ def write_checked(args: argparse.Namespace, path: Path) -> OnnxAbout:
     about = replace(exported.about, parity=check_parity(exported, whole, check_images())._asdict())
     if args.precision != "float32":
         before = _figures(exported, args.labeled)
-        model = in_precision(model, args.precision, _calibration(exported, args.labeled))
+        model = in_precision(model, args.precision)
         onnx.save(model, path)
         quality = judged(before, _figures(OnnxPredictor(path), args.labeled), args.precision)
         about = replace(about, precision=args.precision, quality=quality)
@@ -131,15 +132,6 @@ def _figures(model: OnnxPredictor, root: Path) -> dict[str, float]:
     if "auc" not in found:
         raise InputError(f"{root}: needs real and fake images, to judge a lower precision by")
     return found
-
-
-def _calibration(model: OnnxPredictor, root: Path) -> list[Any]:
-    """Some of the labeled images, evenly chosen, as the graph gets them."""
-    from ddl_d2.data.datasets import load_dataset
-
-    rows, _ = load_dataset(root, fake_without_mask="score")
-    chosen = rows[:: max(1, len(rows) // _CALIBRATED)][:_CALIBRATED]
-    return [part for row in chosen for part in model.seen(read_image(row["file_name"]))]
 
 
 if __name__ == "__main__":

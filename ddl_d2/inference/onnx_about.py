@@ -22,7 +22,7 @@ class OnnxAbout:
         max_pixels: the most pixels an image may have.
         faces: None, or of a model of faces the `finder` (arguments of `make_remembering_finder`), the `crop`
             (arguments of `FaceCropper`) and the `score` (rule of `face_score`).
-        precision: of weights and sums, "float32", "float16" or "int8".
+        precision: of the stored weights, "float32", "float16" or "int8".
         parity: largest differences from the original model: `score`, `map`, and on how many `images`.
         quality: of a lower precision, on labeled images: `before`, `after`, and the `loss` of each figure.
     """

@@ -82,10 +82,6 @@ class OnnxPredictor(PredictsSources):
                 found[index] = {"fake_score": float(score), "forgery_map": forged}
         return [found[index] for index in range(len(images))]
 
-    def seen(self, image: np.ndarray) -> list[np.ndarray]:
-        """Return what the graph gets of an image, uint8 H×W×3: the image, or its face crops."""
-        return [image] if self._crop is None else [cut(image, one.window) for one in self._crop(image)]
-
     def _by_faces(self, image: np.ndarray, crop: FaceCropper) -> dict[str, Any]:
         """Predict an image from its face crops, as `modeling.test_time.faces.OnFaceCrops` does."""
         assert self.about.faces is not None  # noqa: S101  there is a cropper only then
@@ -114,6 +110,8 @@ def _session(path: str | os.PathLike[str], threads: int | None, providers: Seque
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
+    # Weights of eight bits become float32 once, when the file is opened, instead of in each run.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=list(providers))
     except (Fail, InvalidGraph, InvalidProtobuf, NoSuchFile) as error:

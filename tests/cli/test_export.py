@@ -130,10 +130,10 @@ def test_other_files_are_refused(tmp_path, exported):
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_lower_precisions_stay_near(exported, tmp_path, precision):
     images = parity.check_images()[4:8]  # 160 × 160
-    onnx.save(in_precision(onnx.load(exported), precision, images), tmp_path / "lower.onnx")
+    onnx.save(in_precision(onnx.load(exported), precision), tmp_path / "lower.onnx")
     assert (tmp_path / "lower.onnx").stat().st_size < exported.stat().st_size
     before, after = OnnxPredictor(exported), OnnxPredictor(tmp_path / "lower.onnx")
-    allowed = 0.02 if precision == "float16" else 0.3
+    allowed = 0.003 if precision == "float16" else 0.05
     for one, other in zip(before.whole(images), after.whole(images), strict=True):
         assert one["fake_score"] == pytest.approx(other["fake_score"], abs=allowed)
         assert 0 < np.abs(one["forgery_map"] - other["forgery_map"]).max() < allowed
