@@ -76,11 +76,12 @@ class Surroundings:
 
     def after(self) -> GraphProto:
         """Return the graph of the network's output -> scores float B, and maps float B×H×W."""
-        steps = [*_at_original(FORGED, "forged"), "zero = Constant<value_float = 0.0>()"]
+        cut = bool(self.divisibility)
+        steps = [*_at_original(FORGED, "forged", cut=cut), "zero = Constant<value_float = 0.0>()"]
         steps.append("one = Constant<value_float = 1.0>()")
         if self.has_authentic:
             steps += [
-                *_at_original(AUTHENTIC, "authentic"),
+                *_at_original(AUTHENTIC, "authentic", cut=cut),
                 "together = Add(forged, authentic)",
                 "least = Constant<value_float = 1e-12>()",
                 "divisor = Max(together, least)",
@@ -249,8 +250,8 @@ def _padded(source: str, divisibility: int) -> list[str]:
     ]
 
 
-def _at_original(source: str, target: str) -> list[str]:
-    """Cut the padding off maps V×P×Q, and resize them to H×W."""
+def _at_original(source: str, target: str, *, cut: bool) -> list[str]:
+    """Cut the padding off maps V×P×Q (unless they were stretched), and resize them to H×W."""
     n = target
     return [
         f"{n}_0 = Constant<value_ints = [0, 0]>()",
@@ -258,7 +259,7 @@ def _at_original(source: str, target: str) -> list[str]:
         f"{n}_first = Constant<value_ints = [0]>()",
         f"{n}_one = Constant<value_ints = [1]>()",
         f"{n}_used = Squeeze({SIZES}, {n}_first)",
-        f"{n}_cut = Slice({source}, {n}_0, {n}_used, {n}_axes)",
+        f"{n}_cut = Slice({source}, {n}_0, {n}_used, {n}_axes)" if cut else f"{n}_cut = Identity({source})",
         f"{n}_planes = Unsqueeze({n}_cut, {n}_one)",
         f"{n}_head = Shape<start = 0, end = 2>({n}_planes)",
         f"{n}_shape = Concat<axis = 0>({n}_head, original)",

@@ -15,6 +15,7 @@ from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.io.image import convert_image, decode_image, read_image
+from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.utils.text import printable
 
 Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
@@ -24,20 +25,29 @@ class PredictsSources(ABC):
     """What predicts decoded images, given the ways in which users name images.
 
     Attributes:
-        threshold: an image is called fake above this score, 0..1.
-        map_threshold: a pixel is forged where the map is above it.
+        threshold: an image is called fake above this score, 0..1, without a calibration.
+        calibration: what decides on images; None if nothing does but the threshold.
         max_pixels: the most pixels an image may have.
     """
 
-    def __init__(self, *, threshold: float, map_threshold: float, max_pixels: int) -> None:
-        """Keep the numbers; see `Attributes`.
+    def __init__(
+        self, *, threshold: float, map_threshold: float, max_pixels: int, calibration: Calibration | None = None
+    ) -> None:
+        """Keep the numbers; see `Attributes`, and for `map_threshold` there.
 
         Raises:
             InputError: a threshold outside 0..1.
         """
         if not 0 <= threshold <= 1:
             raise InputError(f"the threshold is {threshold:g}: it must lie within 0 and 1")
-        self.threshold, self.map_threshold, self.max_pixels = threshold, map_threshold, max_pixels
+        self.threshold, self.calibration, self.max_pixels = threshold, calibration, max_pixels
+        self._map_threshold = map_threshold
+
+    @property
+    def map_threshold(self) -> float:
+        """A pixel is forged where the map is above it: the calibration's, or else the config's."""
+        found = None if self.calibration is None else self.calibration.map_threshold
+        return self._map_threshold if found is None else found
 
     @abstractmethod
     def outputs(self, images: Sequence[np.ndarray]) -> Sequence[Mapping[str, Any]]:
@@ -103,6 +113,7 @@ class PredictsSources(ABC):
                 output=next(outputs),
                 threshold=self.threshold,
                 map_threshold=self.map_threshold,
+                calibration=self.calibration,
             )
             for file, image in images
         ]
