@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import Encoder
 
+from ddl_d2.modeling.batfd.timm_frames import FrameTransformer
 from ddl_d2.modeling.batfd.video_encoder import ConvUnit
 
 VIT_WIDTHS = {"vit_t": (192, 3), "vit_s": (384, 6), "vit_b": (768, 12)}
@@ -110,3 +111,31 @@ def stretched_sound(samples: Tensor, wanted: int) -> Tensor:
     if not samples.numel():
         return torch.zeros(wanted, device=samples.device)
     return nn.functional.interpolate(samples.float()[None, None], wanted, mode="linear", align_corners=False)[0, 0]
+
+
+class LightAudioEncoder(nn.Module):
+    """Two convolutions on the spectrogram and a small transformer: an audio encoder that a CPU can train."""
+
+    def __init__(self, *, frames: int, features: int = 256, layers: int = 2, dropout: float = 0.0) -> None:
+        """Build it with random weights.
+
+        Args:
+            frames: T; fixed, as each has a learned position.
+            features: F.
+            layers: of the transformer.
+            dropout: in the transformer, in training.
+        """
+        super().__init__()
+        self.convs = nn.Sequential(
+            nn.Conv1d(_BANDS, features, 5, padding=2),
+            nn.BatchNorm1d(features),
+            nn.GELU(),
+            nn.Conv1d(features, features, _COLUMNS, stride=_COLUMNS),
+            nn.BatchNorm1d(features),
+            nn.GELU(),
+        )
+        self.context = FrameTransformer(frames=frames, features=features, layers=layers, dropout=dropout)
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Return B×F×T of a spectrogram, float B×64×4T."""
+        return self.context(self.convs(log_mel).transpose(1, 2)).transpose(1, 2)
