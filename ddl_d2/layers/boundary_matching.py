@@ -67,8 +67,9 @@ class BoundaryMatching(nn.Module):
         """
         super().__init__()
         self.frames, self.rows, self.points = frames, len(durations), points
-        indices, weights, counts = _sums(sample_positions(frames, durations, points, extension, published=published),
-                                         frames, double=published)
+        indices, weights, counts = _sums(
+            sample_positions(frames, durations, points, extension, published=published), frames, double=published
+        )
         offsets = np.concatenate([[0], counts.cumsum()[:-1]])
         self.register_buffer("indices", torch.from_numpy(indices), persistent=False)
         self.register_buffer("offsets", torch.from_numpy(offsets), persistent=False)

@@ -8,11 +8,31 @@ the published checkpoints.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+Curves = tuple[Tensor, Tensor]
+"""How likely a segment starts, and ends, in each frame; float B×T in [0, 1] both."""
+
 _WIDTH = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundaryOutputs:
+    """What the generators of both modalities give for a batch.
+
+    Attributes:
+        curves: {"fusion", "video" or "audio": start and end}.
+        hidden: {"video" or "audio": float B×1536×T}, what the curves are made of.
+    """
+
+    curves: dict[str, Curves]
+    hidden: dict[str, Tensor]
 
 
 class BoundaryCurves(nn.Module):
@@ -45,7 +65,7 @@ class BoundaryCurves(nn.Module):
         x02 = self.conv0_2(torch.cat([x00, x01, _doubled(x11)], dim=1))
         hidden = torch.cat([x00, x01, x02], dim=1)
         curves = self.final(hidden).float().sigmoid()
-        return curves[:, 0], curves[:, 1], hidden
+        return curves[:, 1], curves[:, 0], hidden
 
 
 class _Unit(nn.Module):
@@ -59,3 +79,25 @@ class _Unit(nn.Module):
 
 def _doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def boundary_weights(forward: Curves, backward: Curves) -> Curves:
+    """Combine the curves of a clip with those of the clip played backward, whose starts are ends."""
+    (start, end), (back_start, back_end) = forward, backward
+    return (start * torch.flip(back_end, dims=(1,))).sqrt(), (end * torch.flip(back_start, dims=(1,))).sqrt()
+
+
+def weighted_candidates(candidates: NDArray[np.float64], weights: Curves, clip: int) -> NDArray[np.float64]:
+    """Multiply the confidence of a clip's candidates by how likely they start and end where they do.
+
+    Args:
+        candidates: float K×3, [confidence, start, end] in frames.
+        weights: of `boundary_weights`.
+        clip: its number in the batch.
+
+    Returns:
+        the same, with other confidences. A candidate that ends with the network's last frame is taken to end in it.
+    """
+    start, end = (curve[clip].float().cpu().numpy() for curve in weights)
+    first, last = candidates[:, 1:].astype(np.int64).T
+    return np.column_stack([candidates[:, 0] * start[first] * end[last.clip(max=len(end) - 1)], candidates[:, 1:]])

@@ -21,6 +21,11 @@ ONE_MAP = ("map",)
 """The one map of a module without it."""
 
 
+def mean_map(maps: dict[str, Tensor]) -> Tensor:
+    """Return the mean of a group's maps, B×D×T, which segments are decoded from."""
+    return torch.stack(list(maps.values())).mean(dim=0)
+
+
 class FrameClassifier(nn.Module):
     """The logit of "forged" of each frame, linear in its features."""
 
@@ -52,7 +57,10 @@ class BoundaryModule(nn.Module):
         wide, narrow = dims
         self.matching = matching
         self.block0 = nn.Sequential(_Named(nn.Conv3d(features, wide, (matching.points, 1, 1))))
-        convs: list[nn.Module] = [ConvUnit(nn.Conv2d(wide, narrow, 1)), ConvUnit(nn.Conv2d(narrow, narrow, 3, padding=1))]
+        convs: list[nn.Module] = [
+            ConvUnit(nn.Conv2d(wide, narrow, 1)),
+            ConvUnit(nn.Conv2d(narrow, narrow, 3, padding=1)),
+        ]
         if not relation:
             convs.append(_Named(nn.Conv2d(narrow, 1, 1)))
         self.block1 = nn.Sequential(*convs)

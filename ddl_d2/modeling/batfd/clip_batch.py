@@ -36,7 +36,8 @@ from ddl_d2.modeling.batfd.video_encoder import fit_frames, nearest_frames
 from ddl_d2.utils.transfer import to_device
 
 FITS = ("pad", "stretch")
-GROUPS = ("fusion", "video", "audio")
+MODALITIES = ("video", "audio")
+GROUPS = ("fusion", *MODALITIES)
 """What has maps: both modalities together, and each."""
 SEGMENT_KEYS = {"fusion": "segments", "video": "video_segments", "audio": "audio_segments"}
 
@@ -105,11 +106,15 @@ class ClipTruth:
     real: Tensor
 
 
+def has_sound(row: Row) -> float:
+    """Return 1 if a clip has sound, else 0."""
+    return float(bool(row.get("has_audio", True)))
+
+
 def is_known(row: Row, group: str) -> float:
     """Return 1 if the forged segments of a group are known and the clip has the modality, else 0."""
-    if group == "audio" and not row.get("has_audio", True):
-        return 0.0
-    return float(known_segments(row, group) is not None)
+    heard = has_sound(row) if group == "audio" else 1.0
+    return heard * float(known_segments(row, group) is not None)
 
 
 def known_segments(row: Row, group: str) -> np.ndarray | None:
@@ -150,7 +155,7 @@ def clip_truth(
             group: stacked(lambda r, g=group: target_map(segments(r, g), fit.used_frames(r), fit.frames, durations))
             for group in GROUPS
         },
-        labels={group: stacked(lambda r, g=group: labels(r, g)) for group in GROUPS[1:]},
+        labels={group: stacked(lambda r, g=group: labels(r, g)) for group in MODALITIES},
         curves={group: curves(group) for group in GROUPS} if with_curves else {},
         known={group: torch.tensor([is_known(r, group) for r in rows], device=device) for group in GROUPS},
         valid=(torch.arange(fit.frames, device=device) < used[:, None]).float(),

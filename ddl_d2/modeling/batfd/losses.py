@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddl_d2.modeling.batfd.boundary_curves import BoundaryOutputs
+from ddl_d2.modeling.batfd.clip_batch import ClipTruth
+
 CONTRAST_SCALINGS = ("exact", "published")
 
 
@@ -77,9 +80,33 @@ def _over_frames(errors: Tensor, valid: Tensor, share: Tensor) -> Tensor:
     return ((errors * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1) * share).sum()
 
 
-def shares(weights: Tensor, total: float) -> Tensor:
-    """Return how much each clip counts: its weight (float B) as a part of `total`."""
-    return weights / total
+def boundary_losses(
+    forward: BoundaryOutputs,
+    backward: BoundaryOutputs,
+    truth: ClipTruth,
+    shares: dict[str, Tensor],
+    *,
+    feature_weight: float,
+) -> dict[str, Tensor]:
+    """Return the losses of the boundary generators, {group: loss}.
+
+    Args:
+        forward: of the clips.
+        backward: of the clips played backward: there, a start is where a segment ends.
+        truth: of the clips.
+        shares: {group: float B}.
+        feature_weight: of the agreement of hidden features, forward and backward.
+    """
+    losses = {}
+    for group, share in shares.items():
+        start, end = truth.curves[group]
+        back_start, back_end = (torch.flip(curve, dims=(1,)) for curve in backward.curves[group])
+        loss = curve_loss(forward.curves[group], (start, end), truth.valid, share)
+        losses[group] = loss + curve_loss((back_end, back_start), (start, end), truth.valid, share)
+        if group in forward.hidden:
+            agreement = feature_agreement(forward.hidden[group], backward.hidden[group], truth.valid, share)
+            losses[group] = losses[group] + feature_weight * agreement
+    return losses
 
 
 def feature_agreement(hidden: Tensor, reversed_hidden: Tensor, valid: Tensor, share: Tensor) -> Tensor:

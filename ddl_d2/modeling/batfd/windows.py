@@ -6,12 +6,28 @@ Shapes: `t` frames of a clip, `T` frames of the network.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ddl_d2.layers.log_mel import SAMPLES_PER_FRAME
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowPrediction:
+    """What the network says of a clip, or of a window of it, before repetitions are suppressed.
+
+    Attributes:
+        candidates: float64 K×3, [confidence, start, end] in frames.
+        frame_scores: {modality: float32 t in [0, 1]}.
+    """
+
+    candidates: NDArray[np.float64]
+    frame_scores: dict[str, Tensor]
 
 
 def window_starts(frames: int, width: int, overlap: float) -> list[int]:
@@ -36,8 +52,23 @@ def windows_of(row: dict[str, Any], starts: list[int], width: int) -> Iterator[d
         yield row | {"frames": frames, "audio": sound, "num_frames": min(width, int(row["num_frames"]) - start)}
 
 
-def averaged_curves(curves: list[Tensor], starts: list[int], frames: int) -> Tensor:
-    """Average the curves of windows where they overlap; float `frames`."""
+def merged(windows: list[WindowPrediction], starts: list[int], frames: int) -> WindowPrediction:
+    """Put the predictions of windows together: candidates are shifted, frame scores averaged where windows overlap.
+
+    Args:
+        windows: of a clip.
+        starts: their first frames.
+        frames: t.
+    """
+    shifted = [w.candidates + [0, start, start] for w, start in zip(windows, starts, strict=True)]
+    curves = {
+        modality: _averaged([window.frame_scores[modality] for window in windows], starts, frames)
+        for modality in windows[0].frame_scores
+    }
+    return WindowPrediction(candidates=np.concatenate(shifted), frame_scores=curves)
+
+
+def _averaged(curves: list[Tensor], starts: list[int], frames: int) -> Tensor:
     total, count = torch.zeros(frames), torch.zeros(frames)
     for start, curve in zip(starts, curves, strict=True):
         total[start : start + len(curve)] += curve
