@@ -77,7 +77,10 @@ def test_the_published_metrics(batfd_reference):
     content = json.loads((batfd_reference.folder / "s5_ap_ar.json").read_text())
     for name, case in content["cases"].items():
         clips = [
-            (_found(*clip["proposals"]) / [1, content["fps"], content["fps"]], np.array(clip["fake_periods"]).reshape(-1, 2))
+            (
+                _found(*clip["proposals"]) / [1, content["fps"], content["fps"]],
+                np.array(clip["fake_periods"]).reshape(-1, 2),
+            )
             for clip in case["clips"]
         ]
         want = case["result"]
