@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 
-from ddl_d2.data.datasets.clips import union
 from ddl_d2.data.forge_spans import shrunk_for_forging
 from ddl_d2.errors import ConfigError, DatasetError
 from ddl_d2.faces.crop import Window, cut
@@ -23,6 +22,7 @@ from ddl_d2.forging.spans import ForgedClip
 from ddl_d2.io.clip import AUDIO_CHANNELS, AUDIO_RATE, FPS, MAX_SECONDS, Clip, read_clip
 from ddl_d2.io.video import count_frames, iter_chosen_frames, spread_frames
 from ddl_d2.utils.limits import MAX_PIXELS
+from ddl_d2.utils.segments import union
 
 # (real clip, row) -> the clip to train on, and which spans of it are forged.
 ForgeClip = Callable[[Clip, Mapping[str, Any]], ForgedClip]

@@ -24,6 +24,9 @@ BLENDING = ForgeryOptions(
     parts=("mouth", "mouth", "lower_face", "nose", "eye_band"),
     whole_face_prob=0.4,
     ratios=(0.75, 1.0, 1.0),
+    # A face that turns dark from one frame to the next is a glitch, not a forgery.
+    brightness=(-0.05, 0.05),
+    sharpen_lightness=(0.85, 1.0),
 )
 """What the self-blending of a span is drawn from: the lower face more often than other parts."""
 NEEDS_FACE = frozenset({"self_blend", "other_mouth"})

@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddl_d2.data.datasets.clip_columns import ClipEntry
-from ddl_d2.data.datasets.clips import files_below, frames_of, json_entries, segments_of, union
+from ddl_d2.data.datasets.clips import files_below, frames_of, json_entries, segments_of
 from ddl_d2.data.datasets.listing import Lister
 from ddl_d2.data.datasets.text_files import read_lines
 from ddl_d2.errors import DatasetError
+from ddl_d2.utils.segments import union
 
 FOLDERS = {"train": "train", "valid": "val", "test": "test"}
 """Split -> its folder."""

@@ -38,17 +38,6 @@ def segments_of(value: Any) -> Segments:
     return tuple(found)
 
 
-def union(*lists: Segments) -> Segments:
-    """Merge segments that overlap or touch, in order of time."""
-    merged: list[list[float]] = []
-    for start, end in sorted(segment for segments in lists for segment in segments):
-        if merged and start <= merged[-1][1]:
-            merged[-1][1] = max(merged[-1][1], end)
-        else:
-            merged.append([start, end])
-    return tuple((start, end) for start, end in merged)
-
-
 def frames_of(entry: dict[str, Any]) -> int:
     """Read `video_frames` of a clip's labels; 0 if it is not there or no number."""
     value = entry.get("video_frames")

@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddl_d2.data.datasets.clip_columns import UNKNOWN_FRAMES, ClipEntry, Segments
-from ddl_d2.data.datasets.clips import files_below, frames_of, json_entries, segments_of, union
+from ddl_d2.data.datasets.clips import files_below, frames_of, json_entries, segments_of
 from ddl_d2.data.datasets.listing import Lister
 from ddl_d2.errors import DatasetError
+from ddl_d2.utils.segments import union
 
 FOLDERS = {"train": "train_data", "valid": "val_data"}
 """Split -> the folder of its clips."""

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddl_d2.data.datasets.clip_columns import ClipEntry
-from ddl_d2.data.datasets.clips import SPLIT_WORDS, frames_of, json_entries, segments_of, union
+from ddl_d2.data.datasets.clips import SPLIT_WORDS, frames_of, json_entries, segments_of
 from ddl_d2.data.datasets.listing import Lister
 from ddl_d2.errors import DatasetError
+from ddl_d2.utils.segments import union
 
 TABLES = ("metadata.json", "metadata.min.json")
 _FOLDERS = ("train", "dev", "test")
