@@ -114,6 +114,17 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def batfd_reference(shared) -> ModuleType:
+    """The functions that fill weights and make inputs for BA-TFD's reference outputs, and `folder`, where these are."""
+    folder = shared / "reference" / "batfd"
+    spec = importlib.util.spec_from_file_location("fill_weights_s5", folder / "fill_weights_s5.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.folder = folder
+    return module
+
+
 @pytest.fixture
 def tiny_cfg():
     """`tiny_cfg(KEY, VALUE, ...)` -> a thawed config of the whole system on EfficientNet-Lite0, much reduced."""

@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
         "WarmupLinearTailLR",
         "WarmupStableDecayLR",
         "WarmupMultiStepLR",
-        "WarmupCosineLR",
+        "WarmupCosineLR", "WarmupExponentialLR",
     ),
     "SOLVER.TAIL_SHAPE": ("linear", "cosine", "sqrt"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("full_model", "value", "norm"),

@@ -35,9 +35,11 @@ def add_ddl_config(cfg: CfgNode) -> None:
     _add_mesorch_keys(cfg)
     _add_forgery_fpn_keys(cfg)
     _add_segmentor_keys(cfg)
+    _add_batfd_keys(cfg)
     _add_solver_keys(cfg)
     _add_engine_keys(cfg)
     _add_test_keys(cfg)
+    _add_temporal_test_keys(cfg)
 
 
 def _add_dataset_keys(cfg: CfgNode) -> None:
@@ -294,7 +296,8 @@ def _add_loader_keys(cfg: CfgNode) -> None:
 
 
 def _add_model_keys(cfg: CfgNode) -> None:
-    # The system: "ForgeryMask2Former", "ForgerySegmentor", "SwinUNet", "LFDL", "Mesorch" or "ForgeryFPN".
+    # The system: "ForgeryMask2Former", "ForgerySegmentor", "SwinUNet", "LFDL", "Mesorch" or "ForgeryFPN";
+    # of clips "BATFD".
     cfg.MODEL.META_ARCHITECTURE = "ForgeryMask2Former"
     # Mean of the channels R, G, B, which is subtracted from an image; gray levels.
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
@@ -571,9 +574,62 @@ def _add_segmentor_keys(cfg: CfgNode) -> None:
     cfg.MODEL.PLAIN_VIT.PRETRAINED = ""
 
 
+def _add_batfd_keys(cfg: CfgNode) -> None:
+    # BATFD: BA-TFD, BA-TFD+ and what is built on it, for clips.
+    cfg.MODEL.BATFD = CfgNode()
+    # The encoder of frames: "mvit_b", "mvit_s", "mvit_t" (MViTv2), "c3d", or "timm:<name>", a frozen timm model (with
+    # MODEL.TIMM.PRETRAINED) and a small transformer over its frames, for CPUs.
+    cfg.MODEL.BATFD.VIDEO_ENCODER = "mvit_b"
+    # The encoder of sound: "vit_b", "vit_s", "vit_t", "cnn" (BA-TFD's), or "light", for CPUs.
+    cfg.MODEL.BATFD.AUDIO_ENCODER = "vit_b"
+    # Features of a frame, of each encoder.
+    cfg.MODEL.BATFD.FEATURE_DIM = 256
+    # Dropout in the encoders "timm:<name>" and "light", in training.
+    cfg.MODEL.BATFD.DROPOUT = 0.0
+    # Frames that the network sees at once.
+    cfg.MODEL.BATFD.NUM_FRAMES = 512
+    # How a clip is brought to NUM_FRAMES: "pad" with zeros (a longer one is cut in training, and seen in windows when
+    # tested), or "stretch" in time.
+    cfg.MODEL.BATFD.FIT = "pad"
+    # Durations of the proposals, frames: first:last or first:last:step, joined by commas, rising.
+    cfg.MODEL.BATFD.DURATIONS = "1:40"
+    # Points at which a proposal is sampled.
+    cfg.MODEL.BATFD.SAMPLES = 10
+    # The context of a proposal on each side, as a share of its length.
+    cfg.MODEL.BATFD.EXTENSION = 0.5
+    # Channels of a proposal, and of a cell of the map behind it.
+    cfg.MODEL.BATFD.BOUNDARY_DIMS = [512, 128]
+    # The proposal relation block of BA-TFD+. Off: BA-TFD.
+    cfg.MODEL.BATFD.RELATION_BLOCK = True
+    # Weight of the agreement of the complementary boundary generator's features, forward and backward. 0.0 = there is
+    # no such generator.
+    cfg.MODEL.BATFD.CBG_WEIGHT = 0.0
+    # What sampled points and channel attention compute: "exact", what was meant, or "published", what BA-TFD+'s code
+    # does, which its weights need.
+    cfg.MODEL.BATFD.COMPAT = "exact"
+    # Weight of the losses of the frames.
+    cfg.MODEL.BATFD.FRAME_WEIGHT = 2.0
+    # Weight of the losses of the maps of each modality; the fused map's is 1.
+    cfg.MODEL.BATFD.MODALITY_WEIGHT = 1.0
+    # Weight of the contrastive loss. 0.0 = none.
+    cfg.MODEL.BATFD.CONTRAST_WEIGHT = 0.1
+    # How far apart the modalities of a fake clip shall be in that loss.
+    cfg.MODEL.BATFD.CONTRAST_MARGIN = 0.99
+    # That loss is divided by the size of the features once ("exact") or twice ("published": all but off).
+    cfg.MODEL.BATFD.CONTRAST_SCALING = "exact"
+    # A wider view in time: dilated branches behind the encoders.
+    cfg.MODEL.BATFD.ERF = CfgNode()
+    # Dilation of each branch, frames. [] = none.
+    cfg.MODEL.BATFD.ERF.DILATIONS = []
+    # How many layers of such branches follow each other.
+    cfg.MODEL.BATFD.ERF.DEPTH = 2
+
+
 def _add_solver_keys(cfg: CfgNode) -> None:
     # The optimizer: "ADAMW", "ADAM" (decay as an L2 penalty) or "SGD".
     cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Adam's and AdamW's averages of gradients and of their squares: the share that each step keeps.
+    cfg.SOLVER.BETAS = [0.9, 0.999]
     # The learning rate after warm-up.
     cfg.SOLVER.BASE_LR = 1e-4
     # Weight decay of all but the following.
@@ -588,8 +644,8 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.WEIGHT_DECAY_SCALE = None
     # The backbone's learning rate relative to the rest.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
-    # The schedule: "WarmupPolyLR", "WarmupLinearTailLR", "WarmupStableDecayLR", "WarmupMultiStepLR" or
-    # "WarmupCosineLR".
+    # The schedule: "WarmupPolyLR", "WarmupLinearTailLR", "WarmupStableDecayLR", "WarmupMultiStepLR",
+    # "WarmupCosineLR" or "WarmupExponentialLR".
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
     # With "WarmupPolyLR": the power of the polynomial.
     cfg.SOLVER.POLY_LR_POWER = 0.9
@@ -598,7 +654,7 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.TAIL_START = 0.75
     # With "WarmupStableDecayLR": how the rate falls, to BASE_LR_END: "linear", "cosine" or "sqrt" (by 1 - sqrt).
     cfg.SOLVER.TAIL_SHAPE = "sqrt"
-    # With "WarmupStableDecayLR" and "WarmupCosineLR": the learning rate at the end.
+    # With "WarmupStableDecayLR", "WarmupCosineLR" and "WarmupExponentialLR": the learning rate at the end.
     cfg.SOLVER.BASE_LR_END = 0.0
     # Steps of warm-up.
     cfg.SOLVER.WARMUP_ITERS = 0
@@ -691,3 +747,30 @@ def _add_test_keys(cfg: CfgNode) -> None:
     # An image's score from its tiles': the "max", the "mean", or "top_tiles" (the mean of the highest tenth); or, by
     # IMAGE_SCORE, that of the blended "map".
     cfg.TEST.TILE.SCORE = "max"
+
+
+def _add_temporal_test_keys(cfg: CfgNode) -> None:
+    # Testing of systems on clips.
+    cfg.TEST.TEMPORAL = CfgNode()
+    # What a row of the map is decoded as: "exact", the proposal that it was trained as, or "published", one frame less.
+    cfg.TEST.TEMPORAL.DECODE = "exact"
+    # Soft non-maximum suppression: a repetition's confidence is multiplied by exp(-overlap^2 / ALPHA).
+    cfg.TEST.TEMPORAL.ALPHA = 0.7234
+    # A segment repeats a better one if they overlap by more than T1 + (T2 - T1) times the better one's seconds.
+    cfg.TEST.TEMPORAL.T1 = 0.1968
+    # See T1.
+    cfg.TEST.TEMPORAL.T2 = 0.4123
+    # The most segments of a clip.
+    cfg.TEST.TEMPORAL.MAX_SEGMENTS = 100
+    # The map that segments are read from: "fusion", "video" or "audio".
+    cfg.TEST.TEMPORAL.MODALITY = "fusion"
+    # A clip's score: the confidence of its best "proposal", or the highest of its "frames".
+    cfg.TEST.TEMPORAL.CLIP_SCORE = "proposal"
+    # Clips longer than the network sees at once: the share of a window that the next shows again, in [0, 1).
+    cfg.TEST.TEMPORAL.WINDOW_OVERLAP = 0.5
+    # Overlaps at which average precision is taken.
+    cfg.TEST.TEMPORAL.AP = [0.5, 0.75, 0.95]
+    # Numbers of segments of a clip at which average recall is taken.
+    cfg.TEST.TEMPORAL.AR = [100, 50, 20, 10]
+    # The precision-recall curve: "full", or "published", without its first step, as BA-TFD's metrics have it.
+    cfg.TEST.TEMPORAL.AP_CURVE = "full"
