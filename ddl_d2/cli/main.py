@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": "draw what a model says of images or a video",
     "check-dataset": "report everything odd about a dataset",
     "make-forgeries": "make a set of real and forged images from photographs",
+    "make-temporal-forgeries": "make a set of clips with forged seconds from real talking clips",
     "forgery-sheet": "show step by step how images are forged",
     "landmark": "find the faces of all images of a folder, for training",
     "index-faces": "list the face crops of datasets, each with its own label, for training on them",

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 
 from ddl_d2.config.dataclass_keys import keys_of
 from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions
+from ddl_d2.config.span_options import SpanOptions
 from ddl_d2.config.swap_options import SwapOptions
 from ddl_d2.utils.limits import MAX_PIXELS
 
@@ -25,6 +26,7 @@ def add_ddl_config(cfg: CfgNode) -> None:
     _add_augment_keys(cfg)
     _add_self_blending_keys(cfg)
     _add_face_swap_keys(cfg)
+    _add_clip_keys(cfg)
     _add_loader_keys(cfg)
     _add_model_keys(cfg)
     _add_mask2former_keys(cfg)
@@ -57,6 +59,13 @@ def _add_dataset_keys(cfg: CfgNode) -> None:
     cfg.DATASETS.DFDCP_ROOT = ""
     # A JSON list of DeepfakeBench; registers deepfakebench_{train,valid,test}. "" = not registered.
     cfg.DATASETS.DEEPFAKEBENCH_JSON = ""
+    # Root of LAV-DF, or of a set that `ddl-d2 make-temporal-forgeries` made; registers lav_df_{train,valid,test}.
+    # "" = not registered.
+    cfg.DATASETS.LAV_DF_ROOT = ""
+    # Root of AV-Deepfake1M or AV-Deepfake1M++; registers av_deepfake1m_{train,valid,test}. "" = not registered.
+    cfg.DATASETS.AV_DEEPFAKE1M_ROOT = ""
+    # Root of DDL-AV; registers ddl_av_{train,valid,test}. "" = not registered.
+    cfg.DATASETS.DDL_AV_ROOT = ""
     # The folder that the paths in DeepfakeBench's list are relative to. "" = the list's own folder.
     cfg.DATASETS.DEEPFAKEBENCH_ROOT = ""
     # FaceForensics++: the compression, "raw" (or "c0"), "c23" or "c40".
@@ -242,6 +251,39 @@ def _add_face_swap_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FACE_SWAP.ENABLED = False
     # The file of `ddl-d2 train-autoencoder` that rebuilds faces (AUTOENCODER_PROB) and whole images (WHOLE_PROB).
     cfg.INPUT.FACE_SWAP.AUTOENCODER = ""
+
+
+def _add_clip_keys(cfg: CfgNode) -> None:
+    # Clips with sound, for systems that tell which seconds are forged.
+    cfg.INPUT.CLIP = CfgNode()
+    # Rows are clips (picture and sound), not images.
+    cfg.INPUT.CLIP.ENABLED = False
+    # Frames a second that the network sees: frame k is the one on show at (k + 1/2) / FPS seconds.
+    cfg.INPUT.CLIP.FPS = 25
+    # Side of the square that each frame is resized to, pixels.
+    cfg.INPUT.CLIP.SIZE = 96
+    # How frames are resized: "bicubic" or "nearest" (as published systems do, without smoothing), or "area".
+    cfg.INPUT.CLIP.RESIZE = "bicubic"
+    # Samples a second of the sound.
+    cfg.INPUT.CLIP.AUDIO_RATE = 16000
+    # How the channels of the sound become one: their "mean", or the "first" alone.
+    cfg.INPUT.CLIP.AUDIO_CHANNEL = "mean"
+    # Clips that last longer than so many seconds are refused.
+    cfg.INPUT.CLIP.MAX_SECONDS = 1800.0
+    # Training: longer clips are cut to so many seconds, anywhere in them. 0.0 = never.
+    cfg.INPUT.CLIP.TRAIN_SECONDS = 0.0
+    # Cut the clip to one square around the largest face, for clips that are not face crops yet.
+    cfg.INPUT.CLIP.FACE_CROP = False
+    # FACE_CROP's margin on each side, as a share of the face's size.
+    cfg.INPUT.CLIP.FACE_MARGIN = 0.4
+    # Training: probability of a mirrored picture.
+    cfg.INPUT.CLIP.FLIP_PROB = 0.0
+    # Forging of spans of real training clips on the way, in picture and sound; ranges are [smallest, largest].
+    cfg.INPUT.SPANS = CfgNode(keys_of(SpanOptions))
+    # Whether real training clips are forged.
+    cfg.INPUT.SPANS.ENABLED = False
+    # The share of the real training clips that is forged.
+    cfg.INPUT.SPANS.PROB = 0.75
 
 
 def _add_loader_keys(cfg: CfgNode) -> None:

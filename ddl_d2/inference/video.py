@@ -11,12 +11,9 @@ import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 
@@ -27,12 +24,11 @@ from ddl_d2.inference.timeline import draw_timeline
 from ddl_d2.io.atomic import replacing
 from ddl_d2.io.image import write_png
 from ddl_d2.io.video import count_frames, iter_chosen_frames, iter_video_frames, spread_frames
+from ddl_d2.io.write_video import VideoWriter
 from ddl_d2.utils.limits import MAX_PIXELS
 from ddl_d2.utils.text import printable
 
 Predictor = Callable[[np.ndarray], Mapping[str, Any]]
-_TIME_BASE = Fraction(1, 1000)
-_ENCODERS = ("libx264", "mpeg4")
 
 
 @dataclass(frozen=True)
@@ -120,60 +116,6 @@ def predict_video(
         frames=tuple(found),
         without_face=tuple(frame[0] for frame, there in zip(found, has_face, strict=True) if not there),
     )
-
-
-class VideoWriter:
-    """Write RGB frames as an mp4 (H.264, or MPEG-4 where the encoder is missing). A context manager.
-
-    The file appears under its name when the block ends well, and not at all when it does not.
-
-    Args:
-        path: of the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._place = contextlib.ExitStack()
-        self._container: Any = None
-        self._stream: Any = None
-        self._start, self._last = 0.0, -1
-
-    def __enter__(self) -> VideoWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def write(self, frame: np.ndarray, seconds: float) -> None:
-        """Append a frame (uint8 H×W×3 RGB) shown at `seconds`; later frames take the size of the first."""
-        if self._container is None:
-            self._open(frame.shape[1], frame.shape[0], seconds)
-        width, height = self._stream.width, self._stream.height
-        if frame.shape[:2] != (height, width):
-            frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-        encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        self._last = max(self._last + 1, round((seconds - self._start) / _TIME_BASE))
-        encoded.pts, encoded.time_base = self._last, _TIME_BASE
-        self._container.mux(self._stream.encode(encoded))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            # What goes wrong here is seen by the place, too.
-            with self._place:
-                if self._container is not None:
-                    self._container.mux(self._stream.encode())
-        else:
-            self._place.__exit__(kind, error, trace)
-
-    def _open(self, width: int, height: int, seconds: float) -> None:
-        encoder = next(name for name in _ENCODERS if name in av.codecs_available)
-        temporary = self._place.enter_context(replacing(self.path))
-        self._container = self._place.enter_context(av.open(str(temporary), "w", format="mp4"))
-        self._stream = self._container.add_stream(encoder, rate=25)
-        self._stream.width, self._stream.height = max(2, width - width % 2), max(2, height - height % 2)
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.time_base = _TIME_BASE
-        self._start = seconds
 
 
 def draw_frame(image: np.ndarray, prediction: Mapping[str, Any], summary: PredictionSummary) -> np.ndarray:

@@ -1,11 +1,26 @@
-"""Arithmetic of time segments [start, end]: overlap, and soft non-maximum suppression."""
+"""Arithmetic of time segments [start, end]: union, overlap, and soft non-maximum suppression."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Time = TypeVar("Time", int, float)
+
+
+def union(*lists: Iterable[tuple[Time, Time]]) -> tuple[tuple[Time, Time], ...]:
+    """Merge segments that overlap or touch, in order of time."""
+    merged: list[tuple[Time, Time]] = []
+    for start, end in sorted(segment for segments in lists for segment in segments):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return tuple(merged)
 
 
 def overlaps(segments: Array, others: Array) -> Array:
