@@ -40,7 +40,7 @@ def segments_of(value: Any) -> Segments:
 
 def frames_of(entry: dict[str, Any]) -> int:
     """Read `video_frames` of a clip's labels; 0 if it is not there or no number."""
-    value = entry.get("video_frames")
+    value: Any = entry.get("video_frames")
     return int(value) if _is_number(value) and value >= 1 else UNKNOWN_FRAMES
 
 
@@ -73,10 +73,11 @@ def files_below(folder: str, suffix: str, lister: Lister) -> list[str]:
 
 def clip_rows(entries: Iterable[ClipEntry], lister: Lister) -> ClipColumns:
     """Make rows of entries; what is not on disk, or is listed twice, goes into the report instead."""
-    files, chosen = ListedFiles(lister), {}
+    files = ListedFiles(lister)
+    chosen: dict[str, ClipEntry] = {}
     for entry in entries:
         name = files.resolve(entry.name)
-        if name in chosen:
+        if name is not None and name in chosen:
             lister.report.add("duplicate_entry", name)
         elif name is not None:
             chosen[name] = entry._replace(name=name)
