@@ -146,8 +146,7 @@ def annotate_clip(
                 first = seconds if first is None else first
                 writer.write(draw_clip_frame(image, result, seconds - first), seconds)
                 on_frame()
-    told = {name: value for name, value in content.items() if name not in ("segments", "frame_scores", "fps")}
-    return told | {"words": result.words}
+    return {name: value for name, value in content.items() if name not in ("segments", "frame_scores", "fps")}
 
 
 def draw_clip_frame(image: np.ndarray, result: ClipPrediction, seconds: float) -> np.ndarray:

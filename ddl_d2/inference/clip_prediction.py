@@ -89,6 +89,7 @@ class ClipPrediction:
             "verdict": self.verdict,
             "threshold": self.threshold,
             "duration": round(self.duration, 3),
+            "words": self.words,
             "forged": forged,
             "segments": [[round(float(v), 4) for v in segment] for segment in self.segments],
             "fps": self.fps,

@@ -28,7 +28,7 @@ CURVE_COLORS = ((90, 170, 255), (255, 180, 60))
 TRUTH = (250, 250, 120)
 _FAINTEST = 0.15  # opacity of the least sure segment that is drawn
 Color = tuple[float, float, float]
-Curve = tuple[Sequence[float], Sequence[float]]
+Curve = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)

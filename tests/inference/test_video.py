@@ -39,7 +39,7 @@ def test_evenly_spaced_frames_and_rules(tmp_path):
         assert head["score"] == pytest.approx(score, abs=0.01)
         assert head["video_score"] == rule
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["r.json", "r.png"]
-    assert read_image(tmp_path / "o/r.png").shape == (300, 1000, 3)
+    assert read_image(tmp_path / "o/r.png").shape == (430, 1000, 3)  # with frames and a bar; the clip is silent
 
 
 def without_face(*numbers):
