@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same set (%(default)s)")
     parser.add_argument("--size", type=int, default=224, help="side of the face crops, pixels (%(default)s)")
     parser.add_argument(
-        "--silence", type=float, default=0.15, metavar="S", help="kept before and after speech, seconds (%(default)s)"
+        "--silence", type=float, default=0.05, metavar="S", help="kept before and after speech, seconds (%(default)s)"
     )
     parser.add_argument(
         "--align", nargs="+", default=[], metavar="DIR",

@@ -5,8 +5,9 @@
     ddl-d2 predict folder/ --weights model.safetensors --jsonl > results.jsonl
 
 Prints a line per file: P(fake), the verdict, the forged share of a fake's pixels (of a video the number of frames
-looked at), the file. With --output, an overlay of each image, a timeline of each video and results.jsonl go into a
-folder; a second call with the same folder goes on where the first ended.
+looked at; of a clip, by a system that sees picture and sound, the forged seconds), the file. With --output, an overlay
+of each image, a timeline of each video and results.jsonl go into a folder; a second call with the same folder goes on
+where the first ended.
 
 Exit code 0: all went well; 1: some files could not be read; 2: nothing could be done.
 """
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from ddl_d2.cli.common import cli_errors, count, positive, probability
 from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.inference.clip_prediction import ClipPrediction
 from ddl_d2.inference.images import Inputs, expand_inputs, plan_outputs
 from ddl_d2.inference.model import Model, load_model
 from ddl_d2.inference.prediction import Prediction
@@ -35,6 +37,7 @@ from ddl_d2.io.image import write_png
 from ddl_d2.utils.text import printable
 
 Row = dict[str, Any]
+Result = Prediction | VideoPrediction | ClipPrediction | ImageReadError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     if not sources:
         raise InputError("nothing to predict: all files lie in the folder of results; name another with --output")
     model = load_model(args.weights, config=args.config, device=args.device, threshold=args.threshold, opts=args.opts)
+    if inputs.images and model.cfg.INPUT.CLIP.ENABLED:
+        raise InputError(f"{inputs.images[0]}: is an image, but {model.cfg.MODEL.META_ARCHITECTURE} sees clips")
     if args.weights is None:
         print(f"weights: {model.about}", file=sys.stderr)
     rows = []
@@ -110,7 +115,7 @@ def _results(model: Model, inputs: Inputs, args: argparse.Namespace) -> Iterator
 
 def _predicted(
     model: Model, images: Sequence[Path], videos: Sequence[Path], args: argparse.Namespace
-) -> Iterator[Prediction | VideoPrediction | ImageReadError]:
+) -> Iterator[Result]:
     """A result per file, or why there is none."""
     yield from model.predict_many(images, batch_size=args.batch_size)
     for path in videos:
@@ -120,7 +125,7 @@ def _predicted(
             yield error
 
 
-def _drawn(result: Prediction | VideoPrediction | ImageReadError, drawing: Path) -> Row:
+def _drawn(result: Result, drawing: Path) -> Row:
     """Write the overlay or timeline of a result; returns its row."""
     if isinstance(result, ImageReadError):
         return _failure(result)
@@ -152,7 +157,7 @@ def _print_line(row: Row) -> None:
         return
     # The map says where, not whether: of an image that is not called fake it has nothing to say.
     share = f"{row['forged_share']:6.1%} forged" if row["verdict"] == "fake" and "forged_share" in row else ""
-    what = f"{len(row['frames']):6} frames" if "frames" in row else share
+    what = f"{len(row['frames']):6} frames" if "frames" in row else row.get("words", share)
     print(f"{score_text(row['score'])}  {row['verdict']}  {what:13}  {row['file']}")
     if "note" in row:
         print(f"note: {row['file']}: {row['note']}", file=sys.stderr)

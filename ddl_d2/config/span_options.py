@@ -35,7 +35,7 @@ class SpanOptions:
     # Length of a span, seconds; at most half of the clip.
     span_seconds: Annotated[Range, Within(0.08, 60.0)] = (0.2, 1.6)
     # At least this share of a forged span of sound is louder than the pauses of the clip.
-    voiced_share: Probability = 0.6
+    voiced_share: Probability = 0.5
     # How a span of the picture is forged, each name as likely (one that is named twice twice as likely): "self_blend"
     # (a part of the face blended with itself), "other_mouth" (the lower face of another time), "repeated", "reversed"
     # and "retimed" frames.

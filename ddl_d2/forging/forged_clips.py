@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -75,7 +75,7 @@ class ForgedClipsSettings:
     seed: int = 0
     size: int = 224
     margin: tuple[float, float] = (0.1, 0.25)
-    silence: float = 0.15
+    silence: float = 0.05
     max_seconds: float = 60.0
     modalities: tuple[str, ...] = MODALITIES
     finder: str = "dlib"
@@ -119,7 +119,7 @@ class _Job:
 
 def make_forged_clips(
     root: Path,
-    sources: dict[str, Sequence[ClipSource]],
+    sources: Mapping[str, Sequence[ClipSource]],
     settings: ForgedClipsSettings,
     *,
     workers: int = 1,

@@ -15,7 +15,7 @@ WINDOW = 512
 HOP = 128
 _EPS = 1e-8
 _MIRRORED = WINDOW // HOP // 2  # columns at each end that hold mirrored sound
-_MATCH_LIMIT = 4.0  # a spectrum is raised or lowered by 12 dB at most
+_MATCH_LIMIT = 8.0  # a spectrum is raised or lowered by 18 dB at most
 _SMOOTHING = 9  # bins over which spectra are compared
 
 
@@ -115,13 +115,17 @@ def _mel_matrices(bands: int, rate: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def matched(sound: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Give a sound the long-term spectrum (within 12 dB) and the level of another, so that neither tells them apart."""
+    """Give a sound the long-term spectrum (within 18 dB) and the level of another, so that neither tells them apart."""
     columns, target = spectrum(sound), spectrum(like)
-    gains = _mean_spectrum(target) / _mean_spectrum(columns)
-    level = gains.median()
-    gains = (gains / level).clamp(1 / _MATCH_LIMIT, _MATCH_LIMIT)
-    made = rebuilt(columns * gains[:, None], len(sound))
-    return made * np.float32(loudness(like) / max(loudness(made), _EPS))
+    level = loudness(like) / max(loudness(sound), _EPS)
+    gains = _mean_spectrum(target) / _mean_spectrum(columns) / max(level, _EPS)
+    gains = gains.clamp(1 / _MATCH_LIMIT, _MATCH_LIMIT)
+    return as_loud(rebuilt(columns * gains[:, None], len(sound)), like)
+
+
+def as_loud(sound: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Give a sound the level of another."""
+    return sound * np.float32(loudness(like) / max(loudness(sound), _EPS))
 
 
 def _mean_spectrum(columns: torch.Tensor) -> torch.Tensor:

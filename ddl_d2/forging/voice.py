@@ -1,7 +1,7 @@
 """Forging a span of sound.
 
-Whatever is put in has the level and the long-term spectrum of what it replaces, and is cross-faded inside the span, so
-that neither loudness nor a click tells where it is.
+Whatever is put in has the level and the long-term spectrum of what it replaces (moved formants the level alone: their
+spectrum is what is forged), and is cross-faded inside the span, so that neither loudness nor a click tells where it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.signal import fftconvolve
 
 from ddl_d2.config.span_options import SpanOptions
-from ddl_d2.forging.sound import inserted, loudness, matched, shifted, stretch, vocoded, with_moved_formants
+from ddl_d2.forging.sound import as_loud, inserted, loudness, matched, shifted, stretch, vocoded, with_moved_formants
 from ddl_d2.forging.speech import spoken_word
 
 # Draws the sound of another clip, at the same rate; None if there is none.
@@ -64,7 +64,7 @@ def forge_sound(
         low, high = max(0, start - _CONTEXT), min(len(audio), end + _CONTEXT)
         made, drawn = _CHANGES[kind](audio[low:high], rate, rng, options)
         piece = made[start - low : end - low]
-    piece = matched(piece, replaced)
+    piece = as_loud(piece, replaced) if kind == "formants" else matched(piece, replaced)
     return inserted(audio, start, piece, round(options.crossfade * rate)), {"kind": kind, **drawn}
 
 

@@ -17,6 +17,8 @@ from PIL import Image
 from ddl_d2.checkpoint.config import config_for
 from ddl_d2.checkpoint.shipped import about_weights, find_weights
 from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.inference.clip import ClipPredictor, predict_clip
+from ddl_d2.inference.clip_prediction import ClipPrediction
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.inference.predictor import ForgeryPredictor
@@ -58,7 +60,8 @@ def load_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     cfg = config_for(find_weights(weights), config=config, opts=[*opts, "MODEL.DEVICE", device])
     keep_freed_memory()
-    return Model(cfg, ForgeryPredictor.from_cfg(cfg), threshold=threshold)
+    kind = ClipPredictor if cfg.INPUT.CLIP.ENABLED else ForgeryPredictor
+    return Model(cfg, kind.from_cfg(cfg), threshold=threshold)
 
 
 class Model:
@@ -67,10 +70,10 @@ class Model:
     Attributes:
         cfg: its config, frozen.
         threshold: an image is called fake above this score.
-        predictor: the model behind it, for decoded images.
+        predictor: the model behind it, for decoded images; or for clips, where the system sees picture and sound.
     """
 
-    def __init__(self, cfg: CfgNode, predictor: ForgeryPredictor, *, threshold: float = 0.5) -> None:
+    def __init__(self, cfg: CfgNode, predictor: ForgeryPredictor | ClipPredictor, *, threshold: float = 0.5) -> None:
         """Put a config and its predictor together; see `Attributes`.
 
         Raises:
@@ -97,6 +100,7 @@ class Model:
 
         Raises:
             ImageReadError: an image cannot be read (`predict_many` goes on instead).
+            InputError: the system sees clips (`predict_video`), not images.
         """
         sources = source if isinstance(source, list) else [source]
         results = self._predict([self._read(one) for one in sources])
@@ -134,8 +138,10 @@ class Model:
         weights = self.cfg.MODEL.WEIGHTS
         return about_weights(weights) or weights
 
-    def predict_video(self, path: str | os.PathLike[str], *, frames: int = 32) -> VideoPrediction:
+    def predict_video(self, path: str | os.PathLike[str], *, frames: int = 32) -> VideoPrediction | ClipPrediction:
         """Score a video by evenly spaced frames; the frames' scores become one by TEST.VIDEO_SCORE of the config.
+
+        A system that sees clips sees all of the video, with its sound, and tells which seconds are forged.
 
         Args:
             path: the video.
@@ -144,6 +150,8 @@ class Model:
         Raises:
             ImageReadError: not a readable video.
         """
+        if isinstance(self.predictor, ClipPredictor):
+            return predict_clip(Path(path), self.predictor, threshold=self.threshold)
         return predict_video(
             Path(path),
             self.predictor,
@@ -173,6 +181,8 @@ class Model:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _predict(self, images: Sequence[tuple[str, np.ndarray | ImageReadError]]) -> list[Prediction]:
+        if isinstance(self.predictor, ClipPredictor):
+            raise InputError(f"{self.cfg.MODEL.META_ARCHITECTURE} sees clips with sound, not images: give it videos")
         readable = [image for _, image in images if not isinstance(image, ImageReadError)]
         outputs = iter(self.predictor.predict_batch(readable))
         return [

@@ -10,18 +10,19 @@ import json
 import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ddl_d2.evaluation import functional
-from ddl_d2.inference.overlay import tint_forged
+from ddl_d2.inference.overlay import tint_forged, write_in_corner
+from ddl_d2.inference.scene import sound_of_video, spectrum_columns
 from ddl_d2.inference.summary import NO_FACE, PredictionSummary, forgery_map_of, summarize, verdict_of
-from ddl_d2.inference.timeline import draw_timeline
+from ddl_d2.inference.timeline import Bars, Scene, Thumbnails, draw_timeline, runs_above
 from ddl_d2.io.atomic import replacing
+from ddl_d2.io.clip import AUDIO_RATE
 from ddl_d2.io.image import write_png
 from ddl_d2.io.video import count_frames, iter_chosen_frames, iter_video_frames, spread_frames
 from ddl_d2.io.write_video import VideoWriter
@@ -44,6 +45,7 @@ class VideoPrediction:
         frames: (number of the frame, seconds, P(fake)) of each frame that was predicted, in order.
         without_face: numbers of those in which no face was found, where images are cropped to faces
             (INPUT.FACE_CROP). They are left out of the score; if there are no others, it is 0.5.
+        scene: what its drawing shows besides.
     """
 
     file: str
@@ -53,6 +55,7 @@ class VideoPrediction:
     video_score: str
     frames: tuple[tuple[int, float, float], ...]
     without_face: tuple[int, ...] = ()
+    scene: Scene = field(default_factory=Scene)
 
     @property
     def note(self) -> str:
@@ -61,8 +64,8 @@ class VideoPrediction:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values; `"face": false` marks frames without one, and `note` is there if it is not ""."""
-        values = asdict(self)
-        del values["without_face"]
+        hidden = ("without_face", "scene")
+        values = {option.name: getattr(self, option.name) for option in fields(self) if option.name not in hidden}
         faceless = set(self.without_face)
         values["frames"] = [
             {"frame": number, "seconds": round(seconds, 3), "score": round(score, 6)}
@@ -72,11 +75,11 @@ class VideoPrediction:
         return values | ({"note": self.note} if self.note else {})
 
     def draw(self) -> np.ndarray:
-        """The scores over time, uint8 300×1000×3 RGB."""
+        """The scores over time, with small frames and the sound if they are there: uint8 H×1000×3 RGB."""
         numbers, seconds, scores = zip(*self.frames, strict=True)
         has_face = [number not in set(self.without_face) for number in numbers]
         title = _title(self.verdict, self.score, self.video_score, sum(has_face), Path(self.file).name)
-        return draw_timeline(seconds, _with_gaps(scores, has_face), self.threshold, title=title)
+        return _draw(seconds, _with_gaps(scores, has_face), self.threshold, title, self.scene)
 
 
 def predict_video(
@@ -101,11 +104,12 @@ def predict_video(
     Raises:
         ImageReadError: not a readable video.
     """
-    found, has_face = [], []
+    found, has_face, thumbnails = [], [], Thumbnails()
     for number, seconds, image in _frames(path, frames, max_pixels):
         output = predictor(image)
         found.append((number, seconds, float(output["fake_score"])))
         has_face.append(bool(output.get("has_face", True)))
+        thumbnails.add(seconds, image)
     score = functional.score_with_faces([frame[2] for frame in found], has_face, video_score)
     return VideoPrediction(
         file=printable(path),
@@ -115,6 +119,7 @@ def predict_video(
         video_score=video_score,
         frames=tuple(found),
         without_face=tuple(frame[0] for frame, there in zip(found, has_face, strict=True) if not there),
+        scene=_scene(thumbnails, sound_of_video(path, max_pixels=max_pixels)),
     )
 
 
@@ -122,16 +127,9 @@ def draw_frame(image: np.ndarray, prediction: Mapping[str, Any], summary: Predic
     """A frame (uint8 H×W×3 RGB) with its forged pixels tinted and its score in the corner; the same size."""
     faceless = summary.verdict == NO_FACE
     drawn = image.copy() if faceless else tint_forged(image, forgery_map_of(prediction) > summary.map_threshold)
-    scale = max(0.35, min(image.shape[:2]) / 700)
     text = summary.verdict.upper() + ("" if faceless else f" {summary.score:.2f}")
-    thickness = max(1, round(2 * scale))
-    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    pad = max(2, round(6 * scale))
     color = (170, 20, 45) if summary.verdict == "fake" else (90, 90, 95) if faceless else (20, 110, 50)
-    cv2.rectangle(drawn, (0, 0), (width + 2 * pad, height + base + 2 * pad), color, -1)
-    cv2.putText(
-        drawn, text, (pad, pad + height), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness, cv2.LINE_AA
-    )
+    write_in_corner(drawn, text, color)
     return drawn
 
 
@@ -159,7 +157,7 @@ def annotate_video(
         path: the video.
         predictor: uint8 H×W×3 RGB -> the model's output.
         report: the JSON file.
-        video: the annotated video (without sound).
+        video: the annotated video, with its sound.
         curve: a PNG of the score over time.
         frames: evenly spaced frames to predict; 0 = all.
         video_score: "mean", "top_frames" or "max" of the frames' scores (`evaluation.functional.video_score`).
@@ -178,8 +176,9 @@ def annotate_video(
     with _folder_for(report), replacing(report) as temporary:
         with open(temporary, "w", encoding="utf-8") as lines:
             lines.write('{"frames": [')
-            with VideoWriter(video) if video is not None else contextlib.nullcontext() as writer:
-                times, scores, has_face = array("d"), array("d"), array("b")
+            sound = sound_of_video(path, max_pixels=max_pixels) if video is not None or curve is not None else None
+            with VideoWriter(video, audio=sound) if video is not None else contextlib.nullcontext() as writer:
+                times, scores, has_face, thumbnails = array("d"), array("d"), array("b"), Thumbnails()
                 for index, seconds, image in _frames(path, frames, max_pixels):
                     prediction = predictor(image)
                     summary = summarize(prediction, threshold, map_threshold)
@@ -190,6 +189,7 @@ def annotate_video(
                     lines.write((",\n" if scores else "\n") + json.dumps(line))
                     times.append(seconds)
                     scores.append(summary.score)
+                    thumbnails.add(seconds, image)
                     on_frame()
             score = functional.score_with_faces(scores, list(map(bool, has_face)), video_score)
             head = {**(about or {}), "file": printable(path), "score": round(score, 6), "video_score": video_score}
@@ -205,8 +205,24 @@ def annotate_video(
             lines.write("\n],\n" + json.dumps(head, indent=2)[1:].lstrip("\n"))
         if curve is not None:
             title = _title(head["verdict"], score, video_score, sum(has_face), printable(path.name))
-            write_png(curve, draw_timeline(times, _with_gaps(scores, has_face), threshold, title=title))
+            write_png(curve, _draw(times, _with_gaps(scores, has_face), threshold, title, _scene(thumbnails, sound)))
     return head
+
+
+def _scene(thumbnails: Thumbnails, sound: np.ndarray | None) -> Scene:
+    """What a drawing shows besides the scores."""
+    last = thumbnails.kept[-1][0] if thumbnails.kept else 0.0
+    if sound is None or not len(sound):
+        return Scene(0.0, tuple(thumbnails.kept))
+    duration = max(last, len(sound) / AUDIO_RATE)
+    sound = np.pad(sound, (0, max(0, round(duration * AUDIO_RATE) - len(sound))))
+    return Scene(duration, tuple(thumbnails.kept), spectrum_columns(sound))
+
+
+def _draw(seconds: Sequence[float], scores: Sequence[float], threshold: float, title: str, scene: Scene) -> np.ndarray:
+    """The timeline of a video's frames; where they are shown, also when they score above the threshold."""
+    bars = [Bars("forged", runs_above(seconds, scores, threshold))] if scene.thumbnails else []
+    return draw_timeline(seconds, scores, threshold, title=title, scene=scene, bars=bars)
 
 
 def _title(verdict: str, score: float, video_score: str, used: int, name: str) -> str:

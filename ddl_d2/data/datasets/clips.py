@@ -13,6 +13,7 @@ from typing import Any
 from ddl_d2.data.datasets.clip_columns import UNKNOWN_FRAMES, ClipColumns, ClipEntry, Segments
 from ddl_d2.data.datasets.listed_files import ListedFiles
 from ddl_d2.data.datasets.listing import Lister
+from ddl_d2.data.datasets.report import DatasetReport
 from ddl_d2.data.datasets.text_files import read_json
 from ddl_d2.errors import DatasetError
 
@@ -40,7 +41,7 @@ def segments_of(value: Any) -> Segments:
 
 def frames_of(entry: dict[str, Any]) -> int:
     """Read `video_frames` of a clip's labels; 0 if it is not there or no number."""
-    value = entry.get("video_frames")
+    value: Any = entry.get("video_frames")
     return int(value) if _is_number(value) and value >= 1 else UNKNOWN_FRAMES
 
 
@@ -61,6 +62,48 @@ def json_entries(path: str, lister: Lister) -> Iterator[dict[str, Any]]:
             lister.report.add("bad_line", f"{os.path.basename(path)}, entry {number}: {str(entry)[:60]}")
 
 
+def truth_of(labels: str | os.PathLike[str], clip: str | os.PathLike[str]) -> dict[str, Segments]:
+    """Look up what is forged of a clip in a JSON file with labels, as LAV-DF and AV-Deepfake1M have them.
+
+    Args:
+        labels: the file.
+        clip: whose path ends with the `file` of one entry, or whose name is that of one entry's file.
+
+    Returns:
+        what is forged, [s, e] in seconds, by modality ("video", "audio").
+
+    Raises:
+        DatasetError: not such a file, or no entry (or more than one) is the clip's.
+    """
+    path = os.path.abspath(clip).replace(os.sep, "/")
+    report = DatasetReport()
+    entries = list(json_entries(os.fspath(labels), Lister(os.path.dirname(os.path.abspath(labels)), report)))
+    found = [entry for entry in entries if path.endswith("/" + entry["file"])]
+    found = found or [entry for entry in entries if os.path.basename(entry["file"]) == os.path.basename(path)]
+    if len(found) != 1:
+        raise DatasetError(f"{labels}: has {len(found)} entries for {clip}; one is needed")
+    try:
+        return forged_parts(found[0])
+    except ValueError as error:
+        raise DatasetError(f"{labels}: {found[0]['file']}: {error}") from error
+
+
+def forged_parts(entry: dict[str, Any]) -> dict[str, Segments]:
+    """Read what is forged of a clip's picture ("video") and sound ("audio") from its labels.
+
+    Lists of either's own count; without them `fake_periods`, as far as `modify_video` and `modify_audio` say.
+
+    Raises:
+        ValueError: a segment is none.
+    """
+    periods = segments_of(entry.get("fake_periods", []))
+    names = {"video": ("visual_fake_segments", "modify_video"), "audio": ("audio_fake_segments", "modify_audio")}
+    return {
+        name: segments_of(entry[key]) if key in entry else periods if entry.get(flag) else ()
+        for name, (key, flag) in names.items()
+    }
+
+
 def files_below(folder: str, suffix: str, lister: Lister) -> list[str]:
     """List the files below a folder whose names end so, as full paths, sorted; links are not followed."""
     found = []
@@ -73,10 +116,11 @@ def files_below(folder: str, suffix: str, lister: Lister) -> list[str]:
 
 def clip_rows(entries: Iterable[ClipEntry], lister: Lister) -> ClipColumns:
     """Make rows of entries; what is not on disk, or is listed twice, goes into the report instead."""
-    files, chosen = ListedFiles(lister), {}
+    files = ListedFiles(lister)
+    chosen: dict[str, ClipEntry] = {}
     for entry in entries:
         name = files.resolve(entry.name)
-        if name in chosen:
+        if name is not None and name in chosen:
             lister.report.add("duplicate_entry", name)
         elif name is not None:
             chosen[name] = entry._replace(name=name)

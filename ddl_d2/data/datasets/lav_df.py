@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddl_d2.data.datasets.clip_columns import ClipEntry
-from ddl_d2.data.datasets.clips import SPLIT_WORDS, frames_of, json_entries, segments_of
+from ddl_d2.data.datasets.clips import SPLIT_WORDS, forged_parts, frames_of, json_entries, segments_of
 from ddl_d2.data.datasets.listing import Lister
 from ddl_d2.errors import DatasetError
 from ddl_d2.utils.segments import union
@@ -51,10 +51,8 @@ def list_lav_df(lister: Lister, split: str | None) -> Iterator[ClipEntry]:
 
 def _clip(entry: dict[str, Any]) -> ClipEntry:
     periods = segments_of(entry.get("fake_periods", []))
-    kinds = {}
-    for key, name in (("visual_fake_segments", "modify_video"), ("audio_fake_segments", "modify_audio")):
-        kinds[key] = segments_of(entry[key]) if key in entry else periods if entry.get(name) else ()
-    video, audio = kinds["visual_fake_segments"], kinds["audio_fake_segments"]
+    forged = forged_parts(entry)
+    video, audio = forged["video"], forged["audio"]
     fake = bool(periods or video or audio or entry.get("n_fakes") or entry.get("modify_video"))
     fake = fake or bool(entry.get("modify_audio"))
     both = periods or union(video, audio)
