@@ -122,6 +122,8 @@ def build_video_encoder(cfg: CfgNode) -> nn.Module:
         return TimmVideoEncoder(
             name=name.removeprefix("timm:"),
             pretrained=cfg.MODEL.TIMM.PRETRAINED,
+            pixel_mean=cfg.MODEL.PIXEL_MEAN,
+            pixel_std=cfg.MODEL.PIXEL_STD,
             frames=keys.NUM_FRAMES,
             features=keys.FEATURE_DIM,
             dropout=keys.DROPOUT,

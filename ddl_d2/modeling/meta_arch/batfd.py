@@ -25,6 +25,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ddl_d2.layers.boundary_matching import BoundaryMatching
+from ddl_d2.layers.linear import use_fast_linear
 from ddl_d2.modeling.batfd.boundary_curves import BoundaryCurves, BoundaryOutputs, boundary_weights, weighted_candidates
 from ddl_d2.modeling.batfd.boundary_maps import BoundaryModule, FrameClassifier, mean_map
 from ddl_d2.modeling.batfd.build import ClipModelOptions, build_abnormality, build_audio_encoder, build_video_encoder
@@ -130,6 +131,7 @@ class BATFD(nn.Module):
         self.point_head = point_head
         if point_head is None:
             self._add_map_head(features + 1, points, extension, boundary_dims, relation_block)
+        use_fast_linear(self)
 
     def _add_map_head(
         self, features: int, points: int, extension: float, dims: tuple[int, int], relation_block: bool

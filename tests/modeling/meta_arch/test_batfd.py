@@ -10,7 +10,7 @@ import torch
 
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.batfd.windows import WindowPrediction, merged, window_starts
-from tests.modeling.meta_arch.batfd_cases import clip_model, make_clip_row
+from tests.modeling.meta_arch.batfd_cases import clip_model
 
 _SMALL = ["MODEL.BATFD.BOUNDARY_DIMS", "[16, 8]", "MODEL.BATFD.AUDIO_ENCODER", "light"]
 _SMALL += ["MODEL.BATFD.VIDEO_ENCODER", "timm:tf_efficientnet_lite0", "MODEL.BATFD.FEATURE_DIM", "32"]
@@ -43,7 +43,7 @@ def _total(model, rows):
     ],
     ids=["plus", "plain", "curves", "stretch", "erf", "umma", "points"],
 )
-def test_every_parameter_learns_and_segments_come_out(opts):
+def test_every_parameter_learns_and_segments_come_out(opts, make_clip_row):
     model = clip_model(*_SMALL, *opts)
     for fakes in ((True, False), (False, False)):  # a batch in which nothing is forged must reach them all, too
         rows = [make_clip_row(i, fake=fake, frames=20 + 7 * i) for i, fake in enumerate(fakes)]
@@ -59,7 +59,7 @@ def test_every_parameter_learns_and_segments_come_out(opts):
         assert {m: len(c) for m, c in output["frame_scores"].items()} == {"video": frames, "audio": frames}
 
 
-def test_a_row_has_the_prediction_that_it_has_alone(model):
+def test_a_row_has_the_prediction_that_it_has_alone(model, make_clip_row):
     rows = [make_clip_row(i, frames=18 + 9 * i) for i in range(2)]
     together = model.eval()(rows)
     for row, output in zip(rows, together, strict=True):
@@ -68,7 +68,7 @@ def test_a_row_has_the_prediction_that_it_has_alone(model):
         assert torch.equal(alone["segments"], output["segments"])
 
 
-def test_a_clip_without_sound_is_judged_by_its_picture(model):
+def test_a_clip_without_sound_is_judged_by_its_picture(model, make_clip_row):
     silent = make_clip_row(1, sound=False)
     (output,) = model.eval()([silent])
     assert set(output["frame_scores"]) == {"video"}
@@ -77,7 +77,7 @@ def test_a_clip_without_sound_is_judged_by_its_picture(model):
     assert other["fake_score"] == pytest.approx(output["fake_score"], abs=1e-6)
 
 
-def test_a_clip_without_sound_teaches_nothing_about_sound(model):
+def test_a_clip_without_sound_teaches_nothing_about_sound(model, make_clip_row):
     rows = [make_clip_row(i, fake=False, sound=False) for i in range(2)]
     losses = _total(model, rows)
     assert losses["loss_audio_frames"] == 0
@@ -86,7 +86,7 @@ def test_a_clip_without_sound_teaches_nothing_about_sound(model):
     assert losses["loss_video_frames"] > 0
 
 
-def test_a_fake_whose_segments_are_not_known_teaches_no_segments(model):
+def test_a_fake_whose_segments_are_not_known_teaches_no_segments(model, make_clip_row):
     row = {k: v for k, v in make_clip_row(0).items() if "segments" not in k}
     losses = _total(model, [row, row])
     assert {name for name, loss in losses.items() if loss != 0} <= {"loss_contrast"}
@@ -95,7 +95,7 @@ def test_a_fake_whose_segments_are_not_known_teaches_no_segments(model):
     assert with_one_known.keys() == alone.keys()
 
 
-def test_new_parts_leave_the_outputs_as_they_are():
+def test_new_parts_leave_the_outputs_as_they_are(make_clip_row):
     """Weights of BA-TFD+ load into its extensions, and give what they gave (gamma and the projection are 0)."""
     plain = clip_model(*_SMALL)
     row = make_clip_row(3)
@@ -124,7 +124,7 @@ def test_windows_are_put_together():
     assert found.frame_scores["video"].tolist() == [0, 0.75, 1]
 
 
-def test_a_long_clip_is_seen_in_windows_of_bounded_size(model):
+def test_a_long_clip_is_seen_in_windows_of_bounded_size(model, make_clip_row):
     """The network never sees more than T frames, and each window is cut out of the row only when its turn has come."""
     seen = []
     encode = model.encode
@@ -135,7 +135,7 @@ def test_a_long_clip_is_seen_in_windows_of_bounded_size(model):
 
     model.eval().encode = watched
     try:
-        (output,) = model([make_clip_row(2, frames=100, size=32)])
+        (output,) = model([make_clip_row(2, frames=100)])
     finally:
         del model.encode
     assert seen == [((32,), 128)] * 6  # 0, 16, 32, 48, 64, 68
@@ -161,7 +161,7 @@ def test_a_wrong_value_is_told_by_its_key(opts, words):
         clip_model(*_SMALL, *opts)
 
 
-def test_bfloat16_is_finite(model):
+def test_bfloat16_is_finite(model, make_clip_row):
     row = make_clip_row(4, frames=32)
     (want,) = model.eval()([row])
     with torch.autocast("cpu", dtype=torch.bfloat16):
