@@ -173,7 +173,7 @@ def make_row():
 
 @pytest.fixture
 def make_clip_row():
-    """`make_clip_row(seed, fake=, frames=, size=, sound=)` -> a clip mapper's row; if fake, a span is forged in both."""
+    """`make_clip_row(seed, fake=, frames=, size=, sound=)` -> a clip row; of a fake, one span is forged in both."""
 
     def build(
         seed: int = 0, *, fake: bool = True, frames: int = 20, size: int = 32, sound: bool = True, **changes: object

@@ -127,6 +127,7 @@ def build_video_encoder(cfg: CfgNode) -> nn.Module:
             frames=keys.NUM_FRAMES,
             features=keys.FEATURE_DIM,
             dropout=keys.DROPOUT,
+            remembered=keys.REMEMBERED_FRAMES,
         )
     raise ConfigError(
         f"MODEL.BATFD.VIDEO_ENCODER is '{name}': it must be one of {', '.join(MVIT_DEPTHS)}, c3d, or timm:<name of a "
