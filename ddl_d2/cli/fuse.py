@@ -180,11 +180,15 @@ def _mdmf(args: argparse.Namespace) -> None:
     _write(args, systems, scores[args.score], systems.stores, fuse, {**settings, **kernel})
 
 
+def _no_maps(maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    raise FusionError(f"clips have no maps to fuse, and there are {len(maps)}")
+
+
 def _segments(args: argparse.Namespace) -> None:
     systems = _opened(args.stores, args.intersection)
     segments = fused_segments_of_all(systems, limit=args.limit)
     settings = {"score": args.score, "limit": args.limit}
-    _write(args, systems, fused_clip_scores(systems, args.score), [], average_maps, settings, segments)
+    _write(args, systems, fused_clip_scores(systems, args.score), [], _no_maps, settings, segments)
 
 
 def _opened(paths: Sequence[Path], intersection: bool) -> AlignedStores:

@@ -4,9 +4,8 @@ Shapes: `B` clips, `C` channels, `T` frames, `D` durations (rows of a map), `N` 
 output channels. Cell (d, b) of a map is the proposal that starts at frame b and lasts `durations[d]` frames.
 
 Source: boundary-matching layer of BMN (Lin et al. 2019, section 3.2) as BA-TFD+ uses it. Sampling and the
-convolution over the N points are both linear: here each frame is
-projected first (a table of N·T rows), and a proposal is a weighted
-sum of at most 2N rows of the table. The matrix of the published layer, T×(N·D·T), is never made.
+convolution over the N points are both linear: here each frame is projected first (a table of N·T rows), and a proposal
+is a weighted sum of at most 2N rows of the table. The matrix of the published layer, T×(N·D·T), is never made.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ class BoundaryMatching(nn.Module):
         self.register_buffer("offsets", torch.from_numpy(offsets), persistent=False)
         self.register_buffer("weights", torch.from_numpy(weights.astype(np.float32)), persistent=False)
 
-    def forward(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the map of proposals.
 
         Args:
@@ -93,7 +92,8 @@ class BoundaryMatching(nn.Module):
         for clip in projected:
             table = clip.float().view(self.frames, self.points, -1).transpose(0, 1).flatten(0, 1)  # N·T × K
             cells = F.embedding_bag(self.indices, table, self.offsets, mode="sum", per_sample_weights=self.weights)
-            maps.append((cells + bias).T.view(-1, self.rows, self.frames))
+            cells = cells if bias is None else cells + bias
+            maps.append(cells.T.view(-1, self.rows, self.frames))
         return torch.stack(maps)
 
 
@@ -103,7 +103,8 @@ def _sums(
     """Return the rows of the table that the cells sum, their weights, and how many each of the D·T cells has."""
     inside = (positions >= 0) & (positions <= frames - 1)
     where = np.where(inside, positions, 0)
-    below, above = np.floor(where).astype(np.int64), np.ceil(where).astype(np.int64)
+    below: NDArray[np.int64] = np.floor(where).astype(np.int64)
+    above: NDArray[np.int64] = np.ceil(where).astype(np.int64)
     high = where - below
     if double:
         high = np.where(below == above, 1.0, high)
@@ -112,4 +113,5 @@ def _sums(
     rows = np.stack([below + table_row, above + table_row], axis=-1)
     weights = np.stack([low, high], axis=-1)
     used = inside[..., None] & (weights > 0)
-    return rows[used], weights[used], used.sum(axis=(-2, -1)).ravel()
+    counts: NDArray[np.int64] = used.sum(axis=(-2, -1), dtype=np.int64).ravel()
+    return rows[used].astype(np.int64), weights[used].astype(np.float64), counts

@@ -163,9 +163,9 @@ class PredictionStoreWriter:
             # Level 1 takes a quarter of the time of 6, for a file half as large again.
             write_png(path, forgery_map, compress_level=1)
         time = "" if seconds is None else f"{seconds:.6f}"
-        line = (image_id, repr(fake_score), "" if label is None else int(label), time)
+        fields = (image_id, repr(fake_score), "" if label is None else int(label), time)
         with self._lock:
-            self._writer.writerow(line if has_face else (*line, _NO_FACE))
+            self._writer.writerow(fields if has_face else (*fields, _NO_FACE))
 
     def close(self, barrier: Callable[[], None] | None = None) -> None:
         """Complete the store: every process its own list, then rank 0 `meta.json` and `predictions.csv`.

@@ -56,7 +56,7 @@ class BoundaryModule(nn.Module):
         super().__init__()
         wide, narrow = dims
         self.matching = matching
-        self.block0 = nn.Sequential(_Named(nn.Conv3d(features, wide, (matching.points, 1, 1))))
+        self.block0 = nn.ModuleList([_Weights(nn.Conv3d(features, wide, (matching.points, 1, 1)))])
         convs: list[nn.Module] = [
             ConvUnit(nn.Conv2d(wide, narrow, 1)),
             ConvUnit(nn.Conv2d(narrow, narrow, 3, padding=1)),
@@ -68,8 +68,7 @@ class BoundaryModule(nn.Module):
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return {name: B×D×T in [0, 1]}, names from `MAPS` or `ONE_MAP`, of features B×C×T."""
-        conv = self.block0[0].conv
-        cells = self.block1(F.leaky_relu(self.matching(features, conv.weight, conv.bias)))
+        cells = self.block1(F.leaky_relu(self.matching(features, *self.block0[0]())))
         if self.proposal_block is None:
             return {"map": cells[:, 0].float().sigmoid()}
         return self.proposal_block(cells)
@@ -151,6 +150,18 @@ def conv_norm(before: int, after: int, kernel: int, *, activated: bool = True) -
     """Return a convolution with batch normalization and, if `activated`, ReLU; the map keeps its size."""
     layers = [nn.Conv2d(before, after, kernel, padding=kernel // 2), nn.BatchNorm2d(after)]
     return nn.Sequential(*layers, nn.ReLU()) if activated else nn.Sequential(*layers)
+
+
+class _Weights(nn.Module):
+    """Holds the weights of a convolution that is computed in another way, under their published names."""
+
+    def __init__(self, conv: nn.Conv3d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias."""
+        return self.conv.weight, self.conv.bias
 
 
 class _Named(nn.Module):

@@ -75,10 +75,10 @@ class MaskedAttention(nn.Module):
         """
         super().__init__()
         self.heads, self.reach = heads, window // 2
-        for name in ("query", "key", "value"):
-            conv = MaskedConv(channels, channels, 3, stride=stride, groups=channels, bias=False)
-            self.add_module(f"{name}_conv", conv)
-            self.add_module(f"{name}_norm", ChannelNorm(channels))
+        self.query_conv, self.key_conv, self.value_conv = (
+            MaskedConv(channels, channels, 3, stride=stride, groups=channels, bias=False) for _ in range(3)
+        )
+        self.query_norm, self.key_norm, self.value_norm = (ChannelNorm(channels) for _ in range(3))
         self.key = nn.Conv1d(channels, channels, 1)
         self.query = nn.Conv1d(channels, channels, 1)
         self.value = nn.Conv1d(channels, channels, 1)

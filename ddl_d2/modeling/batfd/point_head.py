@@ -40,10 +40,7 @@ class PointHead(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.neck = FeaturePyramid(channels)
-        self.cls_head = _ConvHead(channels, "cls_head", 1)
-        self.reg_head = _ConvHead(channels, "offset_head", 2)
-        self.reg_head.scale = nn.ModuleList(_Scale() for _ in range(LEVELS))
-        nn.init.constant_(self.cls_head.cls_head.conv.bias, -math.log((1 - _PRIOR) / _PRIOR))
+        self.cls_head, self.reg_head = _ClassHead(channels), _OffsetHead(channels)
         # How many positive points a batch has, averaged over batches.
         self.register_buffer("positives", torch.tensor(_FIRST_POSITIVES), persistent=False)
 
@@ -52,8 +49,8 @@ class PointHead(nn.Module):
         levels = self.neck(levels, masks)
         logits = [self.cls_head(x, mask)[:, 0] for x, mask in zip(levels, masks, strict=True)]
         offsets = [
-            F.relu(scale.scale * self.reg_head(x, mask)).transpose(1, 2)
-            for x, mask, scale in zip(levels, masks, self.reg_head.scale, strict=True)
+            self.reg_head(x, mask, level).transpose(1, 2)
+            for level, (x, mask) in enumerate(zip(levels, masks, strict=True))
         ]
         return torch.cat(logits, dim=1), torch.cat(offsets, dim=1)
 
@@ -105,26 +102,47 @@ class FeaturePyramid(nn.Module):
         ]
 
 
-class _ConvHead(nn.Module):
-    """Three convolutions, shared by all levels; the last has a name of its own in the published checkpoints."""
+class _Shared(nn.Module):
+    """Two convolutions that all levels share."""
 
-    def __init__(self, channels: int, last: str, outputs: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.head = nn.ModuleList(MaskedConv(channels, channels, 3, bias=False) for _ in range(2))
         self.norm = nn.ModuleList(ChannelNorm(channels) for _ in range(2))
-        self.add_module(last, MaskedConv(channels, outputs, 3))
-        self.last = last
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def hidden(self, x: Tensor, mask: Tensor) -> Tensor:
         for conv, norm in zip(self.head, self.norm, strict=True):
             x = F.relu(norm(conv(x, mask)[0]))
-        return self.get_submodule(self.last)(x, mask)[0]
+        return x
+
+
+class _ClassHead(_Shared):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.cls_head = MaskedConv(channels, 1, 3)
+        nn.init.constant_(self.cls_head.conv.bias, -math.log((1 - _PRIOR) / _PRIOR))  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.cls_head(self.hidden(x, mask), mask)[0]
+
+
+class _OffsetHead(_Shared):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.scale = nn.ModuleList(_Scale() for _ in range(LEVELS))
+        self.offset_head = MaskedConv(channels, 2, 3)
+
+    def forward(self, x: Tensor, mask: Tensor, level: int) -> Tensor:
+        return F.relu(self.scale[level](self.offset_head(self.hidden(x, mask), mask)[0]))
 
 
 class _Scale(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
 
 
 def level_points(steps: int) -> tuple[Tensor, Tensor, Tensor]:

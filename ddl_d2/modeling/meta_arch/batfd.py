@@ -225,8 +225,10 @@ class BATFD(nn.Module):
         made = {m: self.get_submodule(f"{m}_comp_boundary_generator")(x) for m, x in seen.items()}
         curves = {m: (start, end) for m, (start, end, _) in made.items()}
         start, end = (
-            fuse(seen["video"], seen["audio"], curves["video"][i][:, None], curves["audio"][i][:, None])[:, 0]
-            for i, fuse in enumerate((self.cbg_fusion_start, self.cbg_fusion_end))
+            self.get_submodule(f"cbg_fusion_{side}")(
+                seen["video"], seen["audio"], curves["video"][i][:, None], curves["audio"][i][:, None]
+            )[:, 0]
+            for i, side in enumerate(("start", "end"))
         )
         return BoundaryOutputs(
             curves=curves | {"fusion": (start, end)}, hidden={m: hidden for m, (_, _, hidden) in made.items()}
