@@ -604,6 +604,9 @@ def _add_batfd_keys(cfg: CfgNode) -> None:
     # Weight of the agreement of the complementary boundary generator's features, forward and backward. 0.0 = there is
     # no such generator.
     cfg.MODEL.BATFD.CBG_WEIGHT = 0.0
+    # What finds segments: "map", the boundary maps, or "points", UMMAFormer's head on the pyramid of MODEL.UMMA (for it
+    # set TEST.TEMPORAL.ALPHA 0.75, T1 0.0 and T2 0.0, as published).
+    cfg.MODEL.BATFD.HEAD = "map"
     # What sampled points and channel attention compute: "exact", what was meant, or "published", what BA-TFD+'s code
     # does, which its weights need.
     cfg.MODEL.BATFD.COMPAT = "exact"
@@ -623,6 +626,22 @@ def _add_batfd_keys(cfg: CfgNode) -> None:
     cfg.MODEL.BATFD.ERF.DILATIONS = []
     # How many layers of such branches follow each other.
     cfg.MODEL.BATFD.ERF.DEPTH = 2
+
+    # UMMAFormer's parts on the features of BATFD: they are rebuilt, what cannot be rebuilt is attended to, and what is
+    # seen in a pyramid in time is added to them.
+    cfg.MODEL.UMMA = CfgNode()
+    # Whether there are such parts.
+    cfg.MODEL.UMMA.ENABLED = False
+    # Channels of the pyramid.
+    cfg.MODEL.UMMA.DIM = 256
+    # Attention heads of the pyramid.
+    cfg.MODEL.UMMA.HEADS = 4
+    # Frames that a query sees, odd.
+    cfg.MODEL.UMMA.WINDOW = 7
+    # Weight of the error of the reconstruction, of real clips.
+    cfg.MODEL.UMMA.RECONSTRUCTION_WEIGHT = 1.0
+    # Weight of the loss of "this clip is fake", said from the bottleneck.
+    cfg.MODEL.UMMA.SCORE_WEIGHT = 0.1
 
 
 def _add_solver_keys(cfg: CfgNode) -> None:

@@ -1,10 +1,11 @@
 """The features of every proposal of a clip: from T frames to a map of durations by starts.
 
-Shapes: `B` clips, `C` channels, `T` frames, `D` durations (rows of a map), `N` points sampled from a proposal, `K` output
-channels. Cell (d, b) of a map is the proposal that starts at frame b and lasts `durations[d]` frames.
+Shapes: `B` clips, `C` channels, `T` frames, `D` durations (rows of a map), `N` points sampled from a proposal, `K`
+output channels. Cell (d, b) of a map is the proposal that starts at frame b and lasts `durations[d]` frames.
 
-Source: boundary-matching layer of BMN (Lin et al. 2019, section 3.2) as BA-TFD+ uses it. Sampling and the convolution
-over the N points are both linear: here each frame is projected first (a table of N·T rows), and a proposal is a weighted
+Source: boundary-matching layer of BMN (Lin et al. 2019, section 3.2) as BA-TFD+ uses it. Sampling and the
+convolution over the N points are both linear: here each frame is
+projected first (a table of N·T rows), and a proposal is a weighted
 sum of at most 2N rows of the table. The matrix of the published layer, T×(N·D·T), is never made.
 """
 

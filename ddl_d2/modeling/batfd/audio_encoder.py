@@ -3,7 +3,8 @@
 Shapes: `B` clips, `T` video frames, `F` features; a spectrogram is B×64×4T (`layers.log_mel`).
 
 Sources: ViT (Dosovitskiy et al. 2021) with one token a video frame, as in BA-TFD+ (Cai et al. 2023), through
-torchvision's `Encoder`; the CNN of BA-TFD (Cai et al. 2022). Names of parameters are those of the published checkpoints.
+torchvision's `Encoder`; the CNN of BA-TFD (Cai et al. 2022). Names of parameters are those of the published
+checkpoints.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Shapes: `B` clips, `C` channels of the features, `T` frames (a multiple of 4).
 
-Source: BSN++ (Su et al. 2021), a U-Net++ in time, as BA-TFD+ (Cai et al. 2023) uses it. Names of parameters are those of
-the published checkpoints.
+Source: BSN++ (Su et al. 2021), a U-Net++ in time, as BA-TFD+ (Cai et al. 2023) uses it. Names of parameters are those
+of the published checkpoints.
 """
 
 from __future__ import annotations

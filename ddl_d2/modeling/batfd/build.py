@@ -13,9 +13,11 @@ from ddl_d2.modeling.batfd.clip_batch import FITS
 from ddl_d2.modeling.batfd.losses import CONTRAST_SCALINGS
 from ddl_d2.modeling.batfd.targets import parse_durations
 from ddl_d2.modeling.batfd.timm_frames import TimmVideoEncoder
+from ddl_d2.modeling.batfd.umma import Abnormality
 from ddl_d2.modeling.batfd.video_encoder import MVIT_DEPTHS, C3DVideoEncoder, MViTVideoEncoder
 
 COMPATS = ("exact", "published")
+HEADS = ("map", "points")
 _CNN_FEATURES = 256
 
 
@@ -33,6 +35,7 @@ class ClipModelOptions:
         contrast_weight: of the contrastive loss; 0 leaves it out.
         contrast_margin, contrast_scaling: see `losses.contrast_loss`.
         curve_weight: of the agreement of the boundary generator with itself played backward; 0: there is none.
+        reconstruction_weight, score_weight: of the two losses of `umma.Reconstruction`.
     """
 
     frames: int
@@ -45,6 +48,8 @@ class ClipModelOptions:
     contrast_margin: float = 0.99
     contrast_scaling: str = "exact"
     curve_weight: float = 0.0
+    reconstruction_weight: float = 1.0
+    score_weight: float = 0.1
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> ClipModelOptions:
@@ -77,7 +82,32 @@ class ClipModelOptions:
             contrast_margin=keys.CONTRAST_MARGIN,
             contrast_scaling=keys.CONTRAST_SCALING,
             curve_weight=keys.CBG_WEIGHT,
+            reconstruction_weight=cfg.MODEL.UMMA.RECONSTRUCTION_WEIGHT,
+            score_weight=cfg.MODEL.UMMA.SCORE_WEIGHT,
         )
+
+
+def build_abnormality(cfg: CfgNode) -> Abnormality | None:
+    """Build UMMAFormer's parts; None without MODEL.UMMA.ENABLED. Raises ConfigError where they cannot be."""
+    keys = cfg.MODEL.UMMA
+    if cfg.MODEL.BATFD.HEAD not in HEADS:
+        raise ConfigError(f"MODEL.BATFD.HEAD is '{cfg.MODEL.BATFD.HEAD}': it must be one of {', '.join(HEADS)}")
+    if not keys.ENABLED:
+        if cfg.MODEL.BATFD.HEAD == "points":
+            raise ConfigError("MODEL.BATFD.HEAD points reads the pyramid of MODEL.UMMA: set MODEL.UMMA.ENABLED True")
+        return None
+    if keys.WINDOW % 2 == 0 or keys.DIM % keys.HEADS:
+        raise ConfigError(
+            f"MODEL.UMMA.WINDOW is {keys.WINDOW} and DIM {keys.DIM}: they must be odd, and a multiple of HEADS "
+            f"({keys.HEADS})"
+        )
+    return Abnormality(
+        features=cfg.MODEL.BATFD.FEATURE_DIM,
+        channels=keys.DIM,
+        heads=keys.HEADS,
+        window=keys.WINDOW,
+        frames=cfg.MODEL.BATFD.NUM_FRAMES,
+    )
 
 
 def build_video_encoder(cfg: CfgNode) -> nn.Module:
@@ -92,6 +122,8 @@ def build_video_encoder(cfg: CfgNode) -> nn.Module:
         return TimmVideoEncoder(
             name=name.removeprefix("timm:"),
             pretrained=cfg.MODEL.TIMM.PRETRAINED,
+            pixel_mean=cfg.MODEL.PIXEL_MEAN,
+            pixel_std=cfg.MODEL.PIXEL_STD,
             frames=keys.NUM_FRAMES,
             features=keys.FEATURE_DIM,
             dropout=keys.DROPOUT,

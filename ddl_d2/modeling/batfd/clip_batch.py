@@ -20,13 +20,13 @@ Row, for training, besides:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ddl_d2.layers.log_mel import SAMPLES_PER_FRAME, log_mel
@@ -62,6 +62,17 @@ class ClipFit:
     def used_frames(self, row: Row) -> int:
         """Return how many of the network's frames belong to a clip."""
         return self.frames if self.fit == "stretch" else min(int(row["num_frames"]), self.frames)
+
+    def valid(self, rows: list[Row], device: torch.device) -> Tensor:
+        """Return float B×T: 1 on the frames of the clips."""
+        used = torch.tensor([self.used_frames(row) for row in rows], device=device)
+        return (torch.arange(self.frames, device=device) < used[:, None]).float()
+
+    def segments(self, row: Row, group: str = "fusion") -> Tensor:
+        """Return a group's forged segments in frames of the network, float64 K×2; none where they are not known."""
+        found = known_segments(row, group)
+        found = torch.zeros(0, 2, dtype=torch.float64) if found is None else found
+        return found * self.frames / max(int(row["num_frames"]), 1) if self.fit == "stretch" else found
 
     def video(self, row: Row, device: torch.device) -> Tensor:
         """Return a clip's frames, float 3×T×S×S in [0, 1]."""
@@ -117,12 +128,12 @@ def is_known(row: Row, group: str) -> float:
     return heard * float(known_segments(row, group) is not None)
 
 
-def known_segments(row: Row, group: str) -> np.ndarray | None:
-    """Return a group's forged segments, K×2 in frames; None if they are not known. A real clip has none."""
+def known_segments(row: Row, group: str) -> Tensor | None:
+    """Return a group's forged segments, float64 K×2 in frames; None if they are not known. A real clip has none."""
     found = row.get(SEGMENT_KEYS[group])
     if found is not None:
-        return np.asarray(found, dtype=np.float64).reshape(-1, 2)
-    return None if row["is_fake"] else np.zeros((0, 2))
+        return torch.as_tensor(found, dtype=torch.float64).reshape(-1, 2)
+    return None if row["is_fake"] else torch.zeros(0, 2, dtype=torch.float64)
 
 
 def clip_truth(
@@ -130,34 +141,32 @@ def clip_truth(
 ) -> ClipTruth:
     """Make what a batch of rows teaches; unknown segments give zeros, and `known` says so."""
 
-    def stacked(make: Callable[[Row], np.ndarray]) -> Tensor:
-        return to_device(torch.from_numpy(np.stack([make(row) for row in rows])), device)
-
-    def segments(row: Row, group: str) -> np.ndarray:
-        found = known_segments(row, group)
-        found = np.zeros((0, 2)) if found is None else found
-        return found * fit.frames / max(int(row["num_frames"]), 1) if fit.fit == "stretch" else found
-
-    def labels(row: Row, group: str) -> np.ndarray:
-        found = known_segments(row, group)
-        curve = frame_labels(np.zeros((0, 2)) if found is None else found, int(row["num_frames"]))
-        if fit.fit == "stretch":
-            return stretched(curve, fit.frames)
-        return np.pad(curve[: fit.frames], (0, max(fit.frames - len(curve), 0)))
+    def stacked(arrays: list[NDArray[np.float32]]) -> Tensor:
+        return to_device(torch.from_numpy(np.stack(arrays)), device)
 
     def curves(group: str) -> tuple[Tensor, Tensor]:
-        both = stacked(lambda r: np.stack(boundary_curves(segments(r, group), fit.used_frames(r), fit.frames)))
-        return both[:, 0], both[:, 1]
+        both = [boundary_curves(fit.segments(r, group).numpy(), fit.used_frames(r), fit.frames) for r in rows]
+        return stacked([start for start, _ in both]), stacked([end for _, end in both])
 
-    used = torch.tensor([fit.used_frames(row) for row in rows], device=device)
     return ClipTruth(
         maps={
-            group: stacked(lambda r, g=group: target_map(segments(r, g), fit.used_frames(r), fit.frames, durations))
+            group: stacked(
+                [target_map(fit.segments(r, group).numpy(), fit.used_frames(r), fit.frames, durations) for r in rows]
+            )
             for group in GROUPS
         },
-        labels={group: stacked(lambda r, g=group: labels(r, g)) for group in MODALITIES},
+        labels={group: stacked([_frame_labels(r, group, fit) for r in rows]) for group in MODALITIES},
         curves={group: curves(group) for group in GROUPS} if with_curves else {},
         known={group: torch.tensor([is_known(r, group) for r in rows], device=device) for group in GROUPS},
-        valid=(torch.arange(fit.frames, device=device) < used[:, None]).float(),
+        valid=fit.valid(rows, device),
         real=torch.tensor([1.0 - bool(row["is_fake"]) for row in rows], device=device),
     )
+
+
+def _frame_labels(row: Row, group: str, fit: ClipFit) -> NDArray[np.float32]:
+    """Return how forged each of the network's frames is; zeros where it is not known."""
+    found = known_segments(row, group)
+    curve = frame_labels(np.zeros((0, 2)) if found is None else found.numpy(), int(row["num_frames"]))
+    if fit.fit == "stretch":
+        return stretched(curve, fit.frames)
+    return np.pad(curve[: fit.frames], (0, max(fit.frames - len(curve), 0)))

@@ -8,6 +8,8 @@ Source: Cai et al. 2022 and 2023 (BA-TFD and BA-TFD+), and their code.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +31,7 @@ def parse_durations(text: str) -> list[int]:
             raise ValueError(part)
         first, last, step = numbers[0], numbers[min(1, len(numbers) - 1)], (numbers[2] if len(numbers) == 3 else 1)
         durations += range(first, last + 1, step)
-    if not durations or any(b <= a for a, b in zip(durations, durations[1:], strict=False)):
+    if not durations or any(b <= a for a, b in pairwise(durations)):
         raise ValueError(text)
     return durations
 

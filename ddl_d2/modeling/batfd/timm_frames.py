@@ -5,14 +5,14 @@ Shapes: `B` clips, `T` frames, `S` pixels along a frame's side, `F` features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from ddl_d2.modeling.backbone.timm_backbone import TimmBackbone
 
 _STAGES = ["res1", "res2", "res3", "res4", "res5"]
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
 
 class TimmVideoEncoder(nn.Module):
@@ -27,13 +27,24 @@ class TimmVideoEncoder(nn.Module):
     std: Tensor
 
     def __init__(
-        self, *, name: str, pretrained: str, frames: int, features: int, layers: int = 2, dropout: float = 0.0
+        self,
+        *,
+        name: str,
+        pretrained: str,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        frames: int,
+        features: int,
+        layers: int = 2,
+        dropout: float = 0.0,
     ) -> None:
         """Build the model and load its weights.
 
         Args:
             name: a timm model with five strides.
             pretrained: as of `TimmBackbone`.
+            pixel_mean: of R, G, B in [0, 255], which the model's images are reduced by.
+            pixel_std: by what the difference is divided.
             frames: T; fixed, as each has a learned position.
             features: F.
             layers: of the transformer.
@@ -46,8 +57,8 @@ class TimmVideoEncoder(nn.Module):
         self.norm = nn.LayerNorm(4 * channels)
         self.project = nn.Linear(4 * channels, features)
         self.context = FrameTransformer(frames=frames, features=features, layers=layers, dropout=dropout)
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(pixel_mean).view(3, 1, 1) / 255, persistent=False)
+        self.register_buffer("std", torch.tensor(pixel_std).view(3, 1, 1) / 255, persistent=False)
 
     def train(self, mode: bool = True) -> TimmVideoEncoder:
         """Set the mode; the frozen model keeps its statistics either way."""
@@ -65,7 +76,8 @@ class TimmVideoEncoder(nn.Module):
     @torch.no_grad()
     def _statistics(self, images: Tensor) -> Tensor:
         stages = self.frozen((images - self.mean) / self.std).values()
-        return torch.cat([part for x in stages for part in (x.mean(dim=(2, 3)), x.std(dim=(2, 3)))], dim=1)
+        found = [torch.std_mean(x, dim=(2, 3), correction=0) for x in stages]
+        return torch.cat([part for deviation, mean in found for part in (mean, deviation)], dim=1)
 
 
 class FrameTransformer(nn.Module):

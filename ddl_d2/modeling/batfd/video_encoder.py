@@ -146,13 +146,13 @@ def fit_frames(frames: Tensor, size: int) -> Tensor:
 
     Args:
         frames: uint8 3×t×H×W.
-        size: S.
+        size: S; 0: they stay as they are.
 
     Returns:
         float32 3×t×S×S; 0 to 1, or a little beyond where the resize overshoots.
     """
     frames = frames.float() / 255
-    if tuple(frames.shape[-2:]) == (size, size):
+    if size == 0 or tuple(frames.shape[-2:]) == (size, size):
         return frames
     resized = F.interpolate(frames.transpose(0, 1), (size, size), mode="bicubic", align_corners=False)
     return resized.transpose(0, 1)

@@ -60,7 +60,7 @@ def merged(windows: list[WindowPrediction], starts: list[int], frames: int) -> W
         starts: their first frames.
         frames: t.
     """
-    shifted = [w.candidates + [0, start, start] for w, start in zip(windows, starts, strict=True)]
+    shifted = [w.candidates + np.array([0, start, start]) for w, start in zip(windows, starts, strict=True)]
     curves = {
         modality: _averaged([window.frame_scores[modality] for window in windows], starts, frames)
         for modality in windows[0].frame_scores

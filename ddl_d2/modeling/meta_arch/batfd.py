@@ -1,7 +1,7 @@
 """System S5's network: BA-TFD and BA-TFD+, which tell the forged seconds of a clip, in picture and sound.
 
-Sources: Cai et al. 2022, "Do You Really Mean That?" (BA-TFD); Cai et al. 2023, "Glitch in the Matrix" (BA-TFD+). Names of
-parameters are those of the published checkpoints.
+Sources: Cai et al. 2022, "Do You Really Mean That?" (BA-TFD); Cai et al. 2023, "Glitch in the Matrix" (BA-TFD+). Names
+of parameters are those of the published checkpoints.
 
 Rows, and what a batch teaches: `modeling.batfd.clip_batch`. In eval mode, one dict for each clip:
 
@@ -16,6 +16,7 @@ Shapes: `B` clips, `T` frames of the network, `D` durations (rows of a map), `F`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,9 +25,10 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ddl_d2.layers.boundary_matching import BoundaryMatching
+from ddl_d2.layers.linear import use_fast_linear
 from ddl_d2.modeling.batfd.boundary_curves import BoundaryCurves, BoundaryOutputs, boundary_weights, weighted_candidates
 from ddl_d2.modeling.batfd.boundary_maps import BoundaryModule, FrameClassifier, mean_map
-from ddl_d2.modeling.batfd.build import ClipModelOptions, build_audio_encoder, build_video_encoder
+from ddl_d2.modeling.batfd.build import ClipModelOptions, build_abnormality, build_audio_encoder, build_video_encoder
 from ddl_d2.modeling.batfd.clip_batch import (
     GROUPS,
     MODALITIES,
@@ -41,7 +43,9 @@ from ddl_d2.modeling.batfd.decoding import DecodeOptions, candidates_of_map
 from ddl_d2.modeling.batfd.dilated import DilatedBranches
 from ddl_d2.modeling.batfd.losses import boundary_losses, contrast_loss, frame_loss, map_loss
 from ddl_d2.modeling.batfd.map_fusion import MapFusion
+from ddl_d2.modeling.batfd.point_head import PointHead, candidates_of_points, point_targets, voted
 from ddl_d2.modeling.batfd.targets import stretched
+from ddl_d2.modeling.batfd.umma import Abnormality, UmmaOutputs, reconstruction_loss, score_loss
 from ddl_d2.modeling.batfd.windows import WindowPrediction, merged, window_starts, windows_of
 from ddl_d2.modeling.whole_batch import count_per_part
 
@@ -57,11 +61,13 @@ class Encoded:
         features: float B×F×T.
         logits: float B×1×T, of "this frame is forged".
         seen: float B×(F+1)×T, both; what the maps are made of.
+        umma: what UMMAFormer's parts give, if there are any.
     """
 
     features: dict[str, Tensor]
     logits: dict[str, Tensor]
     seen: dict[str, Tensor]
+    umma: UmmaOutputs | None = None
 
 
 @META_ARCH_REGISTRY.register()
@@ -69,8 +75,10 @@ class BATFD(nn.Module):
     """Encoders of picture and sound, maps of proposals of each, and their fusion.
 
     Losses, weighted: `loss_fusion_map`, `loss_video_map`, `loss_audio_map`, `loss_video_frames`, `loss_audio_frames`,
-    `loss_contrast`; with the boundary generator `loss_fusion_curves`, `loss_video_curves`, `loss_audio_curves`. A clip
-    whose segments are not known has no part in those of maps and frames, one without sound none in those of the sound.
+    `loss_contrast`; with the boundary generator `loss_fusion_curves`, `loss_video_curves`, `loss_audio_curves`; with
+    UMMAFormer's parts `loss_reconstruction`, `loss_reconstruction_score`, and with its head `loss_points` instead of
+    those of maps. A clip whose segments are not known has no part in those of maps, points and frames, one without
+    sound none in those of the sound.
     """
 
     @configurable
@@ -86,6 +94,8 @@ class BATFD(nn.Module):
         relation_block: bool,
         dilations: list[int],
         dilated_depth: int,
+        abnormality: Abnormality | None = None,
+        point_head: PointHead | None = None,
         options: ClipModelOptions,
         decode: DecodeOptions,
     ) -> None:
@@ -101,16 +111,33 @@ class BATFD(nn.Module):
             relation_block: BA-TFD+'s proposal relation block; without it the model is BA-TFD.
             dilations: of the branches of `DilatedBranches`; none: there are none.
             dilated_depth: how many of these follow each other.
+            abnormality: UMMAFormer's parts; None: there are none.
+            point_head: finds segments in the pyramid of `abnormality`; None: they are read from maps.
             options: see `ClipModelOptions`.
             decode: see `DecodeOptions`.
         """
         super().__init__()
         self.options, self.decode = options, decode
-        self.fit = ClipFit(frames=options.frames, size=video_encoder.size, fit=options.fit)
+        self.fit = ClipFit(frames=options.frames, size=int(video_encoder.size), fit=options.fit)  # type: ignore[arg-type]
         self.durations = list(options.durations)
         self.video_encoder, self.audio_encoder = video_encoder, audio_encoder
-        wide = features + 1  # the frame's logit is a feature, too
-        rows = len(self.durations)
+        depth = dilated_depth if dilations else 0
+        self.video_dilated, self.audio_dilated = (
+            nn.Sequential(*(DilatedBranches(features=features, dilations=dilations) for _ in range(depth)))
+            for _ in MODALITIES
+        )
+        self.umma = abnormality
+        self.video_frame_classifier, self.audio_frame_classifier = (FrameClassifier(features) for _ in MODALITIES)
+        self.point_head = point_head
+        if point_head is None:
+            self._add_map_head(features + 1, points, extension, boundary_dims, relation_block)
+        use_fast_linear(self)
+
+    def _add_map_head(
+        self, features: int, points: int, extension: float, dims: tuple[int, int], relation_block: bool
+    ) -> None:
+        """Add what makes maps of proposals; `features`: of a frame, its logit among them."""
+        options = self.options
         matching = BoundaryMatching(
             frames=options.frames,
             durations=self.durations,
@@ -119,30 +146,24 @@ class BATFD(nn.Module):
             published=options.published,
         )
         for modality in MODALITIES:
-            depth = dilated_depth if dilations else 0
-            branches = [DilatedBranches(features=features, dilations=dilations) for _ in range(depth)]
-            self.add_module(f"{modality}_dilated", nn.Sequential(*branches))
-            self.add_module(f"{modality}_frame_classifier", FrameClassifier(features))
             module = BoundaryModule(
-                features=wide,
-                matching=matching,
-                dims=boundary_dims,
-                relation=relation_block,
-                published=options.published,
+                features=features, matching=matching, dims=dims, relation=relation_block, published=options.published
             )
             self.add_module(f"{modality}_boundary_module", module)
             if options.curve_weight:
-                self.add_module(f"{modality}_comp_boundary_generator", BoundaryCurves(wide))
-        names = [name for kind, name in _FUSIONS.items() if relation_block == (kind != "map")]
-        for name in names:
-            self.add_module(name, MapFusion(rows=rows, video_features=wide, audio_features=wide))
+                self.add_module(f"{modality}_comp_boundary_generator", BoundaryCurves(features))
+        for kind, name in _FUSIONS.items():
+            if relation_block == (kind != "map"):
+                rows = len(self.durations)
+                self.add_module(name, MapFusion(rows=rows, video_features=features, audio_features=features))
         for name in ("cbg_fusion_start", "cbg_fusion_end") if options.curve_weight else ():
-            self.add_module(name, MapFusion(rows=1, video_features=wide, audio_features=wide))
+            self.add_module(name, MapFusion(rows=1, video_features=features, audio_features=features))
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the constructor's arguments from MODEL.BATFD and TEST.TEMPORAL."""
         keys = cfg.MODEL.BATFD
+        abnormality = build_abnormality(cfg)
         return {
             "video_encoder": build_video_encoder(cfg),
             "audio_encoder": build_audio_encoder(cfg),
@@ -153,6 +174,8 @@ class BATFD(nn.Module):
             "relation_block": keys.RELATION_BLOCK,
             "dilations": list(keys.ERF.DILATIONS),
             "dilated_depth": keys.ERF.DEPTH,
+            "abnormality": abnormality,
+            "point_head": PointHead(cfg.MODEL.UMMA.DIM) if keys.HEAD == "points" else None,
             "options": ClipModelOptions.from_config(cfg),
             "decode": DecodeOptions.from_config(cfg),
         }
@@ -169,20 +192,22 @@ class BATFD(nn.Module):
         with torch.no_grad():
             return [self.prediction(row) for row in batched_inputs]
 
-    def encode(self, video: Tensor, log_mel: Tensor) -> Encoded:
+    def encode(self, video: Tensor, log_mel: Tensor, valid: Tensor) -> Encoded:
         """Run the encoders and the frame classifiers.
 
         Args:
             video: float B×3×T×S×S.
             log_mel: float B×64×4T.
+            valid: float B×T, 1 on the frames of the clip.
         """
-        features = {
-            "video": self.video_dilated(self.video_encoder(video)),
-            "audio": self.audio_dilated(self.audio_encoder(log_mel)),
-        }
-        logits = {m: self.get_submodule(f"{m}_frame_classifier")(x) for m, x in features.items()}
+        video, audio = self.video_dilated(self.video_encoder(video)), self.audio_dilated(self.audio_encoder(log_mel))
+        umma = None
+        if self.umma is not None:
+            video, audio, umma = self.umma(video, audio, valid)
+        features = {"video": video, "audio": audio}
+        logits = {"video": self.video_frame_classifier(video), "audio": self.audio_frame_classifier(audio)}
         seen = {m: torch.cat([x, logits[m]], dim=1) for m, x in features.items()}
-        return Encoded(features=features, logits=logits, seen=seen)
+        return Encoded(features=features, logits=logits, seen=seen, umma=umma)
 
     def maps(self, encoded: Encoded) -> dict[str, dict[str, Tensor]]:
         """Return the maps of proposals, {group: {kind: B×D×T in [0, 1]}}."""
@@ -211,28 +236,51 @@ class BATFD(nn.Module):
         """Return the named, weighted losses of a batch of rows."""
         options = self.options
         video, log_mel = self.fit.batch(rows, self.device)
-        encoded = self.encode(video, log_mel)
-        maps = self.maps(encoded)
         truth = clip_truth(rows, self.fit, self.durations, with_curves=options.curve_weight > 0, device=self.device)
-        shares = {
-            group: truth.known[group] / count_per_part(rows, lambda row, g=group: is_known(row, g)) for group in GROUPS
-        }
-        weights = {"fusion": 1.0} | dict.fromkeys(MODALITIES, options.modality_weight / 2)
-        losses = {
-            f"loss_{group}_map": weights[group] * map_loss(maps[group], truth.maps[group], truth.valid, share)
-            for group, share in shares.items()
-        }
+        encoded = self.encode(video, log_mel, truth.valid)
+        shares = {group: truth.known[group] / count_per_part(rows, partial(is_known, group=group)) for group in GROUPS}
+        losses = {}
         for modality in MODALITIES:
             loss = frame_loss(encoded.logits[modality], truth.labels[modality], truth.valid, shares[modality])
             losses[f"loss_{modality}_frames"] = options.frame_weight / 2 * loss
         if options.contrast_weight:
             losses["loss_contrast"] = options.contrast_weight * self._contrast(rows, encoded, truth)
+        if encoded.umma is not None:
+            losses |= self._umma_losses(rows, encoded.umma, truth)
+        if self.point_head is not None:
+            return losses
+        weights = {"fusion": 1.0} | dict.fromkeys(MODALITIES, options.modality_weight / 2)
+        for group, maps in self.maps(encoded).items():
+            loss = map_loss(maps, truth.maps[group], truth.valid, shares[group])
+            losses[f"loss_{group}_map"] = weights[group] * loss
         if options.curve_weight:
-            backward = self.encode(torch.flip(video, dims=(2,)), torch.flip(log_mel, dims=(2,)))
             found = boundary_losses(
-                self.curves(encoded), self.curves(backward), truth, shares, feature_weight=options.curve_weight
+                self.curves(encoded),
+                self.curves(self._backward(video, log_mel, truth.valid)),
+                truth,
+                shares,
+                feature_weight=options.curve_weight,
             )
             losses |= {f"loss_{group}_curves": weights[group] * loss for group, loss in found.items()}
+        return losses
+
+    def _backward(self, video: Tensor, log_mel: Tensor, valid: Tensor) -> Encoded:
+        """Encode clips played backward, padding first."""
+        return self.encode(*(torch.flip(x, dims=(axis,)) for x, axis in ((video, 2), (log_mel, 2), (valid, 1))))
+
+    def _umma_losses(self, rows: list[Row], seen: UmmaOutputs, truth: ClipTruth) -> dict[str, Tensor]:
+        options = self.options
+        losses = {
+            "loss_reconstruction": options.reconstruction_weight
+            * reconstruction_loss(seen.features, seen.reconstruction, truth.real),
+            "loss_reconstruction_score": options.score_weight * score_loss(seen.logits, truth.real),
+        }
+        if self.point_head is not None:
+            forged = [i for i, row in enumerate(rows) if row["is_fake"] and is_known(row, "fusion")]
+            logits, offsets = self.point_head(seen.levels, seen.masks)
+            valid = torch.cat([mask[:, 0] for mask in seen.masks], dim=1)
+            targets = [point_targets(self.fit.segments(rows[i]), seen.levels[0].shape[2]) for i in forged]
+            losses["loss_points"] = self.point_head.losses(logits[forged], offsets[forged], targets, valid[forged])
         return losses
 
     def _contrast(self, rows: list[Row], encoded: Encoded, truth: ClipTruth) -> Tensor:
@@ -258,17 +306,22 @@ class BATFD(nn.Module):
     def _window(self, row: Row) -> WindowPrediction:
         """Predict what the network sees at once; candidates and curves in frames of the row."""
         video, log_mel = self.fit.batch([row], self.device)
-        encoded = self.encode(video, log_mel)
-        modalities = [m for m in MODALITIES if m == "video" or has_sound(row)]
-        # Without sound there is nothing to fuse.
-        group = self.decode.modality if len(modalities) == len(MODALITIES) else "video"
+        valid = self.fit.valid([row], self.device)
+        encoded = self.encode(video, log_mel, valid)
+        modalities = MODALITIES if has_sound(row) else MODALITIES[:1]
         used, frames = self.fit.used_frames(row), int(row["num_frames"])
-        proposal_map = mean_map(self.maps(encoded)[group])[0].float().cpu().numpy()
-        candidates = candidates_of_map(proposal_map, self.durations, used, decode=self.decode.decode)
-        if self.options.curve_weight:
-            backward = self.encode(torch.flip(video, dims=(2,)), torch.flip(log_mel, dims=(2,)))
-            weights = boundary_weights(self.curves(encoded).curves[group], self.curves(backward).curves[group])
-            candidates = weighted_candidates(candidates, weights, clip=0)
+        if self.point_head is not None and encoded.umma is not None:
+            logits, offsets = self.point_head(encoded.umma.levels, encoded.umma.masks)
+            candidates = candidates_of_points(logits[0], offsets[0], used)
+        else:
+            # Without sound there is nothing to fuse.
+            group = self.decode.modality if has_sound(row) else "video"
+            fused = mean_map(self.maps(encoded)[group])[0].float().cpu().numpy()
+            candidates = candidates_of_map(fused, self.durations, used, decode=self.decode.decode)
+            if self.options.curve_weight:
+                backward = self.curves(self._backward(video, log_mel, valid))
+                weights = boundary_weights(self.curves(encoded).curves[group], backward.curves[group])
+                candidates = weighted_candidates(candidates, weights, clip=0)
         candidates[:, 1:] *= frames / used
         curves = {m: encoded.logits[m][0, 0].float().sigmoid().cpu()[:used] for m in modalities}
         if used != frames:
@@ -278,6 +331,8 @@ class BATFD(nn.Module):
     def _finished(self, row: Row, found: WindowPrediction) -> dict[str, Any]:
         seconds = 1 / float(row["fps"])
         segments = self.decode.suppressed(found.candidates, seconds)
+        if self.point_head is not None:
+            segments = voted(segments, found.candidates)
         segments[:, 1:] *= seconds
         best = float(segments[0, 0]) if len(segments) else 0.0
         if self.decode.clip_score == "frames":
