@@ -143,6 +143,8 @@ def test_spans_keep_their_limits_and_lie_where_somebody_speaks(clip):
     half = Clip(clip.frames, audio)
     assert not speaking(half)[:20].any()
     assert speaking(half)[21:].mean() > 0.9
+    audio[5 * 640 : 7 * 640] = 0.2  # a click
+    assert not speaking(half)[:20].any()
     options = SpanOptions(span_seconds=(0.2, 0.6), span_count=(1, 2), voiced_share=0.9)
     for seed in range(30):
         spans = draw_spans(half, np.random.default_rng(seed), options, speech=True)
