@@ -15,6 +15,7 @@ from ddl_d2.data.forging_augmentations import random_generator
 from ddl_d2.errors import ConfigError, ForgeryError, ImageReadError
 from ddl_d2.faces.face import FaceFinder
 from ddl_d2.faces.track import track_face
+from ddl_d2.forging.picture_spans import NEEDS_FACE
 from ddl_d2.forging.self_blend import NoSuitableFaceError
 from ddl_d2.forging.spans import ForgedClip, forge_clip, with_decoys
 from ddl_d2.forging.speech import check_speech
@@ -81,7 +82,7 @@ def build_span_forger(cfg: CfgNode, finder: FaceFinder, rows: Sequence[Mapping[s
     """Build what INPUT.SPANS asks for.
 
     Raises:
-        ConfigError: a value of INPUT.SPANS is out of its limits.
+        ConfigError: a value of INPUT.SPANS is out of its limits, or no landmarks are looked for.
         ForgeryError: INPUT.SPANS.SPEECH names a program that is not installed.
     """
     spans = cfg.INPUT.SPANS
@@ -91,6 +92,8 @@ def build_span_forger(cfg: CfgNode, finder: FaceFinder, rows: Sequence[Mapping[s
         options = options_of(SpanOptions, spans)
     except ValueError as error:
         raise ConfigError(f"INPUT.SPANS: {error}") from error
+    if NEEDS_FACE.intersection(options.visual_kinds) and not cfg.INPUT.FACES.LANDMARKS:
+        raise ConfigError("INPUT.SPANS.VISUAL_KINDS that forge a face need INPUT.FACES.LANDMARKS True")
     if options.speech:
         check_speech()
     return SpanForger(finder, options, spans.PROB, rows)

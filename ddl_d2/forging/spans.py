@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import binary_opening
 
 from ddl_d2.config.span_options import SpanOptions
 from ddl_d2.errors import ForgeryError
@@ -29,6 +30,7 @@ MODALITIES = ("visual", "audio", "both")
 _TRIES = 60
 _GAP = 5  # frames between two spans
 _PAUSE = 0.1  # of the loudness of speech: what is softer is a pause
+_CLICK = 3  # frames; what is loud for less is a click
 _SNAP = 0.3  # seconds that an end may move to the nearest end of a word
 _JOINT = 0.01  # seconds that a harmless cut moves the sound
 _FEWEST = 8  # frames of a clip that can be forged
@@ -161,10 +163,11 @@ def draw_spans(
 
 
 def speaking(clip: Clip) -> np.ndarray:
-    """Tell for each frame whether its sound is louder than a pause: bool (t,)."""
+    """Tell for each frame whether its sound is louder than a pause, and not a mere click: bool (t,)."""
     bounds = np.rint(np.arange(len(clip.frames) + 1) / clip.fps * clip.audio_rate).astype(int)
     levels = np.array([loudness(clip.audio[a:b]) for a, b in pairwise(bounds)])
-    return (levels > _PAUSE * np.quantile(levels, 0.95)) & (levels > 0)
+    loud = (levels > _PAUSE * np.quantile(levels, 0.95)) & (levels > 0)
+    return binary_opening(loud, np.ones(_CLICK))
 
 
 def _at_words(start: int, end: int, words: Sequence[tuple[float, float]], clip: Clip) -> Span:

@@ -119,12 +119,10 @@ def test_no_face_leaves_the_kinds_that_need_none(clip):
         assert not {part["kind"] for part in made.record["visual"]} & NEEDS_FACE
     with pytest.raises(ForgeryError, match="no face"):
         forge_clip(clip, np.random.default_rng(0), SpanOptions(visual_kinds=("self_blend",)), modality="visual")
+    far = [synthetic_face(center=(-300.0, 64.0), width=70.0)] * 50
+    rng, options = np.random.default_rng(0), SpanOptions()
     with pytest.raises(NoSuitableFaceError):
-        far = [synthetic_face(center=(-300.0, 64.0), width=70.0)] * 50
-        forge_picture(
-            clip.frames.copy(), 5, 9, kind="self_blend", faces=far, fps=25, rng=np.random.default_rng(0),
-            options=SpanOptions(),
-        )  # fmt: skip
+        forge_picture(clip.frames.copy(), 5, 9, kind="self_blend", faces=far, fps=25, rng=rng, options=options)
 
 
 def test_what_cannot_be_forged_is_refused(clip):
@@ -145,6 +143,8 @@ def test_spans_keep_their_limits_and_lie_where_somebody_speaks(clip):
     half = Clip(clip.frames, audio)
     assert not speaking(half)[:20].any()
     assert speaking(half)[21:].mean() > 0.9
+    audio[5 * 640 : 7 * 640] = 0.2  # a click
+    assert not speaking(half)[:20].any()
     options = SpanOptions(span_seconds=(0.2, 0.6), span_count=(1, 2), voiced_share=0.9)
     for seed in range(30):
         spans = draw_spans(half, np.random.default_rng(seed), options, speech=True)
