@@ -172,7 +172,7 @@ def _check_published_clips(model: BATFD, checkpoint: dict[str, Any], source: str
     if "pytorch-lightning_version" in checkpoint and not model.options.published:
         raise CheckpointError(
             f"{source} was trained with BA-TFD's published code, which samples proposals and attends to channels "
-            "otherwise than MODEL.BATFD.COMPAT exact: set MODEL.BATFD.COMPAT published and TEST.TEMPORAL.DECODE published"
+            "otherwise than with MODEL.BATFD.COMPAT exact: set COMPAT published and TEST.TEMPORAL.DECODE published"
         )
 
 
