@@ -38,6 +38,7 @@ from ddl_d2.inference.images import (
     predict_images,
 )
 from ddl_d2.inference.model import Model
+from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.inference.summary import score_text
 from ddl_d2.inference.video import annotate_video
 from ddl_d2.io.atomic import write_json
@@ -91,15 +92,16 @@ def main(argv: list[str] | None = None) -> int:
         inputs = Inputs([], inputs.videos if args.video_input.is_dir() else [args.video_input], inputs.passed_over)
     outputs = _planned(inputs, args)
     model, about = _load(args)
-    if isinstance(model.predictor, ClipPredictor):
+    predictor = model.predictor
+    if isinstance(predictor, ClipPredictor):
         if inputs.images:
             raise InputError(f"{inputs.images[0]}: is an image, but {about['meta_architecture']} sees clips")
-        heads, bad = _annotate_clips(inputs, outputs, model, about, args)
+        heads, bad = _annotate_clips(inputs, outputs, model, predictor, about, args)
         return _report(heads, bad, inputs, about, args)
     if args.truth is not None:
         raise InputError(f"--truth is for systems that see clips, not for {about['meta_architecture']}")
-    rows, failed = _predict_images(inputs, outputs, model, about, args)
-    heads, bad = _annotate_videos(inputs, outputs, model, about, args)
+    rows, failed = _predict_images(inputs, outputs, model, predictor, about, args)
+    heads, bad = _annotate_videos(inputs, outputs, model, predictor, about, args)
     return _report([*rows, *heads], [*failed, *bad], inputs, about, args)
 
 
@@ -127,13 +129,14 @@ def _predict_images(
     inputs: Inputs,
     outputs: Mapping[Path, Path],
     model: Model,
+    predictor: ForgeryPredictor,
     about: Mapping[str, Any],
     args: argparse.Namespace,
 ) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
     jobs = [(image, outputs[image]) for image in inputs.images]
     return predict_images(
         tqdm(jobs, unit="image", disable=None if len(jobs) > 1 else True),
-        model.predictor,
+        predictor,
         threshold=model.threshold,
         map_threshold=model.map_threshold,
         max_pixels=model.cfg.INPUT.MAX_PIXELS,
@@ -147,6 +150,7 @@ def _annotate_videos(
     inputs: Inputs,
     outputs: Mapping[Path, Path],
     model: Model,
+    predictor: ForgeryPredictor,
     about: Mapping[str, Any],
     args: argparse.Namespace,
 ) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
@@ -157,7 +161,7 @@ def _annotate_videos(
             try:
                 head = annotate_video(
                     source,
-                    model.predictor,
+                    predictor,
                     target.with_suffix(".json"),
                     video=None if args.frames else target,
                     curve=target.with_suffix(".png"),
@@ -180,6 +184,7 @@ def _annotate_clips(
     inputs: Inputs,
     outputs: Mapping[Path, Path],
     model: Model,
+    predictor: ClipPredictor,
     about: Mapping[str, Any],
     args: argparse.Namespace,
 ) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
@@ -190,7 +195,7 @@ def _annotate_clips(
             try:
                 head = annotate_clip(
                     source,
-                    model.predictor,
+                    predictor,
                     target.with_suffix(".json"),
                     video=target,
                     curve=target.with_suffix(".png"),

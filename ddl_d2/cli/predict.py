@@ -214,7 +214,7 @@ def _drawn(result: Result, drawing: Path) -> Row:
     return {**result.to_dict(), "overlay": printable(drawing.name), **beside}
 
 
-def _write_reliability(result: Prediction | VideoPrediction, drawing: Path) -> Row:
+def _write_reliability(result: Prediction | VideoPrediction | ClipPrediction, drawing: Path) -> Row:
     """Write the reliability map of an image, if the model was asked for it; returns its entry of the row."""
     if not isinstance(result, Prediction) or "reliability_map" not in result.output or result.verdict == NO_FACE:
         return {}
