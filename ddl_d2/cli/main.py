@@ -35,6 +35,7 @@ COMMANDS = {
     "demo": "draw what a model says of images or a video",
     "check-dataset": "report everything odd about a dataset",
     "make-forgeries": "make a set of real and forged images from photographs",
+    "make-temporal-forgeries": "make a set of clips with forged seconds from real talking clips",
     "forgery-sheet": "show step by step how images are forged",
     "landmark": "find the faces of all images of a folder, for training",
     "cache-tokens": "compute the tokens of a frozen backbone once, for training Loupe's heads on them",
