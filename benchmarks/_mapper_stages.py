@@ -54,7 +54,7 @@ def our_stages(mapper: ForgeryDatasetMapper, row: Row, seed: int, stage: Callabl
                 with stage("mask transforms, instances"):
                     given.sem_seg = transform.apply_segmentation(given.sem_seg)
     with stage("tensor"):
-        result["image"] = our_code._to_tensor(given.image)
+        result["image"] = our_code.to_tensor(given.image)
     if given.sem_seg is not None:
         with stage("mask transforms, instances"):
             mask = np.array(given.sem_seg, dtype=bool, order="C")

@@ -53,6 +53,8 @@ TINY = [
     "MODEL.LFDL.FUSION_DIM", "8",
     "MODEL.LFDL.PIXEL_DIMS", "[8, 8]",
     "MODEL.LFDL.CLASS_DIMS", "[16, 16]",
+    "MODEL.LOUPE.INPUT_SIZE", "64",
+    "MODEL.LOUPE.MAP_SIZE", "64",
     "MODEL.SEGMENTOR.FUSE_DIM", "32",
     "MODEL.SEGMENTOR.AUXILIARY.CHANNELS", "16",
     "MODEL.MIX_TRANSFORMER.NAME", "mit_b0",
@@ -141,6 +143,8 @@ def tiny_cfg():
     def build(*opts: str, config: str = "quickstart/mask2former_efficientnet_lite0.yaml"):
         cfg = load_config(ROOT / "configs" / config, [*TINY, *opts])
         cfg.defrost()
+        if cfg.MODEL.BACKBONE.NAME == "build_perception_encoder_backbone":
+            cfg.MODEL.TIMM.NAME = "vit_pe_core_tiny_patch16_384"
         return cfg
 
     return build

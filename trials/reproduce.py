@@ -36,6 +36,7 @@ from tests.conftest import ROOT, TINY
 OPTIONS = [
     *TINY,
     "SOLVER.IMS_PER_BATCH", "4",
+    "SOLVER.ACCUMULATION_PARTS", "1",
     "SOLVER.MAX_ITER", "2",
     "SOLVER.WARMUP_ITERS", "0",
     "INPUT.MIN_SIZE_TRAIN", "(64,)",
@@ -61,7 +62,9 @@ def tiny(words: list[str], data: Path) -> list[str]:
     if not _trains(words):
         return words
     own = dict(pairwise(words)).get("MODEL.WEIGHTS", "").startswith("output/")
-    return [*words, *OPTIONS, *([] if own else ["MODEL.WEIGHTS", ""])]
+    loupe = any(word.startswith("ddl_i/loupe_") for word in words)
+    encoder = ["MODEL.TIMM.NAME", "vit_pe_core_tiny_patch16_384"] if loupe else []
+    return [*words, *OPTIONS, *encoder, *([] if own else ["MODEL.WEIGHTS", ""])]
 
 
 def run(step: Step, folder: Path) -> list[str]:

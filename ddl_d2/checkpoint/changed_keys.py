@@ -31,7 +31,7 @@ REFUSED = (
 All others are applied: what they decide is made anew from the config when a run is resumed.
 """
 
-APPLIED = ("MODEL.DEVICE", "MODEL.COMPILE", "MODEL.PARTIAL_WEIGHTS")
+APPLIED = ("MODEL.DEVICE", "MODEL.COMPILE", "MODEL.PARTIAL_WEIGHTS", "MODEL.LOUPE.TOKEN_CACHE")
 """Exceptions from `REFUSED`; so are keys of MODEL that end in _WEIGHT, the weights of losses."""
 
 STARTING_WEIGHTS = (

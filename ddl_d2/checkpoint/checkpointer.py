@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from ddl_d2.checkpoint.changed_keys import check_resumable
-from ddl_d2.checkpoint.loading import load_checkpoint, local_path
+from ddl_d2.checkpoint.loading import load_checkpoint, local_path, refuse_frozen_noise
 from ddl_d2.checkpoint.resume import TAG, damage_of, newest_valid, read_lightly
 from ddl_d2.checkpoint.saving import read_metadata, save_tensors, write_safely
 from ddl_d2.errors import CheckpointError
@@ -144,6 +144,8 @@ class Checkpointer(DetectionCheckpointer):
             CheckpointError: as `load_weights`.
         """
         if not path:
+            fresh = [name for name, _ in self.model.named_parameters()]
+            refuse_frozen_noise(self.model, fresh, "MODEL.WEIGHTS is empty")
             self.logger.info("No checkpoint given: the model keeps its initialization")
             return {}
         checkpoint = self._load_file(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
+from ddl_d2.checkpoint.loupe_names import from_published_loupe
 from ddl_d2.checkpoint.mask2former_names import from_published_names
 from ddl_d2.checkpoint.mesorch_names import from_published_mesorch
 from ddl_d2.checkpoint.resume import read_lightly
@@ -23,6 +25,7 @@ from ddl_d2.checkpoint.shipped import check_digest
 from ddl_d2.config.load import config_from_text
 from ddl_d2.errors import CheckpointError, ConfigError
 from ddl_d2.io.weights import load_checkpoint_file, predicting_weights
+from ddl_d2.modeling.meta_arch import BATFD
 from ddl_d2.modeling.test_time.build import wrapped_for_testing
 from ddl_d2.modeling.test_time.folding import fold_norms
 from ddl_d2.utils.precision import compile_parts
@@ -59,9 +62,10 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
     Args:
         model: changed in place.
         path: `.pth`, `.safetensors` or `.pkl`, also with the names of published files: of Mask2Former, Mesorch, SAM,
-            IML-ViT, and mmsegmentation's HRNet, UperNet and SegFormer.
+            IML-ViT, Loupe, BA-TFD and BA-TFD+, and mmsegmentation's HRNet, UperNet and SegFormer.
         allow_partial: accept missing and misshapen parameters (they keep their initialization, and are listed in the
-            log), as a fresh training that starts from published weights does.
+            log), as a fresh training that starts from published weights does. What is frozen besides the backbone must
+            be there all the same: it would stay random.
 
     Raises:
         CheckpointError: the file cannot be read, or is not what its own digest says; it does not fit, and lists what
@@ -133,11 +137,14 @@ def load_checkpoint(model: nn.Module, checkpoint: dict[str, Any], source: str, *
     Raises:
         CheckpointError: as `load_weights`.
     """
+    if isinstance(model, BATFD):
+        _check_published_clips(model, checkpoint, source)
     own = model.state_dict()
     weights = {key.removeprefix("module."): value for key, value in checkpoint["model"].items()}
     if checkpoint.get("matching_heuristics") and not any(key.startswith("backbone.") for key in weights):
         weights = {f"backbone.{key}": value for key, value in weights.items()}
-    weights = from_published_segmentor(from_published_mesorch(from_published_names(weights)))
+    for renamed in (from_published_names, from_published_mesorch, from_published_segmentor, from_published_loupe):
+        weights = renamed(weights)
     report = LoadReport(
         # A counter that older checkpoints lack and that no computation reads.
         missing=[key for key in own if key not in weights and not key.endswith("num_batches_tracked")],
@@ -156,12 +163,45 @@ def load_checkpoint(model: nn.Module, checkpoint: dict[str, Any], source: str, *
             f"{source} does not fit the model: {report}. Check --config-file, or accept a partial load with "
             "MODEL.PARTIAL_WEIGHTS True"
         )
+    refuse_frozen_noise(model, [key for key in own if key not in fitting], f"{source} does not fit: {report}")
     model.load_state_dict(fitting, strict=False)
     if report.missing or report.misshapen:
         logger.warning("%s loaded in part; newly initialized parameters remain: %s", source, report)
     elif report.unused:
         logger.info("%s: %s", source, report)
     return report
+
+
+def _check_published_clips(model: BATFD, checkpoint: dict[str, Any], source: str) -> None:
+    """Raise CheckpointError for weights of BA-TFD's own code in a model that computes something else with them."""
+    if "pytorch-lightning_version" in checkpoint and not model.options.published:
+        raise CheckpointError(
+            f"{source} was trained with BA-TFD's published code, which samples proposals and attends to channels "
+            "otherwise than with MODEL.BATFD.COMPAT exact: set COMPAT published and TEST.TEMPORAL.DECODE published"
+        )
+
+
+def refuse_frozen_noise(model: nn.Module, fresh: Collection[str], why: str) -> None:
+    """Refuse to train a model of which a part is frozen as it was initialized, at random.
+
+    The backbone may be: its own config keys say whether it is pretrained.
+
+    Args:
+        model: some of whose parameters may be frozen.
+        fresh: names of those that were not loaded.
+        why: why they were not.
+
+    Raises:
+        CheckpointError: names the parts.
+    """
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    noise = sorted(name for name in frozen.intersection(fresh) if not name.startswith("backbone."))
+    if noise:
+        parts = ", ".join(sorted({name.partition(".")[0] for name in noise}))
+        raise CheckpointError(
+            f"SOLVER.FREEZE keeps {parts} as it is, but {why}: it would stay random ({len(noise)} parameters, such as "
+            f"{noise[0]}). Set MODEL.WEIGHTS to the file of the training that learnt it, at the same sizes"
+        )
 
 
 def config_of_weights(path: str | os.PathLike[str]) -> CfgNode | None:

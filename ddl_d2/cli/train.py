@@ -19,6 +19,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -117,20 +118,20 @@ def train_or_evaluate(args: Namespace) -> None:
         args.config_file = str(find_config(args.config_file))  # Detectron2 prints the file
     if args.eval_only:
         # Not into OUTPUT_DIR itself: the log and config.yaml there are those of the training.
-        _set_up(cfg, args, folder=os.path.join(cfg.OUTPUT_DIR, "inference"))
+        set_up(cfg, args, folder=os.path.join(cfg.OUTPUT_DIR, "inference"))
         evaluate(cfg)
         return
     with claimed(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
         comm.synchronize()  # the others write nothing either before the folder is this run's
         if args.overwrite and comm.is_main_process():
             clear_run(cfg.OUTPUT_DIR)
-        _set_up(cfg, args, folder=cfg.OUTPUT_DIR)
+        set_up(cfg, args, folder=cfg.OUTPUT_DIR)
         trainer = ForgeryTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
 
 
-def _set_up(cfg: CfgNode, args: Namespace, *, folder: str) -> None:
+def set_up(cfg: CfgNode, args: Namespace, *, folder: str) -> None:
     """Seed, and start the log and config.yaml in `folder`."""
     there = cfg.clone()
     there.defrost()
@@ -140,11 +141,12 @@ def _set_up(cfg: CfgNode, args: Namespace, *, folder: str) -> None:
     setup_logger(folder, distributed_rank=comm.get_rank(), name="ddl_d2")
 
 
-def evaluate(cfg: CfgNode) -> None:
-    """Score MODEL.WEIGHTS on every image of DATASETS.TEST."""
+def evaluate(cfg: CfgNode) -> dict[str, Any]:
+    """Score MODEL.WEIGHTS on every image of DATASETS.TEST; returns as `ForgeryTrainer.test`."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.TEST.MAX_IMAGES = 0  # a part is for evaluations in the course of a training
+    cfg.MODEL.LOUPE.TOKEN_CACHE = ""  # likewise: the figures of weights are those of images
     model = build_trained_model(cfg)
     evaluators = [ForgeryTrainer.build_evaluator(cfg, name, save_predictions=True) for name in cfg.DATASETS.TEST]
-    ForgeryTrainer.test(cfg, distributed(model), evaluators)
+    return ForgeryTrainer.test(cfg, distributed(model), evaluators)

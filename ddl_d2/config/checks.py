@@ -40,6 +40,11 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "MODEL.MESORCH.LOW_PASS": ("published", "square"),
     "MODEL.SEM_SEG_HEAD.NUM_CLASSES": (1, 2),
     "MODEL.PLAIN_VIT.POSITIONS": ("mae", "sam"),
+    "MODEL.MASK_FORMER.MASK_LOSS": ("bce", "poly_focal"),
+    "MODEL.MASK_FORMER.REGION_LOSS": ("dice", "tversky"),
+    "MODEL.LOUPE.CONDITION_TRAIN": ("truth", "score"),
+    "MODEL.LOUPE.CONDITION_TEST": ("score", "fake", "truth"),
+    "MODEL.LOUPE.TOKEN_PRECISION": ("float32", "float16"),
 }
 """Key -> the values it may have."""
 

@@ -34,6 +34,7 @@ def add_ddl_config(cfg: CfgNode) -> None:
     _add_lfdl_keys(cfg)
     _add_mesorch_keys(cfg)
     _add_forgery_fpn_keys(cfg)
+    _add_loupe_keys(cfg)
     _add_segmentor_keys(cfg)
     _add_batfd_keys(cfg)
     _add_solver_keys(cfg)
@@ -173,6 +174,12 @@ def _add_augment_keys(cfg: CfgNode) -> None:
     # Gray, color, noise, blur and JPEG_PROB come before the image (or its face crop) is resized, at its own size; a
     # later resize averages noise away and shortens a blur. Off: after it, at the network's size.
     cfg.INPUT.AUGMENT.BEFORE_RESIZE = False
+    # Probability of one of DELIVERIES, each as likely, at the image's own size and before all else.
+    cfg.INPUT.AUGMENT.DELIVERY_PROB = 0.0
+    # Some of the corruptions of `ddl-d2 robustness`; webp, screenshot, messenger and poisson are kept for testing.
+    cfg.INPUT.AUGMENT.DELIVERIES = ["jpeg", "resize", "crop", "blur", "noise", "brightness", "contrast", "gamma"]
+    # Their mildest and severest level, 1 to 5, each level between as likely.
+    cfg.INPUT.AUGMENT.DELIVERY_LEVELS = [1, 4]
     # Probability of a vertical flip (a horizontal one is RANDOM_FLIP's).
     cfg.INPUT.AUGMENT.VERTICAL_FLIP_PROB = 0.0
     # Probability of a turn by 0, 1, 2 or 3 quarters, each as likely.
@@ -296,7 +303,7 @@ def _add_loader_keys(cfg: CfgNode) -> None:
 
 
 def _add_model_keys(cfg: CfgNode) -> None:
-    # The system: "ForgeryMask2Former", "ForgerySegmentor", "SwinUNet", "LFDL", "Mesorch" or "ForgeryFPN";
+    # The system: "ForgeryMask2Former", "ForgerySegmentor", "SwinUNet", "LFDL", "Mesorch", "Loupe" or "ForgeryFPN";
     # of clips "BATFD".
     cfg.MODEL.META_ARCHITECTURE = "ForgeryMask2Former"
     # Mean of the channels R, G, B, which is subtracted from an image; gray levels.
@@ -378,12 +385,28 @@ def _add_mask2former_keys(cfg: CfgNode) -> None:
     cfg.MODEL.MASK_FORMER.DEC_LAYERS = 9
     # Whether the losses also act on the predictions before the last layer.
     cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION = True
-    # Weight of the queries' classification loss, also in matching.
+    # Weight of the queries' classification loss, also in matching unless MATCH_CLASS_WEIGHT says otherwise.
     cfg.MODEL.MASK_FORMER.CLASS_WEIGHT = 2.0
-    # Weight of the masks' cross-entropy, also in matching.
+    # Weight of the class in matching. None = CLASS_WEIGHT.
+    cfg.MODEL.MASK_FORMER.MATCH_CLASS_WEIGHT = None
+    # Weight of MASK_LOSS, and of the masks' cross-entropy in matching.
     cfg.MODEL.MASK_FORMER.MASK_WEIGHT = 5.0
-    # Weight of the masks' dice loss, also in matching.
+    # Weight of REGION_LOSS, and of dice in matching.
     cfg.MODEL.MASK_FORMER.DICE_WEIGHT = 5.0
+    # Weight of a loss of the masks' boxes (L1 and GIoU). 0.0 = none.
+    cfg.MODEL.MASK_FORMER.BOX_WEIGHT = 0.0
+    # The loss of a mask's pixels one by one: "bce", or "poly_focal" (Loupe).
+    cfg.MODEL.MASK_FORMER.MASK_LOSS = "bce"
+    # With "poly_focal": the weight of forged pixels; of authentic ones it is 1 - this.
+    cfg.MODEL.MASK_FORMER.FOCAL_ALPHA = 0.8
+    # With "poly_focal": how much less easy pixels count.
+    cfg.MODEL.MASK_FORMER.FOCAL_GAMMA = 2.0
+    # With "poly_focal": the factor of its polynomial term.
+    cfg.MODEL.MASK_FORMER.FOCAL_EPSILON = 1.0
+    # The loss of a mask as a region: "dice", or "tversky" (Loupe).
+    cfg.MODEL.MASK_FORMER.REGION_LOSS = "dice"
+    # With "tversky": the weight of pixels marked wrongly; of missed ones it is 1 - this.
+    cfg.MODEL.MASK_FORMER.TVERSKY_ALPHA = 0.3
     # Weight of the class "no object" in the classification loss.
     cfg.MODEL.MASK_FORMER.NO_OBJECT_WEIGHT = 0.1
     # Points per mask in matching and in the mask losses.
@@ -509,6 +532,41 @@ def _add_forgery_fpn_keys(cfg: CfgNode) -> None:
     cfg.MODEL.FORGERY_FPN.COARSE_WEIGHT = 0.0
     # Weight of a loss that wants each forgery's logit above its own real image's, for rows that come in pairs.
     cfg.MODEL.FORGERY_FPN.RANK_WEIGHT = 0.0
+
+
+def _add_loupe_keys(cfg: CfgNode) -> None:
+    # Loupe. Its classifier is there always; its segmentor, with SEM_SEG_HEAD and MASK_FORMER, if LOCALIZATION.ENABLED.
+    # The backbone "build_perception_encoder_backbone" is MODEL.TIMM's PE-Core; of any other the tokens are the maps
+    # DETECTION.IN_FEATURES, put side by side on the grid of the first.
+    cfg.MODEL.LOUPE = CfgNode()
+    # Every image is stretched to a square of this side, pixels.
+    cfg.MODEL.LOUPE.INPUT_SIZE = 336
+    # The classifier also predicts each patch, and weighs what it says. Off: the pooled feature alone decides.
+    cfg.MODEL.LOUPE.PATCH_HEAD = True
+    # Hidden channels of the classifier's perceptrons, as a multiple of the tokens'.
+    cfg.MODEL.LOUPE.HIDDEN_RATIO = 2.0
+    # The pixel decoder is told how likely the image is fake.
+    cfg.MODEL.LOUPE.CONDITION = True
+    # What it is told in training: the "truth" (is anything forged?), or the classifier's "score".
+    cfg.MODEL.LOUPE.CONDITION_TRAIN = "truth"
+    # What it is told in testing: the classifier's "score"; "fake" for every image; or the "truth", which leaks labels
+    # into maps, as the released code's validation does: for comparison with its figures only.
+    cfg.MODEL.LOUPE.CONDITION_TEST = "score"
+    # Side of the square on which maps are painted before they are resized to the image: a multiple of the masks' side.
+    cfg.MODEL.LOUPE.MAP_SIZE = 384
+    # Poly-focal loss of images: the weight of fake ones; of real ones it is 1 - this.
+    cfg.MODEL.LOUPE.IMAGE_ALPHA = 0.2
+    # Poly-focal loss of patches: the weight of forged ones; of authentic ones it is 1 - this.
+    cfg.MODEL.LOUPE.PATCH_ALPHA = 0.85
+    # Both: how much less easy ones count.
+    cfg.MODEL.LOUPE.FOCAL_GAMMA = 2.0
+    # Both: the factor of the polynomial term.
+    cfg.MODEL.LOUPE.FOCAL_EPSILON = 1.0
+    # The folder of tokens that `ddl-d2 cache-tokens` fills: training with a frozen backbone and without augmentation
+    # reads them, and so do its evaluations. "" = images go through the backbone each time.
+    cfg.MODEL.LOUPE.TOKEN_CACHE = ""
+    # How tokens are stored: "float32", or "float16", which takes half the disk and rounds them.
+    cfg.MODEL.LOUPE.TOKEN_PRECISION = "float32"  # noqa: S105  a precision, no password
 
 
 def _add_segmentor_keys(cfg: CfgNode) -> None:
@@ -757,6 +815,29 @@ def _add_test_keys(cfg: CfgNode) -> None:
     cfg.TEST.AUG.MAX_SIZE = 4000
     # See each view mirrored, too.
     cfg.TEST.AUG.FLIP = True
+    # How sure a prediction is, by views of the image.
+    cfg.TEST.UNCERTAINTY = CfgNode()
+    # Say how far views of an image differ: its score, and pixel by pixel (`reliability_map`). Those of SCALES change
+    # neither score nor map; each is seen mirrored, too. Only predictors show them; an evaluation does not.
+    cfg.TEST.UNCERTAINTY.ENABLED = False
+    # Further views, by their size as a share of the plain one's.
+    cfg.TEST.UNCERTAINTY.SCALES = [0.75, 1.25]
+    # Test-time adaptation, which `ddl-d2 adapt` does with a Loupe.
+    cfg.TEST.ADAPT = CfgNode()
+    # Training learns from the classifier's own labels; set by the command.
+    cfg.TEST.ADAPT.ENABLED = False
+    # The learning rate after warm-up.
+    cfg.TEST.ADAPT.BASE_LR = 1e-4
+    # Weight decay of all but biases.
+    cfg.TEST.ADAPT.WEIGHT_DECAY = 1e-3
+    # The norm that gradients are clipped to.
+    cfg.TEST.ADAPT.CLIP_NORM = 1.0
+    # Images of a step.
+    cfg.TEST.ADAPT.BATCH_SIZE = 96
+    # Passes over the images.
+    cfg.TEST.ADAPT.EPOCHS = 1
+    # An image has a target, the classifier's map of its patches, where its score is strictly greater.
+    cfg.TEST.ADAPT.THRESHOLD = 0.5
     # Large images are seen in tiles.
     cfg.TEST.TILE = CfgNode()
     # Images with a side longer than this (pixels after resizing; none with INPUT.MIN_SIZE_TEST 0) are seen in tiles of

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader, get_detection_dataset_dicts
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from ddl_d2.data.clip_mapper import ClipMapper
 from ddl_d2.data.datasets.catalog import CLIP_NAMES
@@ -28,6 +28,7 @@ from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import ClassBalancedSampler, InterleavedSampler, StatefulSampler, TrainingSampler
 from ddl_d2.data.self_blending_mapper import build_self_blending_mapper
 from ddl_d2.data.subset import subset_of
+from ddl_d2.data.token_mapper import CachedTokensMapper, check_filled, fitting_settings, open_token_cache
 from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceCropper
@@ -99,6 +100,53 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
     )
 
 
+def build_adaptation_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLoader:
+    """Build the loader of test-time adaptation: the images of DATASETS.TRAIN as in testing, and nothing of their truth.
+
+    Args:
+        cfg: a full config.
+        mapper: replaces that of `build_test_loader`.
+
+    Raises:
+        ConfigError: images are cut to faces, which the segmentor would be adapted to one by one.
+    """
+    if cfg.INPUT.FACE_CROP.ENABLED:
+        raise ConfigError("adaptation takes whole images: set INPUT.FACE_CROP.ENABLED False")
+    parts = [Unlabeled(all_rows(name)) for name in cfg.DATASETS.TRAIN]
+    rows: Any = parts[0] if len(parts) == 1 else ConcatDataset(parts)
+    return TrainLoader(
+        rows,
+        mapper=mapper or _test_mapper(cfg, crop=None),
+        sampler=TrainingSampler(len(rows), seed=cfg.SEED if cfg.SEED >= 0 else None),
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        max_bad_share=cfg.DATALOADER.MAX_BAD_SHARE,
+        worker_timeout=cfg.ENGINE.HANG_TIMEOUT,
+        parts=cfg.SOLVER.ACCUMULATION_PARTS,
+        pinned=cfg.MODEL.DEVICE.startswith("cuda"),
+    )
+
+
+class Unlabeled(Dataset):
+    """Dataset dicts without their labels and masks: of each only what finds and names its image.
+
+    Args:
+        rows: dataset dicts.
+    """
+
+    _KEPT = ("file_name", "image_id", "video_id", "frame_index")
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        return {key: row[key] for key in self._KEPT if key in row}
+
+
 def training_rows(cfg: CfgNode) -> tuple[Any, np.ndarray]:
     """Load the rows of DATASETS.TRAIN, one set after the other, and the weight of each: its source's, else 1.
 
@@ -164,9 +212,13 @@ def check_dataset_names(names: Sequence[str]) -> None:
 
 
 def build_train_mapper(cfg: CfgNode) -> Mapper:
-    """Build the training mapper that INPUT.{FACE_CROP,SELF_BLEND,FACE_SWAP,AUGMENT}, or CLIP and SPANS, ask for."""
+    """Build the training mapper that INPUT (face crops, forging, augmentations, clips) or a token cache ask for."""
     if cfg.INPUT.CLIP.ENABLED:
         return build_clip_mapper(cfg, True)
+    if cfg.MODEL.LOUPE.TOKEN_CACHE:
+        cache = open_token_cache(cfg)
+        check_filled(cache, training_rows(cfg)[0], max_pixels=cfg.INPUT.MAX_PIXELS)
+        return CachedTokensMapper(cfg, True, cache=cache)
     crop = build_face_crop(cfg, True)
     if cfg.INPUT.FACE_SWAP.ENABLED:
         return build_face_swap_mapper(cfg, build_face_finder(cfg), training_rows(cfg)[0])
@@ -279,6 +331,8 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
     An image that cannot be read does not end the loader: its row is the dataset dict without `image`, and says why
     under `unreadable` (see `UnreadableTolerated`).
 
+    With MODEL.LOUPE.TOKEN_CACHE rows have the tokens that are there; without, an `image` (see `CachedTokensMapper`).
+
     Args:
         cfg: a full config.
         dataset_name: a registered one.
@@ -293,7 +347,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
         rows = torch.utils.data.Subset(rows, chosen.tolist())
     if mapper is None and cfg.INPUT.CLIP.ENABLED:
         mapper = build_clip_mapper(cfg, False)
-    mapper = mapper or ForgeryDatasetMapper(cfg, False, crop=None if indexed else build_face_crop(cfg, False))
+    mapper = mapper or _test_mapper(cfg, crop=None if indexed else build_face_crop(cfg, False))
     if cfg.DATALOADER.NUM_WORKERS:
         one_opencv_thread()
     loader = build_detection_test_loader(
@@ -305,6 +359,14 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
     )
     guarded(loader, cfg.ENGINE.HANG_TIMEOUT, pinned=cfg.MODEL.DEVICE.startswith("cuda"))
     return BatchesOfOneSize(loader, cfg.TEST.BATCH_SIZE)
+
+
+def _test_mapper(cfg: CfgNode, *, crop: FaceCropper | None) -> Mapper:
+    """Build the testing mapper, from the token cache where that holds what this config's images are shown as."""
+    cached = cfg.MODEL.LOUPE.TOKEN_CACHE and not (cfg.TEST.AUG.ENABLED or cfg.TEST.TILE.SIZE)
+    if cached and fitting_settings(cfg, True) == fitting_settings(cfg, False):
+        return CachedTokensMapper(cfg, False, cache=open_token_cache(cfg))
+    return ForgeryDatasetMapper(cfg, False, crop=crop)
 
 
 def test_rows(cfg: CfgNode, dataset_name: str) -> Sequence[Mapping[str, Any]]:

@@ -29,6 +29,7 @@ from ddl_d2.engine.hooks.checkpoints import BestCheckpoint, RecentCheckpoints
 from ddl_d2.engine.hooks.evaluation import Evaluation, StopWhenAsked, TolerantEvaluation, share_buffers
 from ddl_d2.engine.hooks.reports import BadFileReport, PredictionImages, TolerantWriter
 from ddl_d2.engine.step import TrainingStep
+from ddl_d2.engine.token_filling import check_tokens, refuse_changing_tokens
 from ddl_d2.engine.watchdog import Watch
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.sync_norm import synchronized_norms
@@ -87,6 +88,8 @@ class ForgeryTrainer(DefaultTrainer):
             model = synchronized_norms(model)
         freeze(model, cfg.SOLVER.FREEZE)
         refuse_sync_bn_on_cpu(model, cfg.MODEL.DEVICE)
+        if cfg.MODEL.LOUPE.TOKEN_CACHE:
+            refuse_changing_tokens(cfg, model)
         say_what_parts_change(model, cfg.SOLVER.ACCUMULATION_PARTS)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
@@ -234,9 +237,12 @@ class ForgeryTrainer(DefaultTrainer):
             SystemExit: with exit code 143, after SIGTERM or Ctrl-C, once the step is done and saved.
             IncompleteEvaluationError: in the end, if any evaluation on the way was incomplete.
             SaveError: the last checkpoint could not be saved.
+            DatasetError: MODEL.LOUPE.TOKEN_CACHE holds other tokens than the backbone makes.
             NonFiniteError: see `TrainingStep.run_step`.
             TooManyBadFilesError: likewise.
         """
+        if self.cfg.MODEL.LOUPE.TOKEN_CACHE:
+            check_tokens(self.cfg, self.model)
         with self._watch:
             results = super().train()
         self._evaluation.check()

@@ -1,7 +1,8 @@
 """Metrics: pure functions (`functional`), the table they are computed from, and a thin Detectron2 evaluator over it."""
 
 from ddl_d2.evaluation.clip_results import ClipMetricOptions, ClipResult, ClipTable
-from ddl_d2.evaluation.comparison import SystemComparison, compare_tables
+from ddl_d2.evaluation.compared import SystemComparison
+from ddl_d2.evaluation.comparison import compare_tables
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.evaluation.from_store import clip_table_from_store, table_from_store

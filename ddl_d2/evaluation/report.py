@@ -76,6 +76,17 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
     return tabulate(rows, headers=("metric", "value", "meaning"), colalign=columns, disable_numparse=True)
 
 
+def change_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Format the fractions among two evaluations' metrics as a table to read, with their difference."""
+    rows = [
+        (key, _cell(before[key]), _cell(value), f"{value - before[key]:+.4f}", metric_title(key))
+        for key, value in after.items()
+        if isinstance(value, float) and isinstance(before.get(key), float)
+    ]
+    headers = ("metric", "before", "after", "change", "meaning")
+    return tabulate(rows, headers=headers, colalign=("left", "right", "right", "right", "left"), disable_numparse=True)
+
+
 def metric_title(key: str) -> str:
     """What a metric means, also one of a single forgery type, such as `video_auc_Deepfakes`; "" for another."""
     if key in _TITLES:

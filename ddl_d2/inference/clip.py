@@ -18,12 +18,12 @@ from ddl_d2.data.clip_mapper import ClipMapper
 from ddl_d2.inference.clip_prediction import ClipPrediction, Truth, forged_segments
 from ddl_d2.inference.overlay import write_in_corner
 from ddl_d2.inference.scene import sound_of_video, spectrum_columns
-from ddl_d2.inference.summary import verdict_of
 from ddl_d2.inference.timeline import Scene, Thumbnails
 from ddl_d2.io.atomic import write_json
 from ddl_d2.io.image import write_png
 from ddl_d2.io.video import iter_video_frames
 from ddl_d2.io.write_video import VideoWriter
+from ddl_d2.predictions.verdict import plain_verdict
 from ddl_d2.utils.precision import autocast
 from ddl_d2.utils.text import printable
 
@@ -90,7 +90,7 @@ def predict_clip(path: Path, predictor: ClipPredictor, *, threshold: float = 0.5
     return ClipPrediction(
         file=printable(path),
         score=score,
-        verdict=verdict_of(score, threshold),
+        verdict=plain_verdict(score, threshold).label,
         threshold=threshold,
         duration=float(row["duration"]),
         fps=fps,

@@ -19,13 +19,14 @@ import numpy as np
 from ddl_d2.evaluation import functional
 from ddl_d2.inference.overlay import tint_forged, write_in_corner
 from ddl_d2.inference.scene import sound_of_video, spectrum_columns
-from ddl_d2.inference.summary import NO_FACE, PredictionSummary, forgery_map_of, summarize, verdict_of
+from ddl_d2.inference.summary import PredictionSummary, decide, forgery_map_of, summarize
 from ddl_d2.inference.timeline import Bars, Scene, Thumbnails, draw_timeline, runs_above
 from ddl_d2.io.atomic import replacing
 from ddl_d2.io.clip import AUDIO_RATE
 from ddl_d2.io.image import write_png
 from ddl_d2.io.video import count_frames, iter_chosen_frames, iter_video_frames, spread_frames
 from ddl_d2.io.write_video import VideoWriter
+from ddl_d2.predictions.verdict import NO_FACE, says_forged
 from ddl_d2.utils.limits import MAX_PIXELS
 from ddl_d2.utils.text import printable
 
@@ -34,7 +35,7 @@ Predictor = Callable[[np.ndarray], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class VideoPrediction:
-    """The result for one video.
+    """The result for one video; its verdict is by the threshold, as calibrations are of single images.
 
     Attributes:
         file: the video.
@@ -72,6 +73,7 @@ class VideoPrediction:
             | _face_mark(number not in faceless)
             for number, seconds, score in self.frames
         ]
+        values["reason"] = decide(self.score, self.threshold, has_face=self.verdict != NO_FACE).reason
         return values | ({"note": self.note} if self.note else {})
 
     def draw(self) -> np.ndarray:
@@ -114,7 +116,7 @@ def predict_video(
     return VideoPrediction(
         file=printable(path),
         score=score,
-        verdict=verdict_of(score, threshold, has_face=any(has_face)),
+        verdict=decide(score, threshold, has_face=any(has_face)).label,
         threshold=threshold,
         video_score=video_score,
         frames=tuple(found),
@@ -128,7 +130,7 @@ def draw_frame(image: np.ndarray, prediction: Mapping[str, Any], summary: Predic
     faceless = summary.verdict == NO_FACE
     drawn = image.copy() if faceless else tint_forged(image, forgery_map_of(prediction) > summary.map_threshold)
     text = summary.verdict.upper() + ("" if faceless else f" {summary.score:.2f}")
-    color = (170, 20, 45) if summary.verdict == "fake" else (90, 90, 95) if faceless else (20, 110, 50)
+    color = (170, 20, 45) if says_forged(summary.verdict) else (90, 90, 95) if faceless else (20, 110, 50)
     write_in_corner(drawn, text, color)
     return drawn
 
@@ -193,9 +195,11 @@ def annotate_video(
                     on_frame()
             score = functional.score_with_faces(scores, list(map(bool, has_face)), video_score)
             head = {**(about or {}), "file": printable(path), "score": round(score, 6), "video_score": video_score}
+            verdict = decide(score, threshold, has_face=any(has_face))
             head |= {
                 "highest_score": round(max(scores), 6),
-                "verdict": verdict_of(score, threshold, has_face=any(has_face)),
+                "verdict": verdict.label,
+                "reason": verdict.reason,
                 "threshold": threshold,
                 "map_threshold": map_threshold,
                 "frame_count": len(scores),

@@ -5,6 +5,7 @@ Shapes: `B` any leading axes, `n` samples at 16 kHz, `T` video frames at 25 a se
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
@@ -20,6 +21,9 @@ _BANDS = 64
 _WINDOW = 321
 _HOP = SAMPLES_PER_FRAME // COLUMNS_PER_FRAME
 _FLOOR = 0.01
+SILENCE = math.log(_FLOOR)
+"""The spectrogram's value of no energy."""
+
 _SHORTEST = _WINDOW // 2 + 1  # what reflection at the ends needs
 
 

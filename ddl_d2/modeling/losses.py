@@ -2,6 +2,7 @@
 
 On sampled points, and pairwise for matching: Mask2Former, section 3.3; PointRend. On whole maps: "Multi-part
 local-displacement self-blending" (Scientific Reports 2025), here "the self-blending paper"; IML-ViT (arXiv 2307.14863).
+Poly-focal: PolyLoss (arXiv 2204.12511) with the focal loss, for soft labels, as Loupe's code has it.
 
 Shapes: `M` masks, `Q` predictions, `T` targets, `P` points; `B` images, `H, W` pixels, `N` places of a coarse map.
 """
@@ -22,6 +23,36 @@ def dice(logits: Tensor, targets: Tensor) -> Tensor:
     """Compute 1 - (2 Σpg + 1) / (Σp + Σg + 1) with p = sigmoid(logits): M×P, M×P -> M."""
     p = logits.sigmoid()
     return 1 - (2 * (p * targets).sum(dim=1) + 1) / (p.sum(dim=1) + targets.sum(dim=1) + 1)
+
+
+def poly_focal(logits: Tensor, targets: Tensor, *, alpha: float, gamma: float = 2.0, epsilon: float = 1.0) -> Tensor:
+    """Compute the mean poly-focal loss of rows: M×P logits, M×P targets in [0, 1] -> M.
+
+    With p = sigmoid(logit), how right it is q = pt + (1 - p)(1 - t), and w = αt + (1 - α)(1 - t), that of one logit is
+    w · BCE · (1 - q)^γ + ε (1 - q)^(γ + 1).
+
+    Args:
+        logits: of "fake" or "forged".
+        targets: t.
+        alpha: α, the weight of the positive part.
+        gamma: γ, how much less the easy ones count.
+        epsilon: ε, of the polynomial term.
+    """
+    p = logits.sigmoid()
+    wrong = 1 - (p * targets + (1 - p) * (1 - targets))
+    weight = alpha * targets + (1 - alpha) * (1 - targets)
+    bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (weight * bce * wrong**gamma + epsilon * wrong ** (gamma + 1)).mean(dim=1)
+
+
+def tversky(logits: Tensor, targets: Tensor, *, alpha: float) -> Tensor:
+    """Compute 1 - (TP + δ) / (TP + α FP + (1 - α) FN + δ), δ = 1e-6, with p = sigmoid(logits): M×P, M×P -> M.
+
+    An α below one half minds what is missed more than what is marked wrongly (Salehi et al., arXiv 1706.05721).
+    """
+    p = logits.sigmoid()
+    hit = (p * targets).sum(dim=1) + 1e-6
+    return 1 - hit / (hit + alpha * (p * (1 - targets)).sum(dim=1) + (1 - alpha) * ((1 - p) * targets).sum(dim=1))
 
 
 def pairwise_sigmoid_bce(logits: Tensor, targets: Tensor) -> Tensor:

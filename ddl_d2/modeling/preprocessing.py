@@ -54,16 +54,19 @@ def stretched_batch(batched_inputs: list[dict[str, Any]], size: Size, mean: Tens
     return batch.contiguous(memory_format=torch.channels_last)
 
 
-def stretched_maps(batched_inputs: list[dict[str, Any]], size: Size, device: torch.device) -> Tensor:
+def stretched_maps(
+    batched_inputs: list[dict[str, Any]], size: Size, device: torch.device, *, antialias: bool = True
+) -> Tensor:
     """Stretch the `true_map` of each row as `stretched_batch` does: float B×h×w, the forged share of each place."""
-    return torch.stack([_stretched(to_device(true_map(x), device)[None], size)[0] for x in batched_inputs])
+    maps = [to_device(true_map(x), device)[None] for x in batched_inputs]
+    return torch.stack([_stretched(one, size, antialias=antialias)[0] for one in maps])
 
 
-def _stretched(planes: Tensor, size: Size) -> Tensor:
-    """Resize float C×H×W to C×h×w, bilinearly with antialiasing: values stay within the range they have."""
+def _stretched(planes: Tensor, size: Size, *, antialias: bool = True) -> Tensor:
+    """Resize float C×H×W to C×h×w, bilinearly: values stay within the range they have."""
     if tuple(planes.shape[-2:]) == size:
         return planes
-    return F.interpolate(planes[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
+    return F.interpolate(planes[None], size, mode="bilinear", align_corners=False, antialias=antialias)[0]
 
 
 def true_map(row: dict[str, Any]) -> Tensor:

@@ -7,6 +7,7 @@ Row, for predicting:
 
     image               uint8 RGB, 3×H×W
     height, width       of the original image (default: those of `image`)
+    tokens              {name: tensor}, instead of `image`: what Loupe's encoder made of it (a token cache's)
 
 Row, for training, besides:
 
@@ -167,7 +168,7 @@ class ForgerySystem(nn.Module, ABC):
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return one dict for each row, in their order; called without gradients. See also `map_prediction`."""
 
-    def encode(self, *images: Tensor) -> dict[str, Tensor]:
+    def encode(self, *images: Tensor) -> Any:
         """Run the backbone, in fp32 where the options ask for it.
 
         Forensic traces are faint: the border of a swapped face changes pixels by a few gray levels, and bfloat16 keeps
@@ -178,7 +179,7 @@ class ForgerySystem(nn.Module, ABC):
             images: what the backbone takes: normalized fp32 batches, B×3×H×W.
 
         Returns:
-            {name of a feature: B×C×h×w}.
+            what the backbone gives: {name of a feature: B×C×h×w}, or `Tokens`.
         """
         device = self.device.type
         in_bfloat16 = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16

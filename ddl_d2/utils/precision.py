@@ -22,5 +22,5 @@ def compile_parts(model: nn.Module) -> None:
     The query decoder and the losses stay as they are: their shapes depend on how many regions are forged.
     """
     for name, part in model.named_modules():
-        if name in ("backbone", "sem_seg_head.pixel_decoder"):
+        if name in ("backbone", "sem_seg_head.pixel_decoder", "segmentor.head.pixel_decoder"):
             part.compile()

@@ -80,3 +80,27 @@ def test_a_whole_checkpoint_is_a_choice_of_sams_weights():
     build_model(
         read_config("ddl_i/sam_vit_base", [*TINY, "MODEL.PLAIN_VIT.PRETRAINED", "choose", "MODEL.WEIGHTS", "x"])
     )
+
+
+@pytest.mark.parametrize(
+    ("stage", "on_a_gpu", "parts", "images"),
+    [("cls", 48, 8, IMAGES), ("seg", 40, 3, IMAGES), ("joint", 32, 3, 238_733)],
+)
+def test_loupe_sees_each_image_once_in_each_stage(stage, on_a_gpu, parts, images):
+    """The released code drops what is left of the last step; stage 3 is trained on the validation set."""
+    solver = recipe(f"ddl_i/loupe_{stage}").SOLVER
+    assert (on_a_gpu * parts, parts) == (solver.IMS_PER_BATCH, solver.ACCUMULATION_PARTS)
+    assert abs(solver.MAX_ITER - images / solver.IMS_PER_BATCH) <= 1
+    assert abs(solver.WARMUP_ITERS - 0.1 * solver.MAX_ITER) <= 0.5
+    assert (solver.TAIL_START, solver.TAIL_SHAPE, solver.WARMUP_FACTOR) == (0.9, "cosine", 0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "ablation", "key"),
+    [("cls", "no_patches", "MODEL.LOUPE.PATCH_HEAD"), ("seg", "no_condition", "MODEL.LOUPE.CONDITION")],
+)
+def test_loupe_ablations_differ_in_one_key(stage, ablation, key):
+    whole, without = recipe(f"ddl_i/loupe_{stage}"), recipe(f"ddl_i/loupe_{stage}_{ablation}")
+    whole.defrost()
+    whole.merge_from_list([key, False, "OUTPUT_DIR", without.OUTPUT_DIR])
+    assert whole.dump() == without.dump()

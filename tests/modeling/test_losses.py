@@ -12,9 +12,11 @@ from ddl_d2.modeling.losses import (
     map_bce,
     pairwise_dice,
     pairwise_sigmoid_bce,
+    poly_focal,
     pool_valid,
     printed_similarity,
     sigmoid_bce,
+    tversky,
 )
 
 
@@ -26,11 +28,35 @@ def test_values_by_hand():
     assert torch.allclose(dice(logits, targets), torch.tensor([0.4]))
 
 
+def test_poly_focal_by_hand():
+    # p = 1/2: BCE is log 2, q = 1/2 whatever the label, so α·log 2/4 + 1/8 and (1 - α)·log 2/4 + 1/8; their mean.
+    logits, targets = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+    assert poly_focal(logits, targets, alpha=0.8).item() == pytest.approx(math.log(2) / 8 + 1 / 8)
+    assert poly_focal(logits[:, :1], targets[:, :1], alpha=0.8).item() == pytest.approx(0.2 * math.log(2) + 1 / 8)
+    # No weight on easy ones, and no polynomial term: α times the cross-entropy.
+    plain = poly_focal(logits[:, :1], targets[:, :1], alpha=0.8, gamma=0.0, epsilon=0.0)
+    assert plain.item() == pytest.approx(0.8 * math.log(2))
+    # A soft label of 1/4 at p = 1/2: w = 0.8/4 + 0.2·3/4 = 0.35.
+    soft = poly_focal(torch.zeros(1, 1), torch.full((1, 1), 0.25), alpha=0.8)
+    assert soft.item() == pytest.approx(0.35 * math.log(2) / 4 + 1 / 8)
+
+
+def test_tversky_by_hand():
+    # p = 1/2 of four, two forged: TP = FP = FN = 1: 1 - 1 / (1 + 0.3 + 0.7).
+    logits, targets = torch.zeros(1, 4), torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    assert tversky(logits, targets, alpha=0.3).item() == pytest.approx(0.5, abs=1e-5)
+    # Missing all costs all, whatever α; marking all of them: TP = FP = 2, 1 - 2 / (2 + 2α).
+    assert tversky(logits - 50, targets, alpha=0.3).item() == pytest.approx(1, abs=1e-4)
+    assert tversky(logits + 50, targets, alpha=0.3).item() == pytest.approx(1 - 2 / 2.6, abs=1e-5)
+
+
 def test_perfect_prediction_costs_nothing():
     targets = torch.tensor([[1.0, 0.0, 1.0]])
     logits = (targets * 2 - 1) * 50
     assert sigmoid_bce(logits, targets) < 1e-6
     assert dice(logits, targets) < 1e-6
+    assert tversky(logits, targets, alpha=0.3) < 1e-6
+    assert poly_focal(logits, targets, alpha=0.8) < 1e-6
 
 
 def test_pairwise_forms_equal_the_losses_of_each_pair():

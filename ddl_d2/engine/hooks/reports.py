@@ -14,6 +14,7 @@ from detectron2.engine import HookBase, hooks
 
 from ddl_d2.inference.overlay import draw_prediction
 from ddl_d2.io.bad_files import BadFiles
+from ddl_d2.io.rows import read_row_image
 
 logger = logging.getLogger(__name__)
 
@@ -103,12 +104,19 @@ class PredictionImages(HookBase):
         finally:
             model.train(was_training)
         for i, (row, output) in enumerate(zip(self._batch, outputs, strict=True)):
-            image = draw_prediction(row["image"].permute(1, 2, 0).numpy(), output, self.threshold)
+            image = draw_prediction(_pixels(row), output, self.threshold)
             name = f"predictions/{i}_{'fake' if row['is_fake'] else 'real'}"
             self.trainer.storage.put_image(name, np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def _as_trained_on(row: dict[str, Any]) -> dict[str, Any]:
-    """Have the prediction at the size that was trained on, not at that of the original file."""
+    """Have the prediction at the size that was trained on, not at that of the original file; tokens have no size."""
+    if "image" not in row:
+        return row
     height, width = row["image"].shape[-2:]
     return row | {"height": height, "width": width}
+
+
+def _pixels(row: dict[str, Any]) -> np.ndarray:
+    """Return the image that was trained on, uint8 H×W×3; of a row with cached tokens that is the file's."""
+    return row["image"].permute(1, 2, 0).numpy() if "image" in row else read_row_image(row)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import Encoder
 
-from ddl_d2.modeling.batfd.timm_frames import FrameTransformer
+from ddl_d2.layers.log_mel import SILENCE
+from ddl_d2.modeling.batfd.timm_frames import FrameTransformer, centered
 from ddl_d2.modeling.batfd.video_encoder import ConvUnit
 
 VIT_WIDTHS = {"vit_t": (192, 3), "vit_s": (384, 6), "vit_b": (768, 12)}
@@ -23,6 +24,7 @@ VIT_WIDTHS = {"vit_t": (192, 3), "vit_s": (384, 6), "vit_b": (768, 12)}
 
 _LAYERS = 12
 _BANDS, _COLUMNS = 64, 4
+_AUDIBLE = 1e-3
 
 
 class ViTAudioEncoder(nn.Module):
@@ -139,4 +141,7 @@ class LightAudioEncoder(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Return B×F×T of a spectrogram, float B×64×4T."""
-        return self.context(self.convs(log_mel).transpose(1, 2)).transpose(1, 2)
+        columns = log_mel.transpose(1, 2)
+        heard = columns.amax(dim=2, keepdim=True) > SILENCE + _AUDIBLE
+        # Less what the clip sounds like all the time, which says who speaks and through what.
+        return self.context(self.convs(centered(columns, heard).transpose(1, 2)).transpose(1, 2)).transpose(1, 2)

@@ -23,9 +23,9 @@ _AT_ONCE = 64  # frames in the frozen model, so that memory does not grow with t
 class TimmVideoEncoder(nn.Module):
     """Statistics of single frames from a frozen timm model, the motion between frames, and layers that see all frames.
 
-    Of each frame: the mean and the deviation over the places of each stage, how they differ from the frame before, and
-    how much each cell of a 6×6 grid moves and changes its motion. A forged span that is repeated, reversed or taken
-    from elsewhere shows in the motion more than in any frame.
+    Of each frame: the mean and the deviation over the places of each stage, how they differ from the clip's average and
+    from the frame before, and how much each cell of a 6×6 grid moves and changes its motion. A forged span that is
+    repeated, reversed or taken from elsewhere shows in the motion more than in any frame.
     """
 
     size = 0
@@ -82,7 +82,9 @@ class TimmVideoEncoder(nn.Module):
         images = video.transpose(1, 2)
         with torch.no_grad():
             seen = self._memory.get(images.flatten(0, 1), self._statistics).view(clips, frames, -1)
-            inputs = torch.cat([seen, _change(seen), _motion(images)], dim=-1)
+            shown = images.flatten(2).amax(dim=2, keepdim=True) > 0  # padding is black
+            # Less what the clip has all the time, which says who speaks and where.
+            inputs = torch.cat([centered(seen, shown), _change(seen), centered(_motion(images), shown)], dim=-1)
         normed = self.norm(inputs.flatten(0, 1)).view(inputs.shape)
         return self.context(self.project(normed)).transpose(1, 2)
 
@@ -122,6 +124,12 @@ class _Memory:
         while len(self._known) > self.size:
             self._known.popitem(last=False)
         return statistics
+
+
+def centered(x: Tensor, shown: Tensor) -> Tensor:
+    """Take from each step of B×T×K the mean over the steps that are shown (bool B×T×1); the others become 0."""
+    mean = (x * shown).sum(dim=1, keepdim=True) / shown.sum(dim=1, keepdim=True).clamp(min=1)
+    return (x - mean) * shown
 
 
 def _change(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ masks of the batch in one set, `P` points, `H, W` pixels of the mask features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,13 @@ from torch import Tensor, nn
 
 from ddl_d2.layers.linear import linear
 from ddl_d2.modeling.losses import dice, sigmoid_bce, uncertainty
+from ddl_d2.modeling.mask2former.boxes import box_loss, moment_boxes
 from ddl_d2.modeling.mask2former.matcher import HungarianMatcher, Targets, sample_masks
 from ddl_d2.modeling.mask2former.query_decoder import QueryPredictions
 from ddl_d2.utils.transfer import on_device
+
+PointLoss = Callable[[Tensor, Tensor], Tensor]
+"""From logits M×P and targets M×P to losses M."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class BatchCounts:
 
 
 class SetCriterion(nn.Module):
-    """Class cross-entropy, point BCE and point dice of the matched queries, summed over the prediction sets.
+    """Losses of class, pixels and regions of the matched queries, summed over the prediction sets.
+
+    Mask2Former's are a cross-entropy of classes, and at points a binary cross-entropy and dice.
 
     Only matched queries get masks: the others' masks carry no gradient, so painting them would be waste.
     """
@@ -66,6 +72,9 @@ class SetCriterion(nn.Module):
         oversample_ratio: float,
         importance_sample_ratio: float,
         deep_supervision: bool,
+        mask_loss: PointLoss = sigmoid_bce,
+        region_loss: PointLoss = dice,
+        box_weight: float = 0.0,
     ) -> None:
         """Set the weights and how points are sampled.
 
@@ -73,13 +82,16 @@ class SetCriterion(nn.Module):
             num_classes: K.
             matcher: says which query answers for which target.
             class_weight: of the cross-entropy.
-            mask_weight: of the points' binary cross-entropy.
-            dice_weight: of the points' dice.
+            mask_weight: of `mask_loss`.
+            dice_weight: of `region_loss`.
             no_object_weight: of class K, "no object", in the cross-entropy.
             num_points: P, of each mask.
             oversample_ratio: so many times P points are drawn, from which the least certain are chosen (PointRend).
             importance_sample_ratio: share of P that is chosen so; the rest is drawn anew.
             deep_supervision: teach all prediction sets, or the last alone.
+            mask_loss: of a mask's points, one by one.
+            region_loss: of a mask's points, all together.
+            box_weight: of the loss of the masks' boxes (`boxes.box_loss`); 0: there is none.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -92,6 +104,7 @@ class SetCriterion(nn.Module):
         self.importance_sample_ratio = importance_sample_ratio
         self.deep_supervision = deep_supervision
         self.no_object_weight = no_object_weight
+        self.mask_loss, self.region_loss, self.box_weight = mask_loss, region_loss, box_weight
         empty_weight = torch.ones(num_classes + 1)
         empty_weight[-1] = no_object_weight
         # Not part of a checkpoint: the config says it.
@@ -108,7 +121,8 @@ class SetCriterion(nn.Module):
             whole: of the batch that the images are a part of; None: they are all of it.
 
         Returns:
-            weighted `loss_ce`, `loss_mask`, `loss_dice` of the last set, and `..._{i}` of set i before it.
+            weighted `loss_ce`, `loss_mask`, `loss_dice` (the region loss, whichever it is), with a `box_weight`
+            `loss_box`, of the last set, and `..._{i}` of set i before it.
 
         Raises:
             NonFiniteError: a matching cost is not finite; names the images.
@@ -121,14 +135,14 @@ class SetCriterion(nn.Module):
         whole = whole or BatchCounts([(len(t.masks), t.supervised) for t in targets])
         matches = self.matcher(logits, embeddings, features, targets)
         loss_ce = self._class_loss(logits, targets, matches, whole)
-        loss_mask, loss_dice = self._mask_losses(embeddings, features, targets, matches, whole)
+        by_term = {"loss_ce": loss_ce, **self._mask_losses(embeddings, features, targets, matches, whole)}
+        weights = {"loss_ce": self.class_weight, "loss_mask": self.mask_weight, "loss_dice": self.dice_weight}
+        weights["loss_box"] = self.box_weight
 
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for i in range(len(logits)):
             suffix = "" if i == len(logits) - 1 else f"_{i}"
-            losses[f"loss_ce{suffix}"] = self.class_weight * loss_ce[i]
-            losses[f"loss_mask{suffix}"] = self.mask_weight * loss_mask[i]
-            losses[f"loss_dice{suffix}"] = self.dice_weight * loss_dice[i]
+            losses |= {f"{term}{suffix}": weights[term] * loss[i] for term, loss in by_term.items()}
         return losses
 
     def _class_loss(
@@ -151,14 +165,14 @@ class SetCriterion(nn.Module):
         targets: list[Targets],
         matches: list[tuple[Tensor, Tensor]],
         whole: BatchCounts,
-    ) -> tuple[Tensor, Tensor]:
-        """Compute BCE and dice, each N, both divided by the number of target masks in the global batch (at least 1)."""
+    ) -> dict[str, Tensor]:
+        """Compute the masks' losses, each N, divided by the number of target masks in the global batch (at least 1)."""
         num_sets, count = embeddings.shape[0], sum(query.shape[1] for query, _ in matches)
         num_masks = _global_mean(whole.matched(embeddings.shape[2]), features.device) / whole.parts
         if count == 0:
             # Nothing is forged in this batch: zero, but still attached to every parameter that makes masks.
-            zero = (embeddings.sum() + features.sum()) * 0.0
-            return zero.expand(num_sets), zero.expand(num_sets)
+            zero = ((embeddings.sum() + features.sum()) * 0.0).expand(num_sets)
+            return {"loss_mask": zero, "loss_dice": zero} | ({"loss_box": zero} if self.box_weight else {})
         with torch.autocast(device_type=features.device.type, enabled=False):
             masks = _paint(embeddings, features, matches)
             with torch.no_grad():
@@ -167,9 +181,10 @@ class SetCriterion(nn.Module):
                 )
                 wanted = _sample_targets(targets, matches, points.unflatten(0, (num_sets, count))).flatten(0, 1)
             logits = point_sample(masks, points, align_corners=False)[:, 0]
-            by_set = (num_sets, count)
-            bce = sigmoid_bce(logits, wanted).view(by_set).sum(dim=1) / num_masks
-            return bce, dice(logits, wanted).view(by_set).sum(dim=1) / num_masks
+            losses = {"loss_mask": self.mask_loss(logits, wanted), "loss_dice": self.region_loss(logits, wanted)}
+            if self.box_weight:
+                losses["loss_box"] = box_loss(moment_boxes(masks[:, 0].sigmoid()), _target_boxes(targets, matches))
+            return {term: loss.view(num_sets, count).sum(dim=1) / num_masks for term, loss in losses.items()}
 
 
 def _paint(embeddings: Tensor, features: Tensor, matches: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -181,6 +196,16 @@ def _paint(embeddings: Tensor, features: Tensor, matches: list[tuple[Tensor, Ten
             masks = linear(chosen.flatten(0, 1).float(), features[b].flatten(1).t().float())
             painted.append(masks.view(*query.shape, *features.shape[-2:]))
     return torch.cat(painted, dim=1).flatten(0, 1)[:, None]
+
+
+def _target_boxes(targets: list[Targets], matches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the box of the target of every match, set by set: (N·M)×4."""
+    boxes = [
+        moment_boxes(target.masks.float())[index]
+        for target, (_, index) in zip(targets, matches, strict=True)
+        if index.shape[1]
+    ]
+    return torch.cat(boxes, dim=1).flatten(0, 1)
 
 
 def _sample_targets(targets: list[Targets], matches: list[tuple[Tensor, Tensor]], points: Tensor) -> Tensor:

@@ -36,8 +36,15 @@ class QueryDecoderHead(nn.Module):
         self.predictor = predictor
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+    def from_config(
+        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], *, conditional: bool = False
+    ) -> dict[str, Any]:
         """Return the constructor's arguments from MODEL.SEM_SEG_HEAD and MODEL.MASK_FORMER.
+
+        Args:
+            cfg: the config.
+            input_shape: channels and strides of the features.
+            conditional: see `MSDeformAttnPixelDecoder`.
 
         Raises:
             ConfigError: a number of classes that is not possible, or features that the backbone lacks.
@@ -58,6 +65,7 @@ class QueryDecoderHead(nn.Module):
             num_heads=head.TRANSFORMER_ENC_NHEADS,
             num_points=head.TRANSFORMER_ENC_POINTS,
             dim_feedforward=head.TRANSFORMER_ENC_DIM_FEEDFORWARD,
+            conditional=conditional,
         )
         predictor = QueryDecoder(
             in_channels=head.CONVS_DIM,
@@ -72,9 +80,14 @@ class QueryDecoderHead(nn.Module):
         )
         return {"num_classes": head.NUM_CLASSES, "pixel_decoder": pixel_decoder, "predictor": predictor}
 
-    def predict(self, features: dict[str, Tensor]) -> QueryPredictions:
-        """Compute all prediction sets, masks unpainted: what training needs."""
-        mask_features, levels = self.pixel_decoder(features)
+    def predict(self, features: dict[str, Tensor], condition: Tensor | None = None) -> QueryPredictions:
+        """Compute all prediction sets, masks unpainted: what training needs.
+
+        Args:
+            features: {name: B×c×h×w}.
+            condition: what a conditional pixel decoder is told of each image, B×C.
+        """
+        mask_features, levels = self.pixel_decoder(features, condition)
         return self.predictor(levels, mask_features)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:

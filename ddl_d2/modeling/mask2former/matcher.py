@@ -27,7 +27,7 @@ class Targets:
 
     Attributes:
         classes: int64 T; T may be 0 (a real image).
-        masks: bool T×h×w.
+        masks: bool T×h×w, or float in [0, 1], of any size.
         image_id: names the image in errors.
         supervised: False: the mask is unknown, and the image is left out of the loss.
     """

@@ -7,6 +7,7 @@ Shapes: `Q` queries, `h, w` pixels of their mask logits, `H, W` pixels of the ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,29 @@ _MIN_BAND = 4
 _INSTANCE_CONFIDENCE = 0.5
 # Below this neither class is painted anywhere near a pixel, which is then authentic.
 _NOTHING_PAINTED = 1e-12
+
+
+def query_outputs(
+    masks: Tensor, logits: Tensor, padded: Size, unpadded: Size, original: Size, *, limit: int, threshold: float
+) -> dict[str, Any]:
+    """Make `forgery_map` and `instances` of the last set of queries of one image.
+
+    Args:
+        masks: logits Q×h×w.
+        logits: of the classes, Q×(K+1): authentic if it is one, forged, no object.
+        padded: size of the network's input.
+        unpadded: size of the image in it.
+        original: size of the result.
+        limit: see `query_instances`.
+        threshold: see `query_instances`.
+    """
+    masks, probabilities = masks.float(), logits.float().softmax(-1)
+    forged, sizes = probabilities[:, -2], (padded, unpadded, original)
+    authentic = probabilities[:, 0] if probabilities.shape[1] == 3 else None
+    return {
+        "forgery_map": forgery_map(masks, forged, *sizes, authentic=authentic),
+        "instances": query_instances(masks, forged, *sizes, limit, threshold=threshold),
+    }
 
 
 def forgery_map(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ddl_d2.errors import ConfigError
 from ddl_d2.layers.ms_deform_attn_layer import MSDeformAttn
 from ddl_d2.layers.position_encoding import sine_position_encoding
+from ddl_d2.modeling.mask2former.attention import Attention
 from ddl_d2.utils.transfer import on_device
 
 
@@ -54,44 +55,55 @@ def levels_of(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Level
 
 
 class DeformableEncoderLayer(nn.Module):
-    """Deformable self-attention and a two-layer perceptron, each with a residual and a LayerNorm after it."""
+    """Deformable self-attention and a two-layer perceptron, each with a residual and a LayerNorm after it.
 
-    def __init__(self, *, dim: int, dim_feedforward: int, num_levels: int, num_heads: int, num_points: int) -> None:
+    With `conditional` a step of Loupe's comes between them: a vector of each image attends to all positions, and what
+    it finds is added to each of them.
+    """
+
+    def __init__(
+        self, *, dim: int, dim_feedforward: int, num_levels: int, num_heads: int, num_points: int, conditional: bool
+    ) -> None:
         super().__init__()
         self.self_attn = MSDeformAttn(dim, num_levels=num_levels, num_heads=num_heads, num_points=num_points)
         self.norm1 = nn.LayerNorm(dim)
+        if conditional:
+            self.condition_attn = Attention(dim, num_heads)
+            self.condition_norm = nn.LayerNorm(dim)
         self.linear1 = nn.Linear(dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, dim)
         self.norm2 = nn.LayerNorm(dim)
         for linear in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(linear.weight)
 
-    def forward(self, x: Tensor, position: Tensor, levels: Levels) -> Tensor:
-        """Update `x`, B×S×C, from `position`, B×S×C."""
+    def forward(self, x: Tensor, position: Tensor, levels: Levels, condition: Tensor | None = None) -> Tensor:
+        """Update `x`, B×S×C, from `position`, B×S×C, and `condition`, B×1×C; None leaves its step out."""
         reference = levels.reference.expand(len(x), -1, -1, -1)
         attended = self.self_attn(x + position, reference, x, levels.shapes, levels.starts, level_scale=levels.scale)
         x = self.norm1(x + attended)
+        if condition is not None:
+            x = self.condition_norm(x + self.condition_attn(condition, x, x))
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
 
 class DeformableEncoder(nn.Module):
     """A stack of `DeformableEncoderLayer`s, whose arguments it takes."""
 
-    def __init__(self, *, num_layers: int, **layer: int) -> None:
+    def __init__(self, *, num_layers: int, conditional: bool, **layer: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(DeformableEncoderLayer(**layer) for _ in range(num_layers))
+        self.layers = nn.ModuleList(DeformableEncoderLayer(conditional=conditional, **layer) for _ in range(num_layers))
 
 
 class DeformableTransformer(nn.Module):
     """The encoder over all levels jointly, flattened, with position and level embeddings."""
 
-    def __init__(self, *, dim: int, num_levels: int, **encoder: int) -> None:
+    def __init__(self, *, dim: int, num_levels: int, conditional: bool, **encoder: int) -> None:
         super().__init__()
-        self.encoder = DeformableEncoder(dim=dim, num_levels=num_levels, **encoder)
+        self.encoder = DeformableEncoder(dim=dim, num_levels=num_levels, conditional=conditional, **encoder)
         self.level_embed = nn.Parameter(torch.empty(num_levels, dim).normal_())
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Attend over L maps B×C×h×w, coarse to fine; returns maps of the same shapes."""
+    def forward(self, maps: list[Tensor], condition: Tensor | None = None) -> list[Tensor]:
+        """Attend over L maps B×C×h×w, coarse to fine, and `condition`, B×1×C; returns maps of the same shapes."""
         device, batch, dim = maps[0].device, maps[0].shape[0], maps[0].shape[1]
         sizes = tuple((m.shape[2], m.shape[3]) for m in maps)
         flat = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
@@ -103,7 +115,7 @@ class DeformableTransformer(nn.Module):
         ).expand(batch, -1, -1)
         levels = levels_of(sizes, device)
         for layer in self.encoder.layers:
-            flat = layer(flat, position, levels)
+            flat = layer(flat, position, levels, condition)
         parts = flat.split([h * w for h, w in sizes], dim=1)
         return [x.transpose(1, 2).reshape(batch, dim, h, w) for x, (h, w) in zip(parts, sizes, strict=True)]
 
@@ -132,6 +144,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         num_heads: int,
         num_points: int,
         dim_feedforward: int,
+        conditional: bool = False,
     ) -> None:
         """Make the layers.
 
@@ -147,6 +160,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             num_heads: of the deformable encoder.
             num_points: of the deformable encoder.
             dim_feedforward: of the deformable encoder.
+            conditional: each layer of the deformable encoder can be told something of an image (Loupe).
 
         Raises:
             ConfigError: none of the features attends.
@@ -173,6 +187,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             num_heads=num_heads,
             num_points=num_points,
             dim_feedforward=dim_feedforward,
+            conditional=conditional,
         )
         for i, name in enumerate(reversed(fpn), start=1):
             self._add_fpn_step(i, input_shape[name].channels, conv_dim, norm)
@@ -189,8 +204,10 @@ class MSDeformAttnPixelDecoder(nn.Module):
         self.add_module(f"adapter_{index}", lateral)
         self.add_module(f"layer_{index}", output)
 
-    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, features: dict[str, Tensor], condition: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Decode {name: B×c×h×w} into mask features B×mask_dim×H×W and L maps B×C×h×w, coarse to fine.
+
+        A conditional decoder is told `condition`, B×C, of each image; with None it leaves that step out.
 
         Under float16 autocast this part runs in fp32, as published: its range is too small for the encoder's sums.
         bfloat16 has fp32's range and is let through; locations and attention weights stay fp32 inside the op.
@@ -198,15 +215,15 @@ class MSDeformAttnPixelDecoder(nn.Module):
         device = next(iter(features.values())).device.type
         if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
             with torch.autocast(device, enabled=False):
-                return self._decode({name: feature.float() for name, feature in features.items()})
-        return self._decode(features)
+                return self._decode({name: feature.float() for name, feature in features.items()}, condition)
+        return self._decode(features, condition)
 
-    def _decode(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def _decode(self, features: dict[str, Tensor], condition: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         projected = [
             projection(features[name])
             for projection, name in zip(self.input_proj, self.deformable_features, strict=True)
         ]
-        levels = self.transformer(projected)
+        levels = self.transformer(projected, None if condition is None else condition[:, None])
         finest = levels[-1]
         for index, name in zip(range(len(self.fpn_features), 0, -1), self.fpn_features, strict=True):
             lateral = self.get_submodule(f"adapter_{index}")(features[name])

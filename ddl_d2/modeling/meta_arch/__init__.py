@@ -5,7 +5,8 @@ from ddl_d2.modeling.meta_arch.forgery_fpn import ForgeryFPN
 from ddl_d2.modeling.meta_arch.forgery_mask2former import ForgeryMask2Former
 from ddl_d2.modeling.meta_arch.forgery_segmentor import ForgerySegmentor
 from ddl_d2.modeling.meta_arch.lfdl import LFDL
+from ddl_d2.modeling.meta_arch.loupe import Loupe
 from ddl_d2.modeling.meta_arch.mesorch import Mesorch
 from ddl_d2.modeling.meta_arch.swin_unet import SwinUNet
 
-__all__ = ["BATFD", "LFDL", "ForgeryFPN", "ForgeryMask2Former", "ForgerySegmentor", "Mesorch", "SwinUNet"]
+__all__ = ["BATFD", "LFDL", "ForgeryFPN", "ForgeryMask2Former", "ForgerySegmentor", "Loupe", "Mesorch", "SwinUNet"]

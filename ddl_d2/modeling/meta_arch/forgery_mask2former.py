@@ -18,10 +18,10 @@ from torch import Tensor
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.detection import DetectsByImageHead
 from ddl_d2.modeling.heads import ImageHead, score_from_map
+from ddl_d2.modeling.mask2former.build import build_criterion
 from ddl_d2.modeling.mask2former.criterion import BatchCounts, SetCriterion, Targets
 from ddl_d2.modeling.mask2former.head import QueryDecoderHead
-from ddl_d2.modeling.mask2former.matcher import HungarianMatcher
-from ddl_d2.modeling.mask2former.painting import forgery_map, query_instances
+from ddl_d2.modeling.mask2former.painting import query_outputs
 from ddl_d2.modeling.postprocessing import original_size
 from ddl_d2.modeling.preprocessing import is_known
 from ddl_d2.modeling.system import ForgerySystem, SystemOptions
@@ -93,7 +93,7 @@ class ForgeryMask2Former(DetectsByImageHead, ForgerySystem):
             "backbone": backbone,
             "sem_seg_head": head,
             "image_head": image_head,
-            "criterion": _build_criterion(cfg) if localize.ENABLED else None,
+            "criterion": build_criterion(cfg) if localize.ENABLED else None,
             "detection_weight": detect.LOSS_WEIGHT,
             "localization_weight": localize.LOSS_WEIGHT,
             "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
@@ -161,12 +161,14 @@ class ForgeryMask2Former(DetectsByImageHead, ForgerySystem):
             unpadded, original = images.image_sizes[b], original_size(row)
             output: dict[str, Any] = {"instances": Instances(original)}
             if queries is not None:
-                masks, probabilities = queries["pred_masks"][b].float(), queries["pred_logits"][b].float().softmax(-1)
-                forged, sizes = probabilities[:, -2], (padded, unpadded, original)
-                authentic = probabilities[:, 0] if probabilities.shape[1] == 3 else None
-                output["forgery_map"] = forgery_map(masks, forged, *sizes, authentic=authentic)
-                output["instances"] = query_instances(
-                    masks, forged, *sizes, self.options.max_instances, threshold=self.options.map_threshold
+                output = query_outputs(
+                    queries["pred_masks"][b],
+                    queries["pred_logits"][b],
+                    padded,
+                    unpadded,
+                    original,
+                    limit=self.options.max_instances,
+                    threshold=self.options.map_threshold,
                 )
             if scores is not None:
                 output["fake_score"] = float(scores[b])
@@ -174,25 +176,3 @@ class ForgeryMask2Former(DetectsByImageHead, ForgerySystem):
                 output["fake_score"] = score_from_map(output["forgery_map"], self.options.image_score)
             outputs.append(output)
         return outputs
-
-
-def _build_criterion(cfg: CfgNode) -> SetCriterion:
-    former = cfg.MODEL.MASK_FORMER
-    matcher = HungarianMatcher(
-        class_weight=former.CLASS_WEIGHT,
-        mask_weight=former.MASK_WEIGHT,
-        dice_weight=former.DICE_WEIGHT,
-        num_points=former.TRAIN_NUM_POINTS,
-    )
-    return SetCriterion(
-        num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-        matcher=matcher,
-        class_weight=former.CLASS_WEIGHT,
-        mask_weight=former.MASK_WEIGHT,
-        dice_weight=former.DICE_WEIGHT,
-        no_object_weight=former.NO_OBJECT_WEIGHT,
-        num_points=former.TRAIN_NUM_POINTS,
-        oversample_ratio=former.OVERSAMPLE_RATIO,
-        importance_sample_ratio=former.IMPORTANCE_SAMPLE_RATIO,
-        deep_supervision=former.DEEP_SUPERVISION,
-    )

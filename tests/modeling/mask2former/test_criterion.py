@@ -137,3 +137,44 @@ def test_thin_masks_and_one_pixel():
     target.masks[1, :, 63] = True
     losses = _criterion()(_predictions(batch=1), [target])
     assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+def test_losses_of_masks_can_be_chosen():
+    """The weights stay those of mask, region and box; what is computed changes."""
+    predictions, targets = _predictions(), [_target(2), _target(0)]
+    constant = SetCriterion(
+        num_classes=1,
+        matcher=HungarianMatcher(class_weight=2.0, mask_weight=5.0, dice_weight=5.0, num_points=64),
+        class_weight=2.0,
+        mask_weight=3.0,
+        dice_weight=7.0,
+        no_object_weight=0.1,
+        num_points=64,
+        oversample_ratio=3.0,
+        importance_sample_ratio=0.75,
+        deep_supervision=True,
+        mask_loss=lambda logits, wanted: torch.full((len(logits),), 2.0),
+        region_loss=lambda logits, wanted: torch.full((len(logits),), 0.5),
+        box_weight=4.0,
+    )
+    losses = constant(predictions, targets)
+    assert set(losses) == {f"loss_{k}{s}" for k in ("ce", "mask", "dice", "box") for s in ("", "_0", "_1")}
+    # Two matched masks over two targets: a mean.
+    assert float(losses["loss_mask_0"]) == pytest.approx(3 * 2.0)
+    assert float(losses["loss_dice"]) == pytest.approx(7 * 0.5)
+    assert float(losses["loss_box"].detach()) > 0
+    assert float(constant(predictions, [_target(0), _target(0)])["loss_box"].detach()) == 0
+
+
+def test_boxes_are_those_of_the_matched_targets():
+    """A query whose mask is the target's box loses nothing; the other target's would cost."""
+    predictions = _predictions(batch=1, queries=2, sets=1)
+    predictions.mask_features = torch.zeros(1, 8, 64, 64)
+    targets = [_target(2)]
+    for query in range(2):  # query 0 paints target 1 and query 1 target 0
+        predictions.mask_features[0, query] = (targets[0].masks[1 - query].float() - 0.5) * 60
+    predictions.mask_embeddings[0] = torch.eye(2, 8)[None]
+    predictions.logits[0] = torch.zeros(1, 2, 2)
+    criterion = _criterion()
+    criterion.box_weight = 1.0
+    assert float(criterion(predictions, targets)["loss_box"]) == pytest.approx(0, abs=1e-3)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from ddl_d2.checkpoint.loading import load_weights
+from ddl_d2.errors import CheckpointError
 from ddl_d2.modeling.batfd.boundary_curves import boundary_weights
 from ddl_d2.modeling.batfd.boundary_maps import mean_map
 from ddl_d2.modeling.batfd.clip_batch import GROUPS, MODALITIES, ClipTruth, clip_truth
@@ -205,6 +207,21 @@ def test_batfd_plus_of_av_deepfake1m(stretched):
         for kind, value in stretched.maps[group].items():
             stretched.agrees(f"out/{group}_{kind}", value[:, ::2, ::3])
     stretched.losses_agree(stretched.losses(stretched.truth()))
+
+
+def test_a_checkpoint_of_the_published_code_loads(plus, tmp_path):
+    """A Lightning file, with the boundary generator that the published config does not use, but keeps."""
+    state = {key: value.clone() for key, value in plus.model.state_dict().items()}
+    unused = {key: torch.zeros(1) for key in plus.keys if "_comp_boundary_generator" in key}
+    path = tmp_path / "batfd_plus.ckpt"
+    torch.save({"state_dict": state | unused, "pytorch-lightning_version": "1.7.0", "epoch": 3}, path)
+    model = clip_model(*_PUBLISHED)
+    report = load_weights(model, path)
+    assert not report.missing
+    assert set(report.unused) == set(unused)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    with pytest.raises(CheckpointError, match=r"COMPAT published and TEST\.TEMPORAL\.DECODE published"):
+        load_weights(clip_model(), path)
 
 
 @pytest.mark.slow
