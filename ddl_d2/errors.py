@@ -46,6 +46,10 @@ class StoreError(DdlError, ValueError):
     """A prediction store that cannot be written or read as asked; the message says which file or image and why."""
 
 
+class CalibrationError(DdlError, ValueError):
+    """A calibration that cannot be made, read or used with these weights; the message says why and what to do."""
+
+
 class SubmissionError(DdlError, ValueError):
     """A submission that would break the challenge's rules; the message says which image and why."""
 
@@ -68,6 +72,10 @@ class ForgeryError(DdlError, ValueError):
 
 class InputError(DdlError, ValueError):
     """What was asked for cannot be read or written; the message names it."""
+
+
+class RecordError(DdlError, ValueError):
+    """An examination record or its chain is not what was written, or cannot be repeated; the message says what."""
 
 
 class RankError(DdlError, RuntimeError):

@@ -52,6 +52,24 @@ def find_weights(weights: str | os.PathLike[str] | None) -> str:
     return str(shipped_weights(text))
 
 
+def find_calibration(calibration: str | os.PathLike[str]) -> str:
+    """Turn what a user named into a path: a calibration file, or the name of one that comes with ddl_d2.
+
+    Raises:
+        CheckpointError: a bare name (no folder, no ending) that is neither.
+    """
+    text = os.fspath(calibration)
+    if os.path.exists(text) or not re.fullmatch(r"[\w-]+", text):
+        return text
+    path = _folder() / f"{text}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in _folder().glob("*.json")))
+        raise CheckpointError(
+            f"{text}: no such calibration file, and none of that name comes with ddl_d2 (there: {known})"
+        )
+    return str(path)
+
+
 def about_weights(path: str | os.PathLike[str]) -> str:
     """What a `.safetensors` file says of itself, name and description; empty if it says nothing."""
     if not str(path).endswith(".safetensors"):

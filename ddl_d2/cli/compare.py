@@ -3,8 +3,9 @@
     ddl-d2 compare output/first output/second --dataset-root datasets/ddl_i --split valid --output comparison.md
     ddl-d2 compare output/first output/second --dataset-root datasets/ddl_i --groups people.csv --output comparison.json
 
-Each store gets every metric of `ddl-d2 evaluate`; each further one its differences from the first. What they mean:
-docs/metrics.md. The output's suffix (.md, .csv, .json, .tex) says how it is written.
+Each store gets every metric of `ddl-d2 evaluate`; each further one its differences from the first; and all are broken
+down by forgery type, forged area, size, and what --facts says of the images. What they mean: docs/metrics.md. The
+output's suffix (.md, .csv, .json, .tex) says how it is written.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ddl_d2.cli.evaluate import add_measuring, dataset_of, evaluated
 from ddl_d2.errors import EvaluationError, InputError
 from ddl_d2.evaluation import ResultTable, compare_tables
 from ddl_d2.evaluation.comparison_report import check_output, comparison_file, comparison_text
+from ddl_d2.evaluation.facts import read_facts
 from ddl_d2.evaluation.groups import read_groups
 from ddl_d2.io.atomic import write_whole
 from ddl_d2.predictions.store import PredictionStore
@@ -50,6 +52,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="image_id,group: images that belong together, such as of a person (default: videos, else images)",
     )
     parser.add_argument(
+        "--facts",
+        type=Path,
+        metavar="CSV",
+        help="image_id and columns such as source, faces, forgery_type: figures are broken down by each",
+    )
+    parser.add_argument(
         "--resamples", type=resamples, default=1000, metavar="N", help="of the bootstrap (default: 1000)"
     )
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="of the bootstrap (default: 0)")
@@ -68,9 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.output is not None:
         check_output(args.output)
     groups = None if args.groups is None else read_groups(args.groups)
+    facts = None if args.facts is None else read_facts(args.facts)
     keep_freed_memory()
     settings = {"threshold": args.threshold, "empty_score": args.empty_score, "video_score": args.video_score}
-    found = compare_tables(_tables(names, args), groups=groups, resamples=args.resamples, seed=args.seed, **settings)
+    found = compare_tables(
+        _tables(names, args),
+        groups=groups,
+        facts=facts,
+        resamples=args.resamples,
+        seed=args.seed,
+        workers=args.workers,
+        **settings,
+    )
     print(comparison_text(found), end="")
     if args.output is not None:
         write_whole(args.output, comparison_file(found, args.output, {**settings, "seed": args.seed}))

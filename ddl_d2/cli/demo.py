@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from ddl_d2.checkpoint.config import config_for
@@ -29,12 +28,13 @@ from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.inference.images import (
     SUMMARY_NAME,
     Inputs,
-    check_heat_map_files,
+    check_side_files,
     expand_inputs,
+    heat_map_file,
     plan_outputs,
     predict_images,
 )
-from ddl_d2.inference.predictor import ForgeryPredictor
+from ddl_d2.inference.model import Model
 from ddl_d2.inference.summary import score_text
 from ddl_d2.inference.video import annotate_video
 from ddl_d2.io.atomic import write_json
@@ -56,7 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", type=Path, required=True, metavar="PATH", help="a folder; or a .png (one image), a .mp4 (video)"
     )
     parser.add_argument(
-        "--confidence-threshold", type=probability, default=0.5, help="a score above it is a fake (%(default)s)"
+        "--confidence-threshold",
+        type=probability,
+        help="a score above it is a fake, uncalibrated (default without a calibration: 0.5)",
+    )
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="of `ddl-d2 calibrate` (default: the one that the weights carry, if any)"
     )
     parser.add_argument("--heat-map", action="store_true", help="images: also draw what the score rests on")
     parser.add_argument(
@@ -79,9 +84,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.video_input is not None:
         inputs = Inputs([], inputs.videos if args.video_input.is_dir() else [args.video_input], inputs.passed_over)
     outputs = _planned(inputs, args)
-    cfg, predictor, about = _load(args)
-    rows, failed = _predict_images(inputs, outputs, cfg, predictor, about, args)
-    heads, bad = _annotate_videos(inputs, outputs, cfg, predictor, about, args)
+    model, about = _load(args)
+    rows, failed = _predict_images(inputs, outputs, model, about, args)
+    heads, bad = _annotate_videos(inputs, outputs, model, about, args)
     return _report([*rows, *heads], [*failed, *bad], inputs, about, args)
 
 
@@ -98,7 +103,7 @@ def _planned(inputs: Inputs, args: argparse.Namespace) -> dict[Path, Path]:
         planned = dict(zip(sources, plan_outputs(sources, args.output), strict=True))
         planned |= {video: planned[video].with_suffix(".mp4") for video in inputs.videos}
     if args.heat_map:
-        check_heat_map_files([planned[image] for image in inputs.images], inputs.images)
+        check_side_files([planned[image] for image in inputs.images], inputs.images, heat_map_file)
     for video in inputs.videos:
         if planned[video].resolve() == video.resolve():
             raise InputError(f"{planned[video]}: the annotated video would replace the one that is to be read")
@@ -108,18 +113,18 @@ def _planned(inputs: Inputs, args: argparse.Namespace) -> dict[Path, Path]:
 def _predict_images(
     inputs: Inputs,
     outputs: Mapping[Path, Path],
-    cfg: CfgNode,
-    predictor: ForgeryPredictor,
+    model: Model,
     about: Mapping[str, Any],
     args: argparse.Namespace,
 ) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
     jobs = [(image, outputs[image]) for image in inputs.images]
     return predict_images(
         tqdm(jobs, unit="image", disable=None if len(jobs) > 1 else True),
-        predictor,
-        threshold=args.confidence_threshold,
-        map_threshold=cfg.TEST.MAP_THRESHOLD,
-        max_pixels=cfg.INPUT.MAX_PIXELS,
+        model.predictor,
+        threshold=model.threshold,
+        map_threshold=model.map_threshold,
+        max_pixels=model.cfg.INPUT.MAX_PIXELS,
+        calibration=model.calibration,
         about={"model": about},
         heat_maps=args.heat_map,
     )
@@ -128,8 +133,7 @@ def _predict_images(
 def _annotate_videos(
     inputs: Inputs,
     outputs: Mapping[Path, Path],
-    cfg: CfgNode,
-    predictor: ForgeryPredictor,
+    model: Model,
     about: Mapping[str, Any],
     args: argparse.Namespace,
 ) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
@@ -140,15 +144,15 @@ def _annotate_videos(
             try:
                 head = annotate_video(
                     source,
-                    predictor,
+                    model.predictor,
                     target.with_suffix(".json"),
                     video=None if args.frames else target,
                     curve=target.with_suffix(".png"),
                     frames=args.frames,
-                    video_score=cfg.TEST.VIDEO_SCORE,
-                    threshold=args.confidence_threshold,
-                    map_threshold=cfg.TEST.MAP_THRESHOLD,
-                    max_pixels=cfg.INPUT.MAX_PIXELS,
+                    video_score=model.cfg.TEST.VIDEO_SCORE,
+                    threshold=model.threshold,
+                    map_threshold=model.map_threshold,
+                    max_pixels=model.cfg.INPUT.MAX_PIXELS,
                     about={"model": about},
                     on_frame=bar.update,
                 )
@@ -190,11 +194,13 @@ def _report(
     return 1 if failed else 0
 
 
-def _load(args: argparse.Namespace) -> tuple[CfgNode, ForgeryPredictor, dict[str, Any]]:
+def _load(args: argparse.Namespace) -> tuple[Model, dict[str, Any]]:
     keep_freed_memory()
     named = dict(zip(args.opts[::2], args.opts[1::2], strict=False)).get("MODEL.WEIGHTS", "")
     cfg = config_for(named, config=args.config_file, opts=args.opts)
-    predictor = ForgeryPredictor.from_cfg(cfg)
+    model = Model.from_cfg(cfg, threshold=args.confidence_threshold, calibration=args.calibration)
+    if model.note:
+        print(f"note: {model.note}", file=sys.stderr)
     weights = Path(cfg.MODEL.WEIGHTS)
     about = {
         "config": args.config_file or "of the weights",
@@ -202,4 +208,4 @@ def _load(args: argparse.Namespace) -> tuple[CfgNode, ForgeryPredictor, dict[str
         "weights": str(weights),
         "weights_sha256": file_sha256(weights) if weights.is_file() else None,
     }
-    return cfg, predictor, about
+    return model, about

@@ -2,9 +2,11 @@
 
     ddl-d2 evaluate --predictions output/store --dataset-root datasets/ddl_i --split valid
     ddl-d2 evaluate --predictions output/store --submission submission.zip
+    ddl-d2 evaluate --baseline
 
 The metrics go to metrics.json in the prediction store (or where --output says) and, as a table, to the screen. What
-they mean: docs/metrics.md. Nothing is written unless everything could be read.
+they mean: docs/metrics.md. Nothing is written unless everything could be read. --baseline derives published figures
+again from the scores and pixel counts that come with ddl_d2, without weights or images.
 """
 
 from __future__ import annotations
@@ -15,13 +17,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from ddl_d2.cli.common import cli_errors, count, positive, threshold
 from ddl_d2.config.renamed import current_value
 from ddl_d2.data.datasets import VideoOptions, load_dataset
 from ddl_d2.data.datasets.faceforensics import METHODS, is_faceforensics
 from ddl_d2.errors import DatasetError, EvaluationError
 from ddl_d2.evaluation import ResultTable, metrics_table, table_from_store, write_metrics
+from ddl_d2.evaluation.baseline import baseline_text, list_baselines, load_baseline
 from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
+from ddl_d2.io.atomic import write_whole
 from ddl_d2.predictions.store import PredictionStore
 from ddl_d2.predictions.submission import export_submission
 from ddl_d2.utils.malloc import keep_freed_memory
@@ -31,8 +37,18 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(description=summary)
-    parser.add_argument("--predictions", required=True, type=Path, metavar="STORE", help="prediction store (a folder)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--predictions", type=Path, metavar="STORE", help="prediction store (a folder)")
+    source.add_argument(
+        "--baseline",
+        nargs="*",
+        metavar="NAME",
+        help=f"derive published figures again: of {', '.join(list_baselines())}, or of a file (default: all)",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: metrics.json in STORE")
+    parser.add_argument(
+        "--save-baseline", type=Path, metavar="FILE", help="also write scores and pixel counts, without any names"
+    )
     parser.add_argument("--submission", type=Path, metavar="ZIP", help="also export the predictions for the challenge")
     add_measuring(parser)
     return parser
@@ -40,8 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what stores are measured on, and how."""
-    parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the images and forgery masks")
-    parser.add_argument("--split", help="part of the dataset, such as valid; default: all of it")
+    add_dataset(parser)
     parser.add_argument("--threshold", type=threshold, default=0.5, help="forged, or fake, above it (default: 0.5)")
     parser.add_argument(
         "--empty-score",
@@ -56,6 +71,18 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
         default="mean",
         help="a video's score from its frames': mean, mean of the highest tenth, or max (default: mean)",
     )
+    parser.add_argument(
+        "--intersection",
+        action="store_true",
+        help="evaluate the images that both sides have; default: refuse when they differ",
+    )
+    parser.add_argument("--workers", type=positive, default=2, metavar="N", help="reading threads (default: 2)")
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a dataset and say how it is listed; `dataset_of` loads it."""
+    parser.add_argument("--dataset-root", type=Path, metavar="ROOT", help="the images and forgery masks")
+    parser.add_argument("--split", help="part of the dataset, such as valid; default: all of it")
     parser.add_argument(
         "--frames-per-video", type=count, default=32, metavar="N", help="as predicted; 0 = all (default: 32)"
     )
@@ -74,12 +101,6 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
         default="score",
         help="a fake without a forgery mask: detection only, left out, wholly forged, refused (default: score)",
     )
-    parser.add_argument(
-        "--intersection",
-        action="store_true",
-        help="evaluate the images that both sides have; default: refuse when they differ",
-    )
-    parser.add_argument("--workers", type=positive, default=2, metavar="N", help="reading threads (default: 2)")
 
 
 @cli_errors()
@@ -87,10 +108,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = build_parser()
     args = parser.parse_args(arguments)
+    if args.baseline is not None:
+        return derive_again(args.baseline or list_baselines())
     if args.dataset_root is None and args.submission is None:
         parser.error("--dataset-root is needed to compute metrics, or --submission to export without")
-    if args.dataset_root is None and (args.output or args.split or args.intersection):
-        parser.error("--output, --split and --intersection need --dataset-root")
+    if args.dataset_root is None and (args.output or args.split or args.intersection or args.save_baseline):
+        parser.error("--output, --split, --intersection and --save-baseline need --dataset-root")
     keep_freed_memory()  # each map and mask would start in new pages of the system's, which cost more than decoding it
     store = PredictionStore(args.predictions)
     table = None
@@ -111,13 +134,35 @@ def main(arguments: list[str] | None = None) -> int:
         if "num_videos" in metrics:
             settings["video_score"] = args.video_score
         write_metrics(output, {**metrics, **settings})
+        if table is not None and args.save_baseline is not None:
+            about = {"dataset": args.dataset_root.resolve().name, "split": args.split}
+            about |= {key: store.meta.get(key) for key in ("weights_sha256", "tensors_sha256", "versions")}
+            write_whole(args.save_baseline, baseline_text(table, about, threshold=args.threshold))
         print(metrics_table(metrics))
         print(f"written to {output}")
     return 0
 
 
+def derive_again(names: Sequence[str]) -> int:
+    """Compute the metrics of baselines, and print them beside what was published; returns 1 if any is unlike."""
+    lines, unlike = [], 0
+    for name in names:
+        baseline = load_baseline(name)
+        metrics = baseline.table.metrics(threshold=baseline.about["threshold"])
+        differing = baseline.differences(metrics)
+        unlike += bool(differing)
+        for key, (published, derived) in differing.items():
+            print(f"{baseline.name}: {key} is {derived}, published was {published}", file=sys.stderr)
+        shown = [f"{metrics[key]:.4f}" if key in baseline.published else "" for key in ("auc", "f1", "iou", "accuracy")]
+        counted = f"{metrics['num_fake']} + {metrics['num_real']}"
+        lines.append([baseline.name, counted, *shown, "unlike" if differing else "as published"])
+    headers = ("baseline", "fake + real", "AUC", "F1 (M1)", "IoU (M1)", "accuracy", "")
+    print(tabulate(lines, headers=headers, disable_numparse=True))
+    return 1 if unlike else 0
+
+
 def dataset_of(args: argparse.Namespace, *, max_pixels: int) -> Sequence[Mapping[str, Any]]:
-    """Load the dataset that the options of `add_measuring` name, and print notes about it.
+    """Load the dataset that the options of `add_dataset` name, and print notes about it.
 
     Args:
         args: of the command line.

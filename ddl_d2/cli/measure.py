@@ -30,7 +30,7 @@ from ddl_d2.data.targets import read_forgery_mask
 from ddl_d2.errors import InputError
 from ddl_d2.evaluation.functional import pixel_counts
 from ddl_d2.evaluation.functional.intervals import auc_interval, mean_interval, share_interval
-from ddl_d2.forging.appearance import jpeg
+from ddl_d2.forging.codecs import jpeg
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.model import Model, load_model
 from ddl_d2.inference.summary import NO_FACE

@@ -163,6 +163,12 @@ def _add_augment_keys(cfg: CfgNode) -> None:
     # Gray, color, noise, blur and JPEG_PROB come before the image (or its face crop) is resized, at its own size; a
     # later resize averages noise away and shortens a blur. Off: after it, at the network's size.
     cfg.INPUT.AUGMENT.BEFORE_RESIZE = False
+    # Probability of one of DELIVERIES, each as likely, at the image's own size and before all else.
+    cfg.INPUT.AUGMENT.DELIVERY_PROB = 0.0
+    # Some of the corruptions of `ddl-d2 robustness`; webp, screenshot, messenger and poisson are kept for testing.
+    cfg.INPUT.AUGMENT.DELIVERIES = ["jpeg", "resize", "crop", "blur", "noise", "brightness", "contrast", "gamma"]
+    # Their mildest and severest level, 1 to 5, each level between as likely.
+    cfg.INPUT.AUGMENT.DELIVERY_LEVELS = [1, 4]
     # Probability of a vertical flip (a horizontal one is RANDOM_FLIP's).
     cfg.INPUT.AUGMENT.VERTICAL_FLIP_PROB = 0.0
     # Probability of a turn by 0, 1, 2 or 3 quarters, each as likely.
@@ -689,6 +695,13 @@ def _add_test_keys(cfg: CfgNode) -> None:
     cfg.TEST.AUG.MAX_SIZE = 4000
     # See each view mirrored, too.
     cfg.TEST.AUG.FLIP = True
+    # How sure a prediction is, by views of the image.
+    cfg.TEST.UNCERTAINTY = CfgNode()
+    # Say how far views of an image differ: its score, and pixel by pixel (`reliability_map`). Those of SCALES change
+    # neither score nor map; each is seen mirrored, too. Only predictors show them; an evaluation does not.
+    cfg.TEST.UNCERTAINTY.ENABLED = False
+    # Further views, by their size as a share of the plain one's.
+    cfg.TEST.UNCERTAINTY.SCALES = [0.75, 1.25]
     # Test-time adaptation, which `ddl-d2 adapt` does with a Loupe.
     cfg.TEST.ADAPT = CfgNode()
     # Training learns from the classifier's own labels; set by the command.

@@ -199,7 +199,11 @@ def _why_empty(row: Mapping[str, Any], max_pixels: int) -> str:
 
 
 def inference_input(
-    image: np.ndarray, augmentation: T.Augmentation, crop: Crop | None, views: Sequence[T.Augmentation] = ()
+    image: np.ndarray,
+    augmentation: T.Augmentation,
+    crop: Crop | None,
+    views: Sequence[T.Augmentation] = (),
+    spread_views: Sequence[T.Augmentation] = (),
 ) -> dict[str, Any]:
     """Make what a network gets of an image in testing.
 
@@ -208,17 +212,19 @@ def inference_input(
         augmentation: applied to the image, or to each crop of it.
         crop: chooses the crops; None for the whole image.
         views: applied to the image, or to each crop of it, for other views of the same.
+        spread_views: likewise, for views that only say how far views differ.
 
     Returns:
-        `image` (and `views`, if asked for), or `crops` and `has_face`; and `height` and `width`, see
+        `image` (and `views` and `spread_views`, if asked for), or `crops` and `has_face`; and `height` and `width`, see
         `ForgeryDatasetMapper`.
     """
     if crop is None:
         size = {"height": image.shape[0], "width": image.shape[1]}
-        return _seen(image, augmentation, views) | size
+        return _seen(image, augmentation, views, spread_views) | size
     chosen = crop(image)
     has_face = any(found.face is not None for found in chosen)
-    return windows_input(image, augmentation, [found.window for found in chosen], has_face, views)
+    windows = [found.window for found in chosen]
+    return windows_input(image, augmentation, windows, has_face, views, spread_views)
 
 
 def windows_input(
@@ -227,15 +233,22 @@ def windows_input(
     windows: Sequence[Window],
     has_face: bool,
     views: Sequence[T.Augmentation] = (),
+    spread_views: Sequence[T.Augmentation] = (),
 ) -> dict[str, Any]:
     """Make what a network gets of an image whose windows are known: `crops`, `has_face`, `height` and `width`."""
-    crops = [_seen(cut(image, window), augmentation, views) | {"window": window} for window in windows]
+    crops = [_seen(cut(image, one), augmentation, views, spread_views) | {"window": one} for one in windows]
     return {"crops": crops, "has_face": has_face, "height": image.shape[0], "width": image.shape[1]}
 
 
-def _seen(image: np.ndarray, augmentation: T.Augmentation, views: Sequence[T.Augmentation]) -> dict[str, Any]:
+def _seen(
+    image: np.ndarray,
+    augmentation: T.Augmentation,
+    views: Sequence[T.Augmentation],
+    spread_views: Sequence[T.Augmentation],
+) -> dict[str, Any]:
     row: dict[str, Any] = {"image": _augmented(image, augmentation)}
-    return row | ({"views": [_augmented(image, view) for view in views]} if views else {})
+    more = {"views": views, "spread_views": spread_views}
+    return row | {name: [_augmented(image, view) for view in some] for name, some in more.items() if some}
 
 
 def _augmented(image: np.ndarray, augmentation: T.Augmentation) -> torch.Tensor:

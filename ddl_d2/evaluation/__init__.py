@@ -1,6 +1,7 @@
 """Metrics: pure functions (`functional`), the table they are computed from, and a thin Detectron2 evaluator over it."""
 
-from ddl_d2.evaluation.comparison import SystemComparison, compare_tables
+from ddl_d2.evaluation.compared import SystemComparison
+from ddl_d2.evaluation.comparison import compare_tables
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
 from ddl_d2.evaluation.from_store import table_from_store

@@ -3,80 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from ddl_d2.errors import EvaluationError
+from ddl_d2.evaluation.breakdown import Part, ResampledBreakdown, breakdowns_of
+from ddl_d2.evaluation.compared import Difference, Figure, SystemComparison
 from ddl_d2.evaluation.errors import listed
+from ddl_d2.evaluation.facts import Facts, sortings_of
 from ddl_d2.evaluation.functional.bootstrap import drawn_counts, percentile_interval, two_sided_p
 from ddl_d2.evaluation.functional.intervals import auc_difference
 from ddl_d2.evaluation.functional.resampled import Floats
+from ddl_d2.evaluation.pipeline import Pipeline
 from ddl_d2.evaluation.resampling import Ranking, ResampledMetrics, rankings_of, units_of
 from ddl_d2.evaluation.results import ImageResult, ResultTable
 
-
-class Figure(NamedTuple):
-    """A metric and its 95 % interval.
-
-    Attributes:
-        value: as `ResultTable.metrics` gives it.
-        low: the lower limit, NaN if there is none.
-        high: the upper limit, likewise.
-    """
-
-    value: float
-    low: float
-    high: float
-
-
-class Difference(NamedTuple):
-    """How much larger a metric is than the first system's, on the same images.
-
-    Attributes:
-        value: the difference.
-        low: lower limit of its 95 % interval, NaN if there is none.
-        high: upper limit, likewise.
-        p: how likely so large a difference is if there is none, two-sided.
-        method: "DeLong" or "bootstrap".
-    """
-
-    value: float
-    low: float
-    high: float
-    p: float
-    method: str
-
-
-class SystemComparison(NamedTuple):
-    """What comparing systems gave.
-
-    Attributes:
-        figures: of each system, each metric.
-        counts: the numbers of images and such of each system.
-        differences: of each system but the first, each metric.
-        unit: what was drawn: "images", "videos" or "groups".
-        num_units: how many of them there are.
-        resamples: how often they were drawn.
-    """
-
-    figures: dict[str, dict[str, Figure]]
-    counts: dict[str, dict[str, int]]
-    differences: dict[str, dict[str, Difference]]
-    unit: str
-    num_units: int
-    resamples: int
+Key = TypeVar("Key", str, Part)
 
 
 def compare_tables(
     tables: Mapping[str, ResultTable],
     *,
     groups: Mapping[str, str] | None = None,
+    facts: Facts | None = None,
     resamples: int = 1000,
     seed: int = 0,
     threshold: float = 0.5,
     empty_score: str = "skip",
     video_score: str = "mean",
+    workers: int = 1,
 ) -> SystemComparison:
     """Compare systems by the result tables of the same images.
 
@@ -86,11 +43,13 @@ def compare_tables(
     Args:
         tables: of each system, by its name; the first is the one that the others are compared with.
         groups: the group of each `image_id`, such as its person; groups are then drawn as a whole.
+        facts: what else is known of the images, see `facts.read_facts`: their figures are broken down by it.
         resamples: of the bootstrap.
         seed: of its drawing.
         threshold: as in `ResultTable.metrics`.
         empty_score: likewise.
         video_score: likewise.
+        workers: threads that compute the resamples; what they find does not depend on their number.
 
     Raises:
         EvaluationError: there is no image, the tables have unlike images, or as `ResultTable.metrics` and `units_of`.
@@ -107,7 +66,14 @@ def compare_tables(
         name: ResampledMetrics(found, units, rankings[name], threshold=threshold, empty_score=empty_score)
         for name, found in rows.items()
     }
-    drawn = _drawn(systems, units.total, resamples=resamples, seed=seed, width=len(units.of_image))
+    # Areas are known to a system with maps.
+    sortings = sortings_of(max(rows.values(), key=lambda found: sum(row.counts is not None for row in found)), facts)
+    parts = {
+        name: ResampledBreakdown(found, units, sortings, threshold=threshold, empty_score=empty_score)
+        for name, found in rows.items()
+    }
+    drawing = {"resamples": resamples, "seed": seed, "width": len(units.of_image)}
+    drawn, drawn_parts = _drawn(systems, parts, units.total, workers=workers, **drawing)
     first, *others = tables
     return SystemComparison(
         figures={name: _figures(metrics[name], drawn[name]) for name in tables},
@@ -121,6 +87,7 @@ def compare_tables(
         unit=units.kind,
         num_units=units.total,
         resamples=resamples,
+        breakdowns=breakdowns_of(sortings, rows[first], parts, drawn_parts, units.total),
     )
 
 
@@ -139,16 +106,37 @@ def _check_alike(rows: Mapping[str, Sequence[ImageResult]]) -> None:
 
 
 def _drawn(
-    systems: Mapping[str, ResampledMetrics], num_units: int, *, resamples: int, seed: int, width: int
-) -> dict[str, dict[str, Floats]]:
-    """Compute of each system, each metric the values (R,) over the resamples, which are the same for all."""
-    parts: dict[str, list[dict[str, Floats]]] = {name: [] for name in systems}
+    systems: Mapping[str, ResampledMetrics],
+    parts: Mapping[str, ResampledBreakdown],
+    num_units: int,
+    *,
+    resamples: int,
+    seed: int,
+    width: int,
+    workers: int,
+) -> tuple[dict[str, dict[str, Floats]], dict[str, dict[Part, Floats]]]:
+    """Compute of each system, each metric the values (R,) over the resamples, which are the same for all.
+
+    Returns:
+        those of the whole dataset, and those of its parts.
+    """
+    chunks: list[dict[str, tuple[dict[str, Floats], dict[Part, Floats]]]] = []
+
+    def computed(counts: Floats) -> dict[str, tuple[dict[str, Floats], dict[Part, Floats]]]:
+        return {name: (system.all(counts), parts[name].all(counts)) for name, system in systems.items()}
+
+    pipeline = Pipeline(workers if workers > 1 else 0)
     for counts in drawn_counts(num_units, resamples=resamples, seed=seed, width=width):
-        for name, system in systems.items():
-            parts[name].append(system.all(counts))
-    return {
-        name: {key: np.concatenate([part[key] for part in found]) for key in found[0]} for name, found in parts.items()
-    }
+        pipeline.add(partial(computed, counts), chunks.append, counts.nbytes)
+    pipeline.finish()
+    return (
+        {name: _joined([chunk[name][0] for chunk in chunks]) for name in systems},
+        {name: _joined([chunk[name][1] for chunk in chunks]) for name in systems},
+    )
+
+
+def _joined(chunks: Sequence[Mapping[Key, Floats]]) -> dict[Key, Floats]:
+    return {key: np.concatenate([chunk[key] for chunk in chunks]) for key in chunks[0]}
 
 
 def _figures(metrics: Mapping[str, float], drawn: Mapping[str, Floats]) -> dict[str, Figure]:

@@ -21,9 +21,9 @@ from detectron2.utils import comm
 from numpy.typing import NDArray
 
 from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
-from ddl_d2.evaluation.compare import compare
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
+from ddl_d2.evaluation.map_counts import count_map
 from ddl_d2.evaluation.pipeline import Pipeline
 from ddl_d2.evaluation.report import metrics_table, write_metrics
 from ddl_d2.evaluation.results import ImageResult, ResultTable, check_result
@@ -157,7 +157,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         if score is None and forgery_map is None:
             raise EvaluationError(f"{image_id}: the model gave neither fake_score nor forgery_map")
 
-        found = compare(row, forgery_map, height, width, threshold=self._threshold, max_pixels=self._max_pixels)
+        found = count_map(row, forgery_map, height, width, threshold=self._threshold, max_pixels=self._max_pixels)
         # First checked; the store then keeps only what passed.
         counts, has_mask, resized = found
         video_id, kind = row.get("video_id"), row.get("forgery_type")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
-from ddl_d2.evaluation.compare import compare
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
+from ddl_d2.evaluation.map_counts import count_map
 from ddl_d2.evaluation.results import ImageResult, ResultTable
 from ddl_d2.io.bad_files import BadFile
 from ddl_d2.io.rows import read_row_size
@@ -81,7 +81,7 @@ def _evaluate_one(
     try:
         height, width = read_row_size(row, max_pixels=store.max_pixels)
         forgery_map = _stored_map(store, image_id) if store.has_maps else None
-        found = compare(row, forgery_map, height, width, threshold=threshold, max_pixels=store.max_pixels)
+        found = count_map(row, forgery_map, height, width, threshold=threshold, max_pixels=store.max_pixels)
     except ImageReadError as error:
         return BadFile.of(-1, row, error)
     counts, has_mask, resized = found

@@ -163,6 +163,7 @@ class ResultTable:
         _check_uniform(rows)
         labels = np.array([row.is_fake for row in rows], dtype=np.int64)
         result = dict.fromkeys(METRIC_NAMES, math.nan)
+        scores = None
         if rows and rows[0].score is not None:
             scores = np.array([row.score for row in rows], dtype=np.float64)
             result.update(_detection(labels, scores, threshold))
@@ -180,8 +181,12 @@ class ResultTable:
         result["num_resized_masks"] = sum(row.resized_mask for row in rows)
         if rows and rows[0].video_id is not None:
             result.update(_of_videos(rows, labels, threshold, video_score))
-        for name in sorted({row.forgery_type for row in rows if row.is_fake and row.forgery_type}):
-            result.update(_of_type(name, rows, video_score))
+        kinds = np.array([(row.forgery_type or "") if row.is_fake else "" for row in rows])
+        for name in sorted(set(kinds.tolist()) - {""}):
+            chosen = np.flatnonzero((labels == 0) | (kinds == name))
+            of_type = [rows[index] for index in chosen] if rows[0].video_id is not None else []
+            of_type_scores = None if scores is None else scores[chosen]
+            result.update(_of_type(name, labels[chosen], of_type_scores, of_type, video_score))
         return result
 
 
@@ -216,17 +221,17 @@ def _of_videos(rows: list[ImageResult], labels: np.ndarray, threshold: float, ru
     return result
 
 
-def _of_type(name: str, rows: list[ImageResult], rule: str) -> dict[str, float]:
-    """Compute `PER_TYPE_METRIC_NAMES` of the fakes of one type and all real images."""
-    chosen = [row for row in rows if not row.is_fake or row.forgery_type == name]
-    labels = np.array([row.is_fake for row in chosen], dtype=np.int64)
+def _of_type(
+    name: str, labels: np.ndarray, scores: np.ndarray | None, frames: list[ImageResult], rule: str
+) -> dict[str, float]:
+    """Compute `PER_TYPE_METRIC_NAMES` of the fakes of one type and all real images; `frames` are all if they are."""
     found: dict[str, float] = {"auc": math.nan, "video_auc": math.nan, "num_fake": int(labels.sum())}
-    if chosen[0].score is not None:
-        found["auc"] = roc_auc(labels, np.array([row.score for row in chosen], dtype=np.float64))
-    if chosen[0].video_id is None:
-        del found["video_auc"]
+    if scores is not None:
+        found["auc"] = roc_auc(labels, scores)
+    if frames:
+        found["video_auc"] = _of_videos(frames, labels, 0.5, rule)["video_auc"]
     else:
-        found["video_auc"] = _of_videos(chosen, labels, 0.5, rule)["video_auc"]
+        del found["video_auc"]
     return {f"{key}_{name}": found[key] for key in PER_TYPE_METRIC_NAMES if key in found}
 
 

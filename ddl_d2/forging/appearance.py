@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions, Range
-from ddl_d2.io.image import jpeg_bytes
+from ddl_d2.forging.codecs import h264, jpeg, webp
 
 Step = dict[str, Any]
 
@@ -94,11 +94,6 @@ def rescale(image: np.ndarray, *, factor: float) -> np.ndarray:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def jpeg(image: np.ndarray, *, quality: int) -> np.ndarray:
-    """Compress as JPEG (4:2:0) at `quality` 1-100 and decompress."""
-    return cv2.cvtColor(cv2.imdecode(jpeg_bytes(image, quality), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
 def noise(image: np.ndarray, *, sigma: float, seed: int, grain: float = 0.0) -> np.ndarray:
     """Gaussian noise of `sigma` gray levels, the same for one `seed`; `grain` > 0 blurs it (pixels)."""
     if grain <= 0:
@@ -125,6 +120,12 @@ def _normal_quantiles() -> np.ndarray:
     return ndtri((np.arange(1 << 16) + 0.5) / (1 << 16))
 
 
+def poisson(image: np.ndarray, *, photons: float, seed: int) -> np.ndarray:
+    """Shot noise of a sensor that counts `photons` where the image is white; the same for one `seed`."""
+    counts = np.random.default_rng(seed).poisson(image.astype(np.float32) * (photons / 255))
+    return _to_uint8(counts * (255 / photons))
+
+
 def light(image: np.ndarray, *, angle: float, low: float, high: float) -> np.ndarray:
     """Light from one side: a gain that grows linearly from `low` to `high` along `angle` (radians)."""
     height, width = image.shape[:2]
@@ -139,7 +140,8 @@ CHANGES = {
     change.__name__: change
     for change in (
         *(shift_rgb, saturation, hue, contrast, gamma, light),
-        *(blur, motion_blur, sharpen, edge_sharpen, rescale, jpeg, noise),
+        *(blur, motion_blur, sharpen, edge_sharpen, rescale, noise, poisson),
+        *(jpeg, webp, h264),
     )
 }
 

@@ -7,15 +7,13 @@ pair, the same steps leave between them nothing but the forgery.
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from functools import partial
 
-import av
 import cv2
 import numpy as np
 
 from ddl_d2.config.swap_options import SwapOptions
-from ddl_d2.forging.appearance import jpeg
+from ddl_d2.forging.codecs import h264, jpeg
 from ddl_d2.forging.draw import Draw, Range
 
 Step = Callable[[np.ndarray], np.ndarray]
@@ -147,21 +145,3 @@ def add_noise(image: np.ndarray, *, sigma: float, seed: int, gray: bool) -> np.n
     """Add Gaussian noise of `sigma` gray levels, the same one for the same seed; `gray` in all channels alike."""
     noise = Draw(np.random.default_rng(seed)).noise((*image.shape[:2], 1 if gray else 3), sigma)
     return np.clip(image + noise, 0, 255).astype(np.uint8)
-
-
-def h264(image: np.ndarray, *, crf: int) -> np.ndarray:
-    """Compress as one frame of H.264 video of constant rate factor `crf`, and decode."""
-    # 4:2:0 needs even sides: what is odd is repeated at the edge and cut off again.
-    height, width = image.shape[:2]
-    even = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-    encoder = av.CodecContext.create("libx264", "w")
-    encoder.height, encoder.width, encoder.pix_fmt = even.shape[0], even.shape[1], "yuv420p"
-    encoder.time_base = Fraction(1, 25)
-    encoder.thread_count = 1
-    encoder.options = {"crf": str(crf), "preset": "veryfast", "tune": "zerolatency", "x264-params": "log-level=-1"}
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-    packets = [*encoder.encode(frame.reformat(format="yuv420p", threads=1)), *encoder.encode(None)]
-    decoder = av.CodecContext.create("h264", "r")
-    decoder.thread_count = 1
-    frames = [shown for packet in packets for shown in decoder.decode(packet)] + list(decoder.decode(None))
-    return np.ascontiguousarray(frames[0].to_ndarray(format="rgb24", threads=1)[:height, :width])

@@ -15,6 +15,7 @@ from ddl_d2.io.atomic import write_json
 from ddl_d2.io.file_kinds import file_kind, passed_over_note
 from ddl_d2.io.file_names import is_image
 from ddl_d2.io.image import read_image, write_png
+from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.utils.text import printable
 
 SUMMARY_NAME = "predictions.json"
@@ -151,12 +152,23 @@ def heat_map_file(overlay: Path) -> Path:
     return overlay.with_suffix(".heat_map.png")
 
 
-def check_heat_map_files(overlays: Sequence[Path], images: Sequence[Path]) -> None:
-    """Raise InputError if a heat map would replace another image's overlay, or an image that is to be read."""
+def reliability_file(overlay: Path) -> Path:
+    """Where the reliability map beside an overlay goes: `face.png` -> `face.reliability.png`."""
+    return overlay.with_suffix(".reliability.png")
+
+
+def check_side_files(overlays: Sequence[Path], images: Sequence[Path], side: Callable[[Path], Path]) -> None:
+    """Raise InputError if a file beside an overlay would replace another's overlay, or an image that is to be read.
+
+    Args:
+        overlays: of the images.
+        images: that are to be read.
+        side: from an overlay to the file beside it, such as `heat_map_file`.
+    """
     taken = {path.resolve() for path in (*overlays, *images)}
     for overlay in overlays:
-        if heat_map_file(overlay).resolve() in taken:
-            raise InputError(f"{heat_map_file(overlay)}: the heat map would replace another file; rename that image")
+        if side(overlay).resolve() in taken:
+            raise InputError(f"{side(overlay)}: the map would replace another file; rename that image")
 
 
 def predict_images(
@@ -166,6 +178,7 @@ def predict_images(
     threshold: float = 0.5,
     map_threshold: float = 0.5,
     max_pixels: int = 64_000_000,
+    calibration: Calibration | None = None,
     about: Mapping[str, Any] | None = None,
     heat_maps: bool = False,
 ) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
@@ -175,6 +188,7 @@ def predict_images(
         jobs: (image, file of its overlay); the JSON file has the same name but .json.
         threshold: a score above it is a fake.
         map_threshold: a pixel is forged where its map is above it.
+        calibration: decides in place of `threshold`.
         max_pixels: the most pixels an image may have.
         predictor: uint8 H×W×3 RGB -> the model's output; it takes `heat_map=True` if heat maps are asked for.
         about: entries added to every JSON file, such as the model's name.
@@ -189,7 +203,12 @@ def predict_images(
             image = read_image(source, max_pixels=max_pixels)
             prediction = predictor(image, heat_map=True) if heat_maps else predictor(image)
             result = Prediction(
-                file=printable(source), image=image, output=prediction, threshold=threshold, map_threshold=map_threshold
+                file=printable(source),
+                image=image,
+                output=prediction,
+                threshold=threshold,
+                map_threshold=map_threshold,
+                calibration=calibration,
             )
             rows.append(_write(result, overlay, {**(about or {})}, heat_map=heat_maps))
         except ImageReadError as error:

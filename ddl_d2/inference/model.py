@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -15,13 +16,18 @@ from detectron2.config import CfgNode
 from PIL import Image
 
 from ddl_d2.checkpoint.config import config_for
+from ddl_d2.checkpoint.loading import local_path
 from ddl_d2.checkpoint.shipped import about_weights, find_weights
+from ddl_d2.data.build import build_face_finder
 from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.faces.face import FaceFinder
+from ddl_d2.inference.calibrated_weights import calibration_for
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.inference.video import VideoPrediction, predict_video
 from ddl_d2.io.image import convert_image, decode_image, read_image
+from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.predictions.meta import file_sha256
 from ddl_d2.utils.malloc import keep_freed_memory
 from ddl_d2.utils.text import printable
@@ -34,7 +40,8 @@ def load_model(
     *,
     config: str | os.PathLike[str] | None = None,
     device: str | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
+    calibration: str | os.PathLike[str] | None = None,
     opts: Sequence[str] = (),
 ) -> Model:
     """Load trained weights and make them ready to predict.
@@ -45,7 +52,11 @@ def load_model(
         config: a config file, or the name of one of the project's (`list_configs`). None: the config that the weights
             carry, as those do that this project's trainer saves.
         device: "cpu", "cuda", "cuda:1"; None: a GPU if there is one.
-        threshold: an image is called fake above this score, 0..1.
+        threshold: an image is called fake above this score, 0..1, and no calibration is used. None: the calibration
+            decides; without one, 0.5.
+        calibration: a file of `ddl-d2 calibrate`, or a name of those that come with ddl_d2. None:
+            what the weights carry, if it holds for these settings
+            (`Model.note` says so if it does not).
         opts: config changes, KEY VALUE KEY VALUE ...
 
     Returns:
@@ -54,11 +65,13 @@ def load_model(
     Raises:
         CheckpointError: the weights cannot be read, or do not fit the config.
         ConfigError: no config is named and the weights carry none, or a key or value is wrong.
+        CalibrationError: the calibration cannot be read, or was made for other weights or settings.
+        InputError: both a threshold and a calibration are given, or a threshold outside 0..1.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     cfg = config_for(find_weights(weights), config=config, opts=[*opts, "MODEL.DEVICE", device])
     keep_freed_memory()
-    return Model(cfg, ForgeryPredictor.from_cfg(cfg), threshold=threshold)
+    return Model.from_cfg(cfg, threshold=threshold, calibration=calibration)
 
 
 class Model:
@@ -66,11 +79,21 @@ class Model:
 
     Attributes:
         cfg: its config, frozen.
-        threshold: an image is called fake above this score.
+        threshold: an image is called fake above this score, without a calibration; so is a video, with or without.
+        calibration: what decides on images; None if nothing does but the threshold.
+        note: why a calibration that the weights carry is not used; "" if there is nothing to say.
         predictor: the model behind it, for decoded images.
     """
 
-    def __init__(self, cfg: CfgNode, predictor: ForgeryPredictor, *, threshold: float = 0.5) -> None:
+    def __init__(
+        self,
+        cfg: CfgNode,
+        predictor: ForgeryPredictor,
+        *,
+        threshold: float = 0.5,
+        calibration: Calibration | None = None,
+        note: str = "",
+    ) -> None:
         """Put a config and its predictor together; see `Attributes`.
 
         Raises:
@@ -79,6 +102,43 @@ class Model:
         if not 0 <= threshold <= 1:
             raise InputError(f"the threshold is {threshold:g}: it must lie within 0 and 1")
         self.cfg, self.predictor, self.threshold = cfg, predictor, threshold
+        self.calibration, self.note = calibration, note
+
+    @classmethod
+    def from_cfg(
+        cls, cfg: CfgNode, *, threshold: float | None = None, calibration: str | os.PathLike[str] | None = None
+    ) -> Model:
+        """Load the model of a config; the other arguments, and what it raises, are `load_model`'s."""
+        if threshold is not None and calibration is not None:
+            raise InputError("a threshold and a calibration are two ways to decide: give one of them")
+        predictor = ForgeryPredictor.from_cfg(cfg)
+        if threshold is not None:
+            return cls(cfg, predictor, threshold=threshold)
+        used, note = calibration_for(local_path(cfg.MODEL.WEIGHTS), cfg, file=calibration)
+        return cls(cfg, predictor, calibration=used, note=note)
+
+    def at_false_alarms(self, rate: float) -> Model:
+        """The same model that decides by the plain threshold at which its calibration expects a rate of false alarms.
+
+        Args:
+            rate: one of those that `ddl-d2 calibrate` looks at, such as 0.05: the share of real images called fake.
+
+        Raises:
+            InputError: there is no calibration, or it has no threshold for this rate.
+        """
+        if self.calibration is None:
+            raise InputError("a rate of false alarms needs a calibration, which these weights have not")
+        known = {float(text): threshold for text, threshold in self.calibration.thresholds.items()}
+        if rate not in known:
+            listed = ", ".join(f"{one:g}" for one in sorted(known))
+            raise InputError(f"the calibration has no threshold for a rate of {rate:g} (it has {listed})")
+        return Model(self.cfg, self.predictor, threshold=known[rate])
+
+    @property
+    def map_threshold(self) -> float:
+        """A pixel is forged where the map is above it: the calibration's, or else the config's."""
+        found = None if self.calibration is None else self.calibration.map_threshold
+        return self.cfg.TEST.MAP_THRESHOLD if found is None else found
 
     @overload
     def predict(self, source: Source) -> Prediction: ...
@@ -153,8 +213,20 @@ class Model:
             max_pixels=self.cfg.INPUT.MAX_PIXELS,
         )
 
+    @cached_property
+    def landmark_finder(self) -> FaceFinder:
+        """Finds faces with their landmarks, as INPUT.FACES says otherwise; for `Prediction.explain`.
+
+        Raises:
+            FaceFinderUnavailableError: a library or model is missing; the message says what to install.
+        """
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.INPUT.FACES.LANDMARKS = True
+        return build_face_finder(cfg)
+
     def describe(self) -> dict[str, Any]:
-        """What made a prediction, as JSON values: architecture, weights, config, threshold."""
+        """What made a prediction, as JSON values: architecture, weights, config, threshold, calibration if any."""
         weights = Path(self.cfg.MODEL.WEIGHTS)
         return {
             "meta_architecture": self.cfg.MODEL.META_ARCHITECTURE,
@@ -162,6 +234,7 @@ class Model:
             "weights_sha256": file_sha256(weights) if weights.is_file() else None,
             "config_sha256": self._config_sha256(),
             "threshold": self.threshold,
+            **({} if self.calibration is None else {"calibration": self.calibration.fingerprint}),
         }
 
     def _config_sha256(self) -> str:
@@ -183,7 +256,8 @@ class Model:
                 image=image,
                 output=next(outputs),
                 threshold=self.threshold,
-                map_threshold=self.cfg.TEST.MAP_THRESHOLD,
+                map_threshold=self.map_threshold,
+                calibration=self.calibration,
             )
             for file, image in images
         ]

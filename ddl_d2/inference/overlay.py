@@ -16,7 +16,8 @@ from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image, ImageDraw, ImageFont
 
-from ddl_d2.inference.summary import NO_FACE, PredictionSummary, forgery_map_of, summarize
+from ddl_d2.inference.summary import PredictionSummary, decide, forgery_map_of, summarize
+from ddl_d2.predictions.verdict import INCONCLUSIVE, NO_FACE, says_forged
 
 FORGED, _OUTLINE = (230, 30, 60), (255, 225, 60)
 BACKGROUND, INK, FAINT = (24, 24, 28), (240, 240, 240), (170, 170, 175)
@@ -35,6 +36,7 @@ def draw_prediction(
     *,
     map_threshold: float = 0.5,
     title: str = "",
+    summary: PredictionSummary | None = None,
 ) -> np.ndarray:
     """One figure of a prediction: image | forged pixels | forgery map with its scale, and a caption.
 
@@ -44,6 +46,7 @@ def draw_prediction(
         threshold: the verdict is "fake" above it.
         map_threshold: a pixel is drawn as forged above it.
         title: shown in the caption, for instance the file's name.
+        summary: what to say of it; None: `summarize` by these thresholds, uncalibrated.
 
     Returns:
         uint8 H'×W'×3 RGB. Panels stand side by side, or on top of each other if the image is wide. Of an image in
@@ -55,7 +58,7 @@ def draw_prediction(
     forgery_map = forgery_map_of(prediction)
     if forgery_map.shape != image.shape[:2]:
         raise ValueError(f"an image of {image.shape[:2]} cannot be drawn with a forgery map of {forgery_map.shape}")
-    summary = summarize(prediction, threshold, map_threshold)
+    summary = summary or summarize(prediction, threshold, map_threshold)
     size, factor = _panel_size(image.shape[1], image.shape[0])
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     shown = cv2.resize(image, size, interpolation=way)
@@ -63,7 +66,7 @@ def draw_prediction(
         return _lay_out([("image", shown)], caption_of(summary), title, color=FAINT, marks=())
     small_map = np.clip(cv2.resize(forgery_map, size, interpolation=cv2.INTER_LINEAR), 0, 1)
     boxes = _instance_boxes(prediction.get("instances"), threshold)
-    fake = summary.verdict == "fake"
+    fake = says_forged(summary.verdict)
     panels = [
         ("image", shown),
         (
@@ -72,12 +75,17 @@ def draw_prediction(
         ),
         ("forgery map", _draw_map(shown, small_map)),
     ]
-    color = FORGED if fake else GREEN
+    color = _color_of(summary.verdict)
     return _lay_out(panels, caption_of(summary), title, color=color, marks=(0.0, map_threshold, 1.0))
 
 
 def draw_heat_map(
-    image: np.ndarray, prediction: Mapping[str, Any], threshold: float = 0.5, *, title: str = ""
+    image: np.ndarray,
+    prediction: Mapping[str, Any],
+    threshold: float = 0.5,
+    *,
+    title: str = "",
+    summary: PredictionSummary | None = None,
 ) -> np.ndarray:
     """One figure of what a score rests on: image | heat map with its scale, and a caption.
 
@@ -86,6 +94,7 @@ def draw_heat_map(
         prediction: with `fake_score` and `heat_map`, H×W in [0, 1] (`gradcam.predict_with_heat_map`).
         threshold: the verdict is "fake" above it.
         title: shown in the caption.
+        summary: as `draw_prediction`'s.
 
     Returns:
         uint8 H'×W'×3 RGB, laid out as `draw_prediction`'s.
@@ -101,10 +110,10 @@ def draw_heat_map(
     shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
     small = np.clip(cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR), 0, 1)
     score = float(prediction["fake_score"])
-    fake = score > threshold
-    text = f"{'FAKE' if fake else 'REAL'}   score {score:.3f} (threshold {threshold:g})"
+    verdict, ratio = (decide(score, threshold).label, None) if summary is None else (summary.verdict, summary.log10_lr)
     panels = [("image", shown), ("evidence for a fake (Grad-CAM++)", _draw_heat(shown, small))]
-    return _lay_out(panels, text, title, color=FORGED if fake else GREEN, marks=(0.0, 1.0))
+    text = f"{verdict.upper()}   {_score_text(score, threshold, ratio)}"
+    return _lay_out(panels, text, title, color=_color_of(verdict), marks=(0.0, 1.0))
 
 
 def tint_forged(image: np.ndarray, forged: np.ndarray, *, alpha: float = 0.4) -> np.ndarray:
@@ -122,11 +131,20 @@ def caption_of(summary: PredictionSummary) -> str:
     if summary.verdict == NO_FACE:
         return "NO FACE FOUND   so a model of faces says nothing"
     share = 100 * summary.forged_share
-    what = "forged" if summary.verdict == "fake" else f"map above {summary.map_threshold:g} in"
-    return (
-        f"{summary.verdict.upper()}   score {summary.score:.3f} (threshold {summary.threshold:g})   "
-        f"{what} {share:.1f} % of the pixels"
-    )
+    what = "forged" if says_forged(summary.verdict) else f"map above {summary.map_threshold:g} in"
+    score = _score_text(summary.score, summary.threshold, summary.log10_lr)
+    return f"{summary.verdict.upper()}   {score}   {what} {share:.1f} % of the pixels"
+
+
+def _score_text(score: float, threshold: float, log10_lr: float | None) -> str:
+    """The score, and what it is judged by."""
+    by = f"threshold {threshold:g}" if log10_lr is None else f"log10 LR {log10_lr:+.2f}"
+    return f"score {score:.3f} ({by})"
+
+
+def _color_of(verdict: str) -> tuple[int, int, int]:
+    """Red for forged, green for not, gray for no verdict."""
+    return FORGED if says_forged(verdict) else FAINT if verdict in (INCONCLUSIVE, NO_FACE) else GREEN
 
 
 def _panel_size(width: int, height: int) -> tuple[tuple[int, int], float]:

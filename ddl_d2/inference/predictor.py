@@ -14,7 +14,7 @@ from torch import nn
 from ddl_d2.checkpoint.loading import build_trained_model
 from ddl_d2.data.build import build_face_crop
 from ddl_d2.data.mapper import Crop, inference_input
-from ddl_d2.data.transforms.build import build_views
+from ddl_d2.data.transforms.build import build_spread_views, build_views
 from ddl_d2.data.transforms.resize import ResizeToFit
 from ddl_d2.inference.gradcam import predict_with_heat_map
 from ddl_d2.utils.precision import autocast
@@ -29,6 +29,7 @@ class ForgeryPredictor:
         precision: "float32", "bfloat16" or "float16".
         crop: cuts each image, as the mapper's; for a model in `OnFaceCrops`.
         views: makes further views of each image (or crop), as the mapper's; for a model in `OnViews`.
+        spread_views: makes views that only say how far views differ; for one with `spread`.
     """
 
     def __init__(
@@ -39,19 +40,20 @@ class ForgeryPredictor:
         precision: str = "float32",
         crop: Crop | None = None,
         views: Sequence[T.Augmentation] = (),
+        spread_views: Sequence[T.Augmentation] = (),
     ) -> None:
         self.model = model.eval()
         self.augmentation = augmentation
         self.precision = precision
         self.crop = crop
-        self.views = views
+        self.views, self.spread_views = views, spread_views
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> ForgeryPredictor:
         """Build the model of `cfg`, load MODEL.WEIGHTS into it, and show it images as the evaluation does.
 
         That is, cut to faces if INPUT.FACE_CROP says so, resized as INPUT.{MIN,MAX}_SIZE_TEST say, and in the views of
-        TEST.AUG.
+        TEST.AUG and TEST.UNCERTAINTY.
 
         Raises:
             CheckpointError: MODEL.WEIGHTS is empty, unreadable, or does not fit the model.
@@ -59,8 +61,9 @@ class ForgeryPredictor:
         """
         model = build_trained_model(cfg)
         resize = ResizeToFit(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-        crop, views = build_face_crop(cfg, False), build_views(cfg)
-        return cls(model, resize, precision=cfg.TEST.PRECISION, crop=crop, views=views)
+        crop = build_face_crop(cfg, False)
+        views, spread = build_views(cfg), build_spread_views(cfg)
+        return cls(model, resize, precision=cfg.TEST.PRECISION, crop=crop, views=views, spread_views=spread)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray, *, heat_map: bool = False) -> dict[str, Any]:
@@ -72,7 +75,8 @@ class ForgeryPredictor:
 
         Returns:
             the model's output: `fake_score` (float), `forgery_map` (float tensor H×W in [0, 1]), `instances`, and if
-            asked for `heat_map` (likewise); all at the size of `image`. On face crops also `faces`, see `OnFaceCrops`.
+            asked for `heat_map` (likewise); all at the size of `image`. On face crops also `faces`, see `OnFaceCrops`;
+            with TEST.UNCERTAINTY `score_spread` and `reliability_map`, see `OnViews`.
 
         Raises:
             ValueError: not such an array.
@@ -115,4 +119,4 @@ class ForgeryPredictor:
     def _row(self, image: np.ndarray) -> dict[str, Any]:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"the predictor takes uint8 H×W×3, not {image.dtype} {tuple(image.shape)}")
-        return inference_input(np.ascontiguousarray(image), self.augmentation, self.crop, self.views)
+        return inference_input(np.ascontiguousarray(image), self.augmentation, self.crop, self.views, self.spread_views)

@@ -43,7 +43,7 @@ class ResultsFile:
         self.path, self.model = folder / RESULTS_NAME, dict(model)
         self.done: dict[str, dict[str, Any]] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        lines = list(_whole_lines(self.path)) if self.path.exists() else []
+        lines = list(whole_lines(self.path)) if self.path.exists() else []
         if lines and lines[0].get("model") != self.model:
             if not overwrite:
                 raise InputError(
@@ -91,7 +91,7 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+def whole_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a results file but for a last line that was cut off."""
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):

@@ -6,28 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
-NO_FACE = "no face found"
-
-_MAX_REGIONS = 50
-_MIN_REGION_AREA = 16
-
-
-@dataclass(frozen=True)
-class ForgedRegion:
-    """One 8-connected blob of forged pixels.
-
-    Attributes:
-        box: (x0, y0, x1, y1) pixels of the original image, x1 and y1 just outside.
-        area: pixels.
-        mean_probability: mean of the forgery map over the blob, 0..1.
-    """
-
-    box: tuple[int, int, int, int]
-    area: int
-    mean_probability: float
+from ddl_d2.predictions.calibration import Calibration
+from ddl_d2.predictions.regions import ForgedRegion, forged_regions
+from ddl_d2.predictions.verdict import NO_FACE, Verdict, plain_verdict
 
 
 @dataclass(frozen=True)
@@ -36,9 +19,12 @@ class PredictionSummary:
 
     Attributes:
         score: P(fake), 0..1; without a face that of the whole image, which a model of faces was not made for.
-        verdict: "fake" if the score is above the threshold, else "real"; "no face found" where a model of faces
-            (INPUT.FACE_CROP) had none to look at.
-        threshold: of the score.
+        verdict: of a calibrated model "forged", "no forgery found" or "inconclusive"; else "fake" if the score is above
+            the threshold, or "real"; "no face found" where a model of faces (INPUT.FACE_CROP) had none to look at.
+        log10_lr: log10 likelihood ratio of forged against real; None without a calibration or a face.
+        reason: of the verdict, in words; it begins with "uncalibrated" if there is no calibration.
+        calibration: its fingerprint; None if there is none.
+        threshold: of the score; without meaning for a calibrated model.
         map_threshold: of the forgery map; a pixel strictly above it counts as forged.
         forged_share: share of the pixels that count as forged, 0..1.
         height, width: of the image, pixels.
@@ -47,6 +33,9 @@ class PredictionSummary:
 
     score: float
     verdict: str
+    log10_lr: float | None
+    reason: str
+    calibration: str | None
     threshold: float
     map_threshold: float
     forged_share: float
@@ -63,9 +52,11 @@ class PredictionSummary:
         return values
 
 
-def verdict_of(score: float, threshold: float, *, has_face: bool = True) -> str:
-    """The verdict of a score: see `PredictionSummary.verdict`."""
-    return NO_FACE if not has_face else "fake" if score > threshold else "real"
+def decide(score: float, threshold: float, *, calibration: Calibration | None = None, has_face: bool = True) -> Verdict:
+    """Decide by a calibration, or else by a plain threshold; see `PredictionSummary.verdict`."""
+    if not has_face:
+        return Verdict(NO_FACE, None, "no face was found, and the model was made for faces")
+    return plain_verdict(score, threshold) if calibration is None else calibration.verdict(score)
 
 
 def score_text(score: float | None) -> str:
@@ -81,15 +72,26 @@ def forgery_map_of(prediction: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(values, dtype=np.float32)
 
 
-def summarize(prediction: Mapping[str, Any], threshold: float = 0.5, map_threshold: float = 0.5) -> PredictionSummary:
+def summarize(
+    prediction: Mapping[str, Any],
+    threshold: float = 0.5,
+    map_threshold: float = 0.5,
+    *,
+    calibration: Calibration | None = None,
+) -> PredictionSummary:
     """Summarize a model's output for one image (`fake_score`, `forgery_map`, maybe `has_face`)."""
     forgery_map = forgery_map_of(prediction)
     score = float(prediction["fake_score"])
     forged = forgery_map > map_threshold
     height, width = forged.shape
+    has_face = bool(prediction.get("has_face", True))
+    verdict = decide(score, threshold, calibration=calibration, has_face=has_face)
     return PredictionSummary(
         score=score,
-        verdict=verdict_of(score, threshold, has_face=bool(prediction.get("has_face", True))),
+        verdict=verdict.label,
+        log10_lr=verdict.log10_lr,
+        reason=verdict.reason,
+        calibration=None if calibration is None else calibration.fingerprint,
         threshold=float(threshold),
         map_threshold=float(map_threshold),
         forged_share=float(forged.mean()),
@@ -97,18 +99,3 @@ def summarize(prediction: Mapping[str, Any], threshold: float = 0.5, map_thresho
         width=width,
         regions=forged_regions(forgery_map, forged),
     )
-
-
-def forged_regions(forgery_map: np.ndarray, forged: np.ndarray) -> tuple[ForgedRegion, ...]:
-    """The blobs of `forged` (bool H×W), largest first; see `PredictionSummary.regions`."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(forged.astype(np.uint8), connectivity=8)
-    order = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")[:_MAX_REGIONS]
-    regions = []
-    for i in order:
-        x, y, width, height, area = (int(v) for v in stats[i])
-        if area < _MIN_REGION_AREA:
-            break
-        window = (slice(y, y + height), slice(x, x + width))
-        mean = float(forgery_map[window][labels[window] == i].mean())
-        regions.append(ForgedRegion((x, y, x + width, y + height), area, round(mean, 4)))
-    return tuple(regions)

@@ -22,11 +22,12 @@ import numpy as np
 
 from ddl_d2.evaluation import functional
 from ddl_d2.inference.overlay import tint_forged
-from ddl_d2.inference.summary import NO_FACE, PredictionSummary, forgery_map_of, summarize, verdict_of
+from ddl_d2.inference.summary import PredictionSummary, decide, forgery_map_of, summarize
 from ddl_d2.inference.timeline import draw_timeline
 from ddl_d2.io.atomic import replacing
 from ddl_d2.io.image import write_png
 from ddl_d2.io.video import count_frames, iter_chosen_frames, iter_video_frames, spread_frames
+from ddl_d2.predictions.verdict import NO_FACE, says_forged
 from ddl_d2.utils.limits import MAX_PIXELS
 from ddl_d2.utils.text import printable
 
@@ -37,7 +38,7 @@ _ENCODERS = ("libx264", "mpeg4")
 
 @dataclass(frozen=True)
 class VideoPrediction:
-    """The result for one video.
+    """The result for one video; its verdict is by the threshold, as calibrations are of single images.
 
     Attributes:
         file: the video.
@@ -73,6 +74,7 @@ class VideoPrediction:
             | _face_mark(number not in faceless)
             for number, seconds, score in self.frames
         ]
+        values["reason"] = decide(self.score, self.threshold, has_face=self.verdict != NO_FACE).reason
         return values | ({"note": self.note} if self.note else {})
 
     def draw(self) -> np.ndarray:
@@ -114,7 +116,7 @@ def predict_video(
     return VideoPrediction(
         file=printable(path),
         score=score,
-        verdict=verdict_of(score, threshold, has_face=any(has_face)),
+        verdict=decide(score, threshold, has_face=any(has_face)).label,
         threshold=threshold,
         video_score=video_score,
         frames=tuple(found),
@@ -185,7 +187,7 @@ def draw_frame(image: np.ndarray, prediction: Mapping[str, Any], summary: Predic
     thickness = max(1, round(2 * scale))
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     pad = max(2, round(6 * scale))
-    color = (170, 20, 45) if summary.verdict == "fake" else (90, 90, 95) if faceless else (20, 110, 50)
+    color = (170, 20, 45) if says_forged(summary.verdict) else (90, 90, 95) if faceless else (20, 110, 50)
     cv2.rectangle(drawn, (0, 0), (width + 2 * pad, height + base + 2 * pad), color, -1)
     cv2.putText(
         drawn, text, (pad, pad + height), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness, cv2.LINE_AA
@@ -251,9 +253,11 @@ def annotate_video(
                     on_frame()
             score = functional.score_with_faces(scores, list(map(bool, has_face)), video_score)
             head = {**(about or {}), "file": printable(path), "score": round(score, 6), "video_score": video_score}
+            verdict = decide(score, threshold, has_face=any(has_face))
             head |= {
                 "highest_score": round(max(scores), 6),
-                "verdict": verdict_of(score, threshold, has_face=any(has_face)),
+                "verdict": verdict.label,
+                "reason": verdict.reason,
                 "threshold": threshold,
                 "map_threshold": map_threshold,
                 "frame_count": len(scores),

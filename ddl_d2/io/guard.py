@@ -10,6 +10,9 @@ from typing import Any
 
 from ddl_d2.errors import ImageReadError
 
+MAX_CONTENT = 512 * 2**20
+"""Bytes of the largest file that is read into memory as it is."""
+
 
 class RefusedError(Exception):
     """Why a file is not taken; `guard` adds which file."""
@@ -50,6 +53,19 @@ def regular_file(path: str | os.PathLike[str]) -> Iterator[Any]:
             yield file
     finally:
         os.close(handle)
+
+
+def read_content(path: str | os.PathLike[str], *, limit: int = MAX_CONTENT) -> bytes:
+    """Read all bytes of a file.
+
+    Raises:
+        ImageReadError: no regular file, an empty one, or one with more than `limit` bytes.
+    """
+    with guard(path), regular_file(path) as file:
+        content: bytes = file.read(limit + 1)
+        if len(content) > limit:
+            raise RefusedError(f"is larger than {limit // 2**20} MiB")
+        return content
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:

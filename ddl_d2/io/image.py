@@ -62,6 +62,16 @@ def decode_image(data: bytes, *, name: str = "bytes", max_pixels: int = MAX_PIXE
         return to_rgb(image)
 
 
+def decode_luma(data: bytes, *, name: str = "bytes", max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode the lightness of an image file as it is stored, not turned: uint8 H x W. Raises as `read_image`.
+
+    JPEG's blocks lie where the file has them, which turning by EXIF would move.
+    """
+    with guard(name), decoder(io.BytesIO(data), len(data), max_pixels) as image:
+        load(image)
+        return np.asarray(image.convert("L"))
+
+
 def convert_image(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Convert a Pillow image to the pixels that `read_image` would give: uint8 H x W x 3, RGB, upright.
 

@@ -32,7 +32,10 @@ OLD = ".old"
 METRICS = "metrics.json"
 """Where tools/evaluate.py puts what it computed from a store."""
 
-STORE_FILES = frozenset({PREDICTIONS, META, MAPS, PARTS, OLD, METRICS})
+CALIBRATION, VERDICTS = "calibration.json", "verdicts.csv"
+"""What `ddl-d2 calibrate` makes of a store, and what it says of each image of one."""
+
+STORE_FILES = frozenset({PREDICTIONS, META, MAPS, PARTS, OLD, METRICS, CALIBRATION, VERDICTS})
 """What may lie in the folder of a store; a fused store never overwrites a folder with anything else."""
 
 SCORE_TOLERANCE = 1e-3

@@ -25,6 +25,7 @@ from ddl_d2.errors import StoreError
 from ddl_d2.io.atomic import replacing, write_whole
 from ddl_d2.io.image import write_png
 from ddl_d2.predictions.layout import (
+    CALIBRATION,
     CSV_COLUMNS,
     MAPS,
     META,
@@ -33,6 +34,7 @@ from ddl_d2.predictions.layout import (
     PARTS,
     PREDICTIONS,
     SCORE_TOLERANCE,
+    VERDICTS,
     map_path,
 )
 from ddl_d2.predictions.meta import FORMAT_VERSION
@@ -263,13 +265,13 @@ def _check_free(root: Path, overwrite: bool) -> None:
             what = "a prediction store" if PREDICTIONS in names else "what an interrupted run left"
         raise StoreError(f"{root} already holds {what}: choose another folder, or overwrite it explicitly")
     # The second case is what an overwriting that was itself interrupted leaves.
-    if not names & {PREDICTIONS, PARTS} and not names <= {META, MAPS, METRICS, OLD}:
+    if not names & {PREDICTIONS, PARTS} and not names <= {META, MAPS, METRICS, CALIBRATION, VERDICTS, OLD}:
         raise StoreError(f"{root} holds files but no prediction store: it will not be overwritten")
 
 
 def _set_aside(root: Path) -> None:
     """Take a store's own files out of the way; the list first, so that what is left half-way is no store."""
-    for name in (PREDICTIONS, METRICS, META):
+    for name in (PREDICTIONS, METRICS, CALIBRATION, VERDICTS, META):
         (root / name).unlink(missing_ok=True)
     for folder in (MAPS, PARTS):
         if (root / folder).is_symlink():

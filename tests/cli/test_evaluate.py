@@ -26,7 +26,7 @@ TOOLS = ROOT / "tools"
 FLAGS = {
     *("--predictions", "--dataset-root", "--split", "--output", "--threshold", "--empty-score"),
     *("--fake-without-mask", "--intersection", "--submission", "--workers", "--help"),
-    *("--video-score", "--frames-per-video", "--compression", "--methods"),
+    *("--video-score", "--frames-per-video", "--compression", "--methods", "--baseline", "--save-baseline"),
 }
 
 
@@ -317,3 +317,28 @@ def test_methods_of_faceforensics(tool, tmp_path, capsys):
 def test_methods_are_faceforensics_alone(tool, data, store, capsys):
     error = _fails(tool, capsys, "--predictions", store, "--dataset-root", data, "--methods", "FaceSwap")
     assert "--methods are FaceForensics++'s" in error
+
+
+def test_a_baseline_derives_its_own_metrics_again(tool, store, data, tmp_path, capsys):
+    """The golden example without its images: the same figures, and no name of a file."""
+    path = tmp_path / "golden.json"
+    common = ["--dataset-root", str(data), "--split", "valid"]
+    assert tool.main(["--predictions", str(store), *common, "--save-baseline", str(path)]) == 0
+    assert "fake/a" not in path.read_text()
+    capsys.readouterr()
+    assert tool.main(["--baseline", str(path)]) == 0
+    line = capsys.readouterr().out.splitlines()[-1].split()
+    assert line == ["golden", "3", "+", "1", "0.6667", "0.5079", "0.4167", "0.7500", "as", "published"]
+    path.write_text(path.read_text().replace("0.9,", "0.1,", 1))
+    assert tool.main(["--baseline", str(path)]) == 1
+    captured = capsys.readouterr()
+    assert "golden: auc is 0.3333333333333333, published was 0.6666666666666666" in captured.err
+    assert captured.out.splitlines()[-1].endswith("unlike")
+
+
+def test_what_is_no_baseline(tool, tmp_path, capsys):
+    assert "absent: no such file, and no baseline of that name" in _fails(tool, capsys, "--baseline", "absent")
+    (tmp_path / "x.json").write_text('{"format": "other", "columns": []}')
+    assert "not a baseline of this version" in _fails(tool, capsys, "--baseline", tmp_path / "x.json")
+    (tmp_path / "x.json").write_text("[]")
+    assert "not a baseline (TypeError" in _fails(tool, capsys, "--baseline", tmp_path / "x.json")

@@ -24,8 +24,10 @@ ALLOWED["checkpoint"] = {"modeling", *ALLOWED["modeling"]}
 ALLOWED["evaluation"] = {"predictions", "data", *ALLOWED["data"]}
 ALLOWED["fusion"] = {"evaluation", *ALLOWED["evaluation"]}
 ALLOWED["inference"] = {"checkpoint", "fusion", "modeling", "layers", *ALLOWED["fusion"]}
+ALLOWED["report"] = {"inference", *ALLOWED["inference"]}
+ALLOWED["serve"] = {"report", *ALLOWED["report"]}
 ALLOWED["engine"] = {"inference", "solver", *ALLOWED["inference"]}
-ALLOWED["cli"] = {"engine", "collect_env", "requirements", *ALLOWED["engine"]}
+ALLOWED["cli"] = {"engine", "report", "serve", "collect_env", "requirements", *ALLOWED["engine"]}
 
 
 def _imported_modules(path: Path) -> set[str]:

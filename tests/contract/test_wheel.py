@@ -60,6 +60,12 @@ def test_every_config_is_in_the_wheel(ddl_d2, installed):
     assert "ddl-d2 = ddl_d2.cli.main:main" in next(installed.glob("*.dist-info/entry_points.txt")).read_text()
 
 
+def test_the_page_is_in_the_wheel(installed):
+    files = {path.relative_to(installed / "ddl_d2").as_posix() for path in (installed / "ddl_d2").rglob("*.*s*")}
+    assert {"report/style.css", "serve/page/page.css", "serve/page/page.js"} <= files
+    assert (installed / "ddl_d2/serve/page/index.html").is_file()
+
+
 def test_it_trains_and_predicts_in_an_empty_folder(ddl_d2, tiny_set, tmp_path):
     small = ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "TEST.EVAL_PERIOD", "0", "INPUT.MIN_SIZE_TEST", "64"]
     ddl_d2(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ddl_d2.errors import InputError
-from ddl_d2.evaluation.comparison import Difference, Figure, SystemComparison
+from ddl_d2.evaluation.compared import Breakdown, Difference, Figure, Group, SystemComparison
 from ddl_d2.evaluation.comparison_report import comparison_file, comparison_text
 
 NAN = math.nan
@@ -29,6 +29,30 @@ FOUND = SystemComparison(
     unit="videos",
     num_units=3,
     resamples=1000,
+    breakdowns=[
+        Breakdown(
+            "source",
+            True,
+            [
+                Group(
+                    "easy",
+                    2,
+                    1,
+                    {"a_1": {"auc": Figure(0.9, 0.8, 1.0), "false_alarms": Figure(0.5, 0.0, 1.0)}, "b|2": {}},
+                ),
+                Group(
+                    "hard",
+                    1,
+                    2,
+                    {"a_1": {"auc": Figure(0.4, 0.2, 0.6), "false_alarms": Figure(1.0, 1.0, 1.0)}, "b|2": {}},
+                ),
+            ],
+            {"a_1": Figure(0.65, 0.5, 0.8)},
+        ),
+        Breakdown(
+            "forgery type", False, [Group("swap", 3, 0, {"a_1": {"found": Figure(0.25, 0.0, 0.5)}, "b|2": {}})], {}
+        ),
+    ],
 )
 
 
@@ -60,19 +84,39 @@ def test_as_markdown_and_latex():
     head = next(line for line in markdown.splitlines() if line.startswith("| metric"))
     assert [cell.strip() for cell in head.replace("\\|", "/").split("|")[1:-1]] == ["metric", "a_1", "b/2", "meaning"]
     latex = comparison_file(FOUND, Path("x.tex"), {})
-    assert latex.count("\\begin{tabular}") == latex.count("\\bottomrule") == 2
+    assert latex.count("\\begin{tabular}") == latex.count("\\bottomrule") == 5
     assert "a\\_1" in latex
     assert latex.startswith("% Metrics, with 95 % intervals of 1000 resamples of 3 videos\n")
 
 
 def test_as_csv():
     lines = list(csv.reader(comparison_file(FOUND, Path("x.csv"), {}).splitlines()))
-    assert lines[0] == ["system", "minus", "metric", "value", "low", "high", "p", "method"]
-    assert ["a_1", "", "auc", "0.75", "0.5", "0.9", "", "bootstrap"] in lines
-    assert ["a_1", "", "f1", "", "", "", "", "bootstrap"] in lines
-    assert ["b|2", "", "num_images", "4", "", "", "", ""] in lines
-    assert ["b|2", "a_1", "auc", "-0.25", "-0.5", "0.125", "0.03", "DeLong"] in lines
-    assert {len(line) for line in lines} == {8}
+    assert lines[0] == ["system", "minus", "metric", "value", "low", "high", "p", "method", "sorted_by", "group"]
+    assert ["a_1", "", "auc", "0.75", "0.5", "0.9", "", "bootstrap", "", ""] in lines
+    assert ["a_1", "", "f1", "", "", "", "", "bootstrap", "", ""] in lines
+    assert ["b|2", "", "num_images", "4", "", "", "", "", "", ""] in lines
+    assert ["b|2", "a_1", "auc", "-0.25", "-0.5", "0.125", "0.03", "DeLong", "", ""] in lines
+    assert {len(line) for line in lines} == {10}
+    assert ["a_1", "", "auc", "0.4", "0.2", "0.6", "", "bootstrap", "source", "hard"] in lines
+    assert ["a_1", "", "auc", "0.65", "0.5", "0.8", "", "bootstrap", "source", ""] in lines
+    assert ["b|2", "", "num_real", "2", "", "", "", "", "source", "hard"] in lines
+
+
+def test_parts_come_worst_first():
+    text = comparison_text(FOUND)
+    fakes, alarms = (
+        text.index("By source, worst AUC first; AUC is against the real"),
+        text.index("False alarms by source"),
+    )
+    assert (
+        fakes < text.index("hard", fakes) < text.index("easy", fakes) < text.index("mean of the AUCs", fakes) < alarms
+    )
+    assert alarms < text.index("hard", alarms) < text.index("easy", alarms)
+    lines = [line.split() for line in text[fakes:alarms].splitlines() if line]
+    assert ["hard", "a_1", "1", "2", "0.400", "[0.200,", "0.600]"] in lines
+    assert ["AUC", "of", "all", "together", "a_1", "0.750", "[0.500,", "0.900]"] in lines
+    assert "AUC is against all real images" in text[alarms:]
+    assert "False alarms by forgery type" not in text
 
 
 def test_as_json():
@@ -85,6 +129,10 @@ def test_as_json():
         "num_images": 4,
     }
     assert content["differences"]["b|2"]["auc"]["method"] == "DeLong"
+    source = content["breakdowns"]["source"]
+    assert source["mean_auc"] == {"a_1": {"value": 0.65, "low": 0.5, "high": 0.8}}
+    assert source["groups"]["hard"]["num_real"] == 2
+    assert source["groups"]["hard"]["systems"]["a_1"]["auc"]["value"] == 0.4
 
 
 def test_another_suffix_is_refused():

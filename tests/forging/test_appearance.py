@@ -19,7 +19,10 @@ STEPS = [
     {"name": "edge_sharpen", "alpha": 0.3, "lightness": 0.7},
     {"name": "rescale", "factor": 0.5},
     {"name": "jpeg", "quality": 40},
+    {"name": "webp", "quality": 40},
+    {"name": "h264", "crf": 30},
     {"name": "noise", "sigma": 5.0, "seed": 3, "grain": 0.5},
+    {"name": "poisson", "photons": 300.0, "seed": 3},
     {"name": "light", "angle": 0.0, "low": 0.5, "high": 1.0},
 ]
 

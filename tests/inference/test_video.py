@@ -95,7 +95,7 @@ def test_without_face_crops_nothing_is_said_of_faces(tmp_path):
     clip = write_video(tmp_path / "clip.mp4", 20)
     assert "note" not in annotate_video(clip, predictor, tmp_path / "r.json", frames=2)
     said = predict_video(clip, predictor, frames=2).to_dict()
-    assert set(said) == {"file", "score", "verdict", "threshold", "video_score", "frames"}
+    assert set(said) == {"file", "score", "verdict", "reason", "threshold", "video_score", "frames"}
     assert all(set(row) == {"frame", "seconds", "score"} for row in said["frames"])
 
 

@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 from ddl_d2.data.transforms.crop import RandomCropKeepingForgery, ResizeAndCrop
-from ddl_d2.data.transforms.degradations import JpegRecompress, RandomBlur, RandomGray, RandomNoise
+from ddl_d2.data.transforms.degradations import JpegRecompress, RandomBlur, RandomDelivery, RandomGray, RandomNoise
 from ddl_d2.data.transforms.geometric import RandomFlip, RandomQuarterTurns, RandomShiftScaleRotate
 from ddl_d2.data.transforms.photometric import PhotometricDistortion, RandomColor, SometimesAugmentation
 from ddl_d2.data.transforms.resize import ResizeToFit
@@ -18,10 +18,12 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
 
     First what moves pixels: fit and scale, crop, flips, quarter turns, shift-scale-rotate. Then what happens to an
     image on its way through a camera and a network: colors, noise, blur, JPEG. With INPUT.AUGMENT.BEFORE_RESIZE these
-    come first, at the size of the image (or its face crop); shrinking it then takes most of them away.
+    come first, at the size of the image (or its face crop); shrinking it then takes most of them away. INPUT.AUGMENT's
+    deliveries always come before all else: they happen to files.
 
     Raises:
-        ConfigError: a value of INPUT.AUGMENT is out of its limits, or INPUT.CROP.TYPE is not "absolute".
+        ConfigError: a value of INPUT.AUGMENT is out of its limits, it would train on a corruption that is kept for
+            testing, or INPUT.CROP.TYPE is not "absolute".
     """
     inputs = cfg.INPUT
     if not is_train:
@@ -38,14 +40,14 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     if inputs.RANDOM_FLIP != "none":
         vertical = inputs.RANDOM_FLIP == "vertical"
         steps.append(RandomFlip(horizontal=not vertical, vertical=vertical))
-    moving, colors, degrading = _augment_steps(inputs.AUGMENT)
+    delivery, moving, colors, degrading = _augment_steps(inputs.AUGMENT)
     steps += moving
     if inputs.COLOR_AUG_SSD:
         steps.append(PhotometricDistortion())
     degrading = colors + degrading
     if inputs.JPEG_PROB > 0:
         degrading.append(JpegRecompress(inputs.JPEG_PROB, tuple(inputs.JPEG_QUALITY)))
-    return degrading + steps if inputs.AUGMENT.BEFORE_RESIZE else steps + degrading
+    return delivery + (degrading + steps if inputs.AUGMENT.BEFORE_RESIZE else steps + degrading)
 
 
 def build_views(cfg: CfgNode) -> list[T.Augmentation]:
@@ -54,13 +56,28 @@ def build_views(cfg: CfgNode) -> list[T.Augmentation]:
     return [ResizeToFit(size, views.MAX_SIZE) for size in views.MIN_SIZES] if views.ENABLED else []
 
 
+def build_spread_views(cfg: CfgNode) -> list[T.Augmentation]:
+    """Build what makes views that only say how far views differ (TEST.UNCERTAINTY): one fitting for each scale.
+
+    Raises:
+        ConfigError: a scale is not positive.
+    """
+    wanted, inputs = cfg.TEST.UNCERTAINTY, cfg.INPUT
+    if not wanted.ENABLED:
+        return []
+    if any(scale <= 0 for scale in wanted.SCALES):
+        raise ConfigError(f"TEST.UNCERTAINTY.SCALES {wanted.SCALES}: a scale is above 0")
+    return [ResizeToFit(inputs.MIN_SIZE_TEST, inputs.MAX_SIZE_TEST, (scale, scale)) for scale in wanted.SCALES]
+
+
 def _augment_steps(augment: CfgNode) -> list[list[T.Augmentation]]:
-    """INPUT.AUGMENT's: those that move pixels, those of color, those that degrade; without those of probability 0."""
+    """INPUT.AUGMENT's: deliveries, what moves pixels, colors, what degrades; without those of probability 0."""
     for key, value in augment.items():
         if key.endswith("_PROB") and not 0 <= value <= 1:
             raise ConfigError(f"INPUT.AUGMENT.{key} is {value}: a probability lies within 0 and 1")
     try:
         groups: list[list[SometimesAugmentation | RandomFlip]] = [
+            [RandomDelivery(augment.DELIVERY_PROB, augment.DELIVERIES, augment.DELIVERY_LEVELS)],
             [
                 RandomFlip(augment.VERTICAL_FLIP_PROB, horizontal=False, vertical=True),
                 RandomQuarterTurns(augment.QUARTER_TURNS_PROB),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from fvcore.transforms.transform import Transform
 
+from ddl_d2.data.transforms.corruptions import CORRUPTIONS, LEVELS, check_trainable
 from ddl_d2.data.transforms.photometric import AppearanceSteps, SometimesAugmentation
 
 
@@ -111,3 +112,33 @@ class JpegRecompress(SometimesAugmentation):
         del image
         low, high = self.quality_range
         return AppearanceSteps([{"name": "jpeg", "quality": int(np.random.randint(low, high + 1))}])
+
+
+class RandomDelivery(SometimesAugmentation):
+    """One of several corruptions at one of several levels, each as likely; a crop takes its mask along.
+
+    Args:
+        prob: how likely that is.
+        names: of the corruptions, see `corruptions.CORRUPTIONS`.
+        levels: (mildest, severest), both included, within 1..5.
+
+    Raises:
+        ValueError: no corruption, an unknown one, one that is kept for testing, or no such range.
+    """
+
+    def __init__(self, prob: float, names: Sequence[str], levels: Sequence[int] = (1, 5)) -> None:
+        super().__init__(prob)
+        check_trainable(names)
+        low, high = levels
+        if not names or not LEVELS[0] <= low <= high <= LEVELS[-1]:
+            raise ValueError(
+                f"deliveries need names and a range of levels within 1..5, not {list(names)}, {[low, high]}"
+            )
+        self.names, self.levels = tuple(names), (low, high)
+
+    def draw(self, image: np.ndarray) -> Transform:
+        """Draw the corruption, its level, and a seed for what is random in it."""
+        corruption = CORRUPTIONS[self.names[np.random.randint(len(self.names))]]
+        level = int(np.random.randint(self.levels[0], self.levels[1] + 1))
+        rng = np.random.default_rng(int(np.random.randint(2**31)))
+        return corruption.transform(level, image.shape[:2], rng)

@@ -49,9 +49,13 @@ class ResampledDetection:
         # The last image of each distinct score, and of each image the number of its score; None if all are distinct.
         self._ends = None if new.all() else np.flatnonzero(new)
         self._ties = np.cumsum(new) - new
-        chosen = {"auc": fake} | {name: fake & mask for name, mask in (subsets or {}).items()}
-        self._names = list(chosen)
-        self._fakes = np.column_stack([mask[order] for mask in chosen.values()]).astype(np.float64)
+        self._subsets = {name: np.flatnonzero((fake & mask)[order]) for name, mask in (subsets or {}).items()}
+
+    def aucs(self, weights: Floats) -> dict[str, Floats]:
+        """`auc` and those of the subsets alone, (C,) each; NaN where undefined."""
+        ordered = np.take(weights, self._units, axis=1)
+        alarms = np.cumsum(ordered * (1 - self._fake), axis=1)
+        return self._aucs(ordered, alarms if self._ends is None else alarms[:, self._ends])
 
     def all(self, weights: Floats) -> dict[str, Floats]:
         """All metrics, `auc`, `accuracy`, `eer`, `ap` and those of the subsets, (C,) each; NaN where undefined."""
@@ -66,10 +70,10 @@ class ResampledDetection:
         alarms = total - hits
         fakes, reals = hits[:, -1].copy(), alarms[:, -1]
         found = self._aucs(ordered, alarms)
-        found["accuracy"] = _divided(ordered @ self._right, total[:, -1])
+        found["accuracy"] = divided(ordered @ self._right, total[:, -1])
         found["eer"] = _equal_error_rate(hits, alarms)
         hits /= np.maximum(total, 1, out=total)  # now the precision
-        found["ap"] = np.where(reals > 0, _divided(np.einsum("ct,ct->c", steps, hits), fakes), math.nan)
+        found["ap"] = np.where(reals > 0, divided(np.einsum("ct,ct->c", steps, hits), fakes), math.nan)
         return found
 
     def _aucs(self, ordered: Floats, alarms: Floats) -> dict[str, Floats]:
@@ -80,9 +84,13 @@ class ResampledDetection:
         below[:, 1:] -= alarms[:, :-1]
         if self._ends is not None:
             below = np.take(below, self._ties, axis=1)
-        below *= ordered
-        values = _divided(below @ self._fakes, 2 * reals * (ordered @ self._fakes))
-        return dict(zip(self._names, values.T, strict=True))
+        fakes = ordered * self._fake
+        right = below * fakes
+        values = {"auc": divided(right.sum(axis=1), 2 * reals[:, 0] * fakes.sum(axis=1))}
+        for name, chosen in self._subsets.items():
+            total = np.take(fakes, chosen, axis=1).sum(axis=1)
+            values[name] = divided(np.take(right, chosen, axis=1).sum(axis=1), 2 * reals[:, 0] * total)
+        return values
 
 
 def _equal_error_rate(hits: Floats, alarms: Floats) -> Floats:
@@ -105,7 +113,7 @@ def _equal_error_rate(hits: Floats, alarms: Floats) -> Floats:
     low, high = excess(before), excess(after)
     start = np.where(before < 0, 0.0, alarms[rows, before] / some_reals)
     end = alarms[rows, after] / some_reals
-    rate = start + _divided(-low, high - low) * (end - start)
+    rate = start + divided(-low, high - low) * (end - start)
     return np.where((fakes > 0) & (reals > 0), rate, math.nan)
 
 
@@ -148,12 +156,13 @@ class ResampledLocalization:
         sums = weights @ self._columns
         images = sums[:, 0]
         pools = np.rint(sums[:, 3:]).astype(np.int64)
-        values = {"f1": _divided(sums[:, 1], images), "iou": _divided(sums[:, 2], images)}
+        values = {"f1": divided(sums[:, 1], images), "iou": divided(sums[:, 2], images)}
         empty = pooled_metrics(pools[:, :4], pools[:, 4:], self._empty)
         undefined = pooled_metrics(pools[:, :4], pools[:, 4:])
         values.update((key, np.where(images > 0, empty[key], undefined[key])) for key in empty)
         return values
 
 
-def _divided(numerator: Floats, denominator: Floats) -> Floats:
+def divided(numerator: Floats, denominator: Floats) -> Floats:
+    """Divide element by element; NaN where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.full(numerator.shape, math.nan), where=denominator != 0)

@@ -11,7 +11,7 @@ from ddl_d2.modeling.test_time.views import OnViews
 
 
 def wrapped_for_testing(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """Wrap a system in tiles (TEST.TILE), views (TEST.AUG) and face crops (INPUT.FACE_CROP).
+    """Wrap a system in tiles (TEST.TILE), views (TEST.AUG, TEST.UNCERTAINTY) and face crops (INPUT.FACE_CROP).
 
     Of each face crop there are then views, and large ones are cut into tiles.
     """
@@ -37,12 +37,14 @@ def on_tiles(cfg: CfgNode, model: nn.Module) -> nn.Module:
 
 
 def on_views(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """Wrap a system in `OnViews`; returned as it is without TEST.AUG, or if it is wrapped already."""
-    if not cfg.TEST.AUG.ENABLED or any(isinstance(part, OnViews) for part in model.modules()):
+    """Wrap a system in `OnViews`; returned as it is if the config wants no views, or if it is wrapped already."""
+    wanted = cfg.TEST.AUG.ENABLED or cfg.TEST.UNCERTAINTY.ENABLED
+    if not wanted or any(isinstance(part, OnViews) for part in model.modules()):
         return model
     return OnViews(
         model,
-        flip=cfg.TEST.AUG.FLIP,
+        flip=cfg.TEST.AUG.ENABLED and cfg.TEST.AUG.FLIP,
+        spread=cfg.TEST.UNCERTAINTY.ENABLED,
         map_threshold=cfg.TEST.MAP_THRESHOLD,
         instance_mode=cfg.INPUT.INSTANCES,
         max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,

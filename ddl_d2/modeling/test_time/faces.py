@@ -31,6 +31,9 @@ class OnFaceCrops(OnWindows):
     `max_instances`, those of the highest scores), and besides `faces`: {`window`, `fake_score`} of each crop, and
     `has_face` if the row has it: False where no face was found and the only crop is the whole image.
 
+    With TEST.UNCERTAINTY also `reliability_map` (1 outside the crops, the lowest where they overlap) and
+    `score_spread`, that of the crop whose score varies most.
+
     Probabilities are pasted. The released code of LFDL thresholds each face's map first and so dilates it a little;
     here, masks are dilated or closed where they are fused (`fusion/morphology.py`).
     """
@@ -63,17 +66,27 @@ class OnFaceCrops(OnWindows):
         windows, size = _windows(row), _size(row)
         scores: list[float] = []
         instances: list[Instances] = []
+        spreads: list[float] = []
         whole: Tensor | None = None
+        unsure: Tensor | None = None
         for window, output in zip(windows, outputs, strict=True):
             scores.append(float(output["fake_score"]))
+            if "score_spread" in output:
+                spreads.append(output["score_spread"])
+            if "reliability_map" in output:
+                unsure = paste_map(1 - output["reliability_map"], window, unsure, size)
             instances.append(output["instances"])
             if "forgery_map" in output:  # else a system that only detects
                 whole = paste_map(output["forgery_map"], window, whole, size)
-        merged = {
+        merged: dict[str, Any] = {
             "fake_score": face_score(scores, self.face_score),
             "instances": paste_instances(instances, windows, size, limit=self.max_instances),
             "faces": [{"window": w, "fake_score": score} for w, score in zip(windows, scores, strict=True)],
         }
+        if spreads:
+            merged["score_spread"] = max(spreads)
+        if unsure is not None:
+            merged["reliability_map"] = 1 - unsure
         if "has_face" in row:
             merged["has_face"] = row["has_face"]
         return merged if whole is None else merged | {"forgery_map": whole}

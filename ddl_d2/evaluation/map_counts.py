@@ -1,4 +1,4 @@
-"""One forgery map against the forgery mask of its image."""
+"""The pixel counts of one forgery map against the forgery mask of its image."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ddl_d2.predictions.maps import binarize_map
 from ddl_d2.utils.limits import MAX_PIXELS
 
 
-class Comparison(NamedTuple):
-    """What comparing a map with the truth gave.
+class MapCounts(NamedTuple):
+    """What counting a map's pixels against the truth gave.
 
     Attributes:
         counts: (TP, FP, FN, TN) in pixels, None if map or truth is missing.
@@ -28,7 +28,7 @@ class Comparison(NamedTuple):
     resized: bool
 
 
-def compare(
+def count_map(
     row: Mapping[str, Any],
     forgery_map: NDArray | None,
     height: int,
@@ -36,8 +36,8 @@ def compare(
     *,
     threshold: float,
     max_pixels: int = MAX_PIXELS,
-) -> Comparison:
-    """Compare a forgery map with the truth of a dataset dict, whose mask file is only read if there is a map.
+) -> MapCounts:
+    """Count a forgery map's pixels against the truth of a dataset dict, whose mask file is only read if there is a map.
 
     Args:
         row: the dataset dict.
@@ -54,10 +54,10 @@ def compare(
     label = row.get("is_fake")
     has_mask = label == 0 or (label == 1 and bool(row.get("mask_file_name") or row.get("fully_forged")))
     if forgery_map is None:
-        return Comparison(None, has_mask, False)
+        return MapCounts(None, has_mask, False)
     if forgery_map.shape != (height, width):
         raise EvaluationError(f"{row['image_id']}: the forgery map is {forgery_map.shape}, the image {(height, width)}")
     truth = read_forgery_mask(row, height, width, max_pixels=max_pixels) if has_mask else None
     if truth is None:
-        return Comparison(None, False, False)
-    return Comparison(pixel_counts(binarize_map(forgery_map, threshold), truth.mask), True, truth.resized)
+        return MapCounts(None, False, False)
+    return MapCounts(pixel_counts(binarize_map(forgery_map, threshold), truth.mask), True, truth.resized)

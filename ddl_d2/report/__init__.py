@@ -1,0 +1,1 @@
+"""Evidence for people: examination records, provenance, pages; never imported by the rooms below."""

@@ -1,0 +1,180 @@
+"""What a robustness run found, as figures, tables, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from tabulate import tabulate
+
+from ddl_d2.data.transforms.corruptions import CORRUPTIONS, TEST_ONLY
+from ddl_d2.evaluation.functional.calibration import expected_calibration_error
+from ddl_d2.evaluation.functional.intervals import auc_interval
+from ddl_d2.evaluation.results import ResultTable
+from ddl_d2.predictions.verdict import FAKE, FORGED, INCONCLUSIVE
+from ddl_d2.report.robustness import AS_IT_IS, Condition, Found
+
+SHOWN = {
+    "auc": "AUC",
+    "f1": "F1 of the forged pixels (M1)",
+    "iou": "IoU of the forged pixels (M1)",
+    "false_alarms": "share of real images called fake",
+    "found": "share of fakes called fake",
+    "ece": "expected calibration error",
+}
+"""The figures that tables and summary show, and what they are."""
+
+FIGURES = (*SHOWN, "auc_low", "auc_high", "ece_drift", "inconclusive", "no_face", "num_fake", "num_real")
+"""All figures of a condition, in the order of the CSV's columns."""
+
+Figures = dict[str, float]
+
+
+class RobustnessReport(NamedTuple):
+    """The figures of a run.
+
+    Attributes:
+        figures: of each condition; the first is the images as they are.
+        means: of each of `SHOWN`, the mean over corruptions of its mean over levels.
+    """
+
+    figures: dict[Condition, Figures]
+    means: Figures
+
+    @property
+    def robust_auc(self) -> float:
+        """The one number: mean AUC under corruption, each corruption weighing the same."""
+        return self.means["auc"]
+
+    @property
+    def hardest(self) -> Condition:
+        """The condition with the lowest AUC (the first of equals; of F1 where there is no AUC)."""
+        key = "f1" if math.isnan(self.robust_auc) else "auc"
+        known = [name for name, values in self.figures.items() if not math.isnan(values[key])]
+        return min(known or list(self.figures), key=lambda name: self.figures[name][key])
+
+
+def make_report(found: Mapping[Condition, Sequence[Found]], *, threshold: float = 0.5) -> RobustnessReport:
+    """Compute the figures of all conditions.
+
+    Args:
+        found: of each condition, all images; the images as they are first.
+        threshold: of scores; it decides only where verdicts do not.
+    """
+    figures = {name: _figures(images, threshold) for name, images in found.items()}
+    plain = next(iter(figures.values()))
+    for values in figures.values():
+        values["ece_drift"] = values["ece"] - plain["ece"]
+    return RobustnessReport(figures, {key: _mean_of_means(figures, key) for key in SHOWN})
+
+
+def _figures(found: Sequence[Found], threshold: float) -> Figures:
+    metrics = ResultTable(one.result for one in found).metrics(threshold=threshold)
+    labels = np.array([one.result.is_fake for one in found])
+    scores = np.array([one.result.score for one in found])
+    called = np.array([one.verdict in (FAKE, FORGED) for one in found])
+    faced = np.array([one.result.has_face for one in found])
+    values = dict.fromkeys(FIGURES, math.nan)
+    values |= {key: metrics[key] for key in ("auc", "f1", "iou", "num_fake", "num_real")}
+    if not math.isnan(metrics["auc"]):
+        _, values["auc_low"], values["auc_high"] = auc_interval(labels, scores)
+    values["false_alarms"], values["found"] = _share(called[labels == 0]), _share(called[labels == 1])
+    values["ece"] = expected_calibration_error(labels[faced], scores[faced])
+    values["inconclusive"] = _share([one.verdict == INCONCLUSIVE for one in found])
+    values["no_face"] = _share(~faced)
+    return values
+
+
+def _share(chosen: Iterable[bool] | np.ndarray) -> float:
+    values = np.asarray(chosen, dtype=np.float64)
+    return float(values.mean()) if values.size else math.nan
+
+
+def _mean_of_means(figures: Mapping[Condition, Figures], key: str) -> float:
+    by_name: dict[str, list[float]] = {}
+    for (name, _), values in figures.items():
+        if name != AS_IT_IS:
+            by_name.setdefault(name, []).append(values[key])
+    return float(np.mean([np.mean(values) for values in by_name.values()])) if by_name else math.nan
+
+
+def summary_line(report: RobustnessReport) -> str:
+    """The one number in a sentence."""
+    plain, hardest = next(iter(report.figures.values())), report.hardest
+    what = "the images as they are"
+    if hardest.corruption != AS_IT_IS:
+        what = CORRUPTIONS[hardest.corruption].says(hardest.level)
+    return (
+        f"mean AUC under corruption {_cell(report.robust_auc)} (as they are {_cell(plain['auc'])}); "
+        f"hardest: {what}, {_cell(report.figures[hardest]['auc'])}"
+    )
+
+
+def report_text(report: RobustnessReport, style: str = "simple") -> str:
+    """Format a report as tables, one for each of `SHOWN`: a corruption a row, a level a column.
+
+    Args:
+        report: the report.
+        style: of `tabulate`: "simple" for a terminal, "github" for Markdown.
+    """
+    levels = sorted({level for name, level in report.figures if name != AS_IT_IS})
+    names = list(dict.fromkeys(name for name, _ in report.figures if name != AS_IT_IS))
+    parts = [summary_line(report)]
+    for key, title in SHOWN.items():
+        rows = []
+        for name in names:
+            values = [report.figures[Condition(name, level)][key] for level in levels]
+            mark = " *" if name in TEST_ONLY else ""
+            rows.append([name + mark, *map(_cell, values), _cell(float(np.mean(values)))])
+        plain = _cell(next(iter(report.figures.values()))[key])
+        body = tabulate(
+            rows,
+            headers=["corruption", *(f"level {level}" for level in levels), "mean"],
+            tablefmt=style,
+            colalign=["left", *["right"] * (len(levels) + 1)],
+            disable_numparse=True,
+        )
+        parts.append(f"{title}: {plain} as they are, {_cell(report.means[key])} corrupted\n\n{body}")
+    parts.append("* never among the corruptions that training uses")
+    return "\n\n".join(parts) + "\n"
+
+
+def report_csv(report: RobustnessReport) -> str:
+    """Format a report as CSV, a line for each condition; NaN is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["corruption", "level", "strength", *FIGURES])
+    for (name, level), values in report.figures.items():
+        strength = "" if name == AS_IT_IS else CORRUPTIONS[name].strength(level)
+        cells = ["" if math.isnan(values[key]) else values[key] for key in FIGURES]
+        writer.writerow([name, level, strength, *cells])
+    return text.getvalue()
+
+
+def report_json(report: RobustnessReport, settings: Mapping[str, Any]) -> str:
+    """Format a report as JSON, NaN as null, with the settings that it was made with."""
+    content = {
+        **settings,
+        "summary": summary_line(report),
+        "robust_auc": _known(report.robust_auc),
+        "hardest": str(report.hardest),
+        "means": {key: _known(value) for key, value in report.means.items()},
+        "test_only": sorted(TEST_ONLY),
+        "conditions": {
+            str(name): {key: _known(value) for key, value in values.items()} for name, values in report.figures.items()
+        },
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _cell(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
