@@ -94,6 +94,8 @@ def write_checked(args: argparse.Namespace, path: Path) -> OnnxAbout:
         raise InstallError(f"exporting needs {error.name}: pip install 'ddl_d2[onnx]'") from error
     opts = [*args.opts, "TEST.PRECISION", "float32", "MODEL.COMPILE", "False"]
     loaded = load_model(args.weights, config=args.config, device="cpu", opts=opts)
+    if not isinstance(loaded.predictor, ForgeryPredictor):
+        raise ExportError(f"{loaded.cfg.MODEL.META_ARCHITECTURE} sees clips; systems that see images are exported")
     whole = ForgeryPredictor(loaded.predictor.model, loaded.predictor.augmentation)
     model = export_onnx(loaded.cfg, next(m for m in whole.model.modules() if isinstance(m, ForgerySystem)))
     onnx.save(model, path)

@@ -20,6 +20,8 @@ from ddl_d2.data.build import build_face_finder
 from ddl_d2.errors import InputError
 from ddl_d2.faces.face import FaceFinder
 from ddl_d2.inference.calibrated_weights import calibration_for
+from ddl_d2.inference.clip import ClipPredictor, predict_clip
+from ddl_d2.inference.clip_prediction import ClipPrediction
 from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.inference.sources import PredictsSources
 from ddl_d2.inference.video import VideoPrediction, predict_video
@@ -75,13 +77,13 @@ class Model(PredictsSources):
         threshold: an image is called fake above this score, without a calibration; so is a video, with or without.
         calibration: what decides on images; None if nothing does but the threshold.
         note: why a calibration that the weights carry is not used; "" if there is nothing to say.
-        predictor: the model behind it, for decoded images.
+        predictor: the model behind it, for decoded images; or for clips, where the system sees picture and sound.
     """
 
     def __init__(
         self,
         cfg: CfgNode,
-        predictor: ForgeryPredictor,
+        predictor: ForgeryPredictor | ClipPredictor,
         *,
         threshold: float = 0.5,
         calibration: Calibration | None = None,
@@ -103,7 +105,7 @@ class Model(PredictsSources):
         """Load the model of a config; the other arguments, and what it raises, are `load_model`'s."""
         if threshold is not None and calibration is not None:
             raise InputError("a threshold and a calibration are two ways to decide: give one of them")
-        predictor = ForgeryPredictor.from_cfg(cfg)
+        predictor = (ClipPredictor if cfg.INPUT.CLIP.ENABLED else ForgeryPredictor).from_cfg(cfg)
         if threshold is not None:
             return cls(cfg, predictor, threshold=threshold)
         used, note = calibration_for(local_path(cfg.MODEL.WEIGHTS), cfg, file=calibration)
@@ -132,8 +134,10 @@ class Model(PredictsSources):
         weights = self.cfg.MODEL.WEIGHTS
         return about_weights(weights) or weights
 
-    def predict_video(self, path: str | os.PathLike[str], *, frames: int = 32) -> VideoPrediction:
+    def predict_video(self, path: str | os.PathLike[str], *, frames: int = 32) -> VideoPrediction | ClipPrediction:
         """Score a video by evenly spaced frames; the frames' scores become one by TEST.VIDEO_SCORE of the config.
+
+        A system that sees clips sees all of the video, with its sound, and tells which seconds are forged.
 
         Args:
             path: the video.
@@ -142,6 +146,8 @@ class Model(PredictsSources):
         Raises:
             ImageReadError: not a readable video.
         """
+        if isinstance(self.predictor, ClipPredictor):
+            return predict_clip(Path(path), self.predictor, threshold=self.threshold)
         return predict_video(
             Path(path),
             self.predictor,
@@ -185,4 +191,6 @@ class Model(PredictsSources):
 
     def outputs(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         """Predict decoded images; see `predictor`."""
+        if isinstance(self.predictor, ClipPredictor):
+            raise InputError(f"{self.cfg.MODEL.META_ARCHITECTURE} sees clips with sound, not images: give it videos")
         return self.predictor.predict_batch(images)

@@ -159,7 +159,7 @@ class Loupe(ForgerySystem):
         """Compute the losses from `image`, `is_fake`, `soft_mask` or else `forgery_mask`, and `instances`."""
         tokens = self.tokens(batched_inputs)
         if self.adapt_above is not None:
-            return self.adaptation_losses(tokens, batched_inputs)
+            return self.adaptation_losses(tokens, batched_inputs, self.adapt_above)
         return self.losses_of(tokens, batched_inputs)
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -249,14 +249,15 @@ class Loupe(ForgerySystem):
         score = logits.image.sigmoid()
         return PseudoLabels(score, logits.patches.sigmoid().unflatten(1, tokens.grid), score > threshold)
 
-    def adaptation_losses(self, tokens: Tokens, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def adaptation_losses(self, tokens: Tokens, rows: list[dict[str, Any]], threshold: float) -> dict[str, Tensor]:
         """Compute the segmentor's losses against the classifier's own `pseudo_labels`; of the rows, no label is read.
 
         Args:
             tokens: of the images.
             rows: say which they are.
+            threshold: see `pseudo_labels`.
         """
-        labels = self.pseudo_labels(tokens, 0.5 if self.adapt_above is None else self.adapt_above)
+        labels = self.pseudo_labels(tokens, threshold)
         names = [str(row.get("image_id", row.get("file_name", "?"))) for row in rows]
         return self.segmentation_losses(tokens, labels.condition, labels.targets(names))
 
