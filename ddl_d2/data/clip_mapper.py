@@ -153,7 +153,9 @@ class ClipMapper:
 
     def pack(self, row: Mapping[str, Any], clip: Clip, segments: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Put a clip into a row: everything that the class names."""
-        frames = np.stack([self._resized(frame) for frame in clip.frames])
+        frames = clip.frames
+        if frames.shape[1:3] != (self.size, self.size):  # else no second copy: half an hour of clip is 1.2 GB
+            frames = np.stack([self._resized(frame) for frame in frames])
         packed = {key: value for key, value in row.items() if key not in SEGMENT_KINDS}
         packed |= {kind: torch.from_numpy(found.astype(np.float32)) for kind, found in segments.items()}
         return packed | {
@@ -199,8 +201,6 @@ class ClipMapper:
         return made.clip, {"segments": _array(union(made.video_spans, made.audio_spans)), **known}
 
     def _resized(self, frame: np.ndarray) -> np.ndarray:
-        if frame.shape[:2] == (self.size, self.size):
-            return frame
         return cv2.resize(frame, (self.size, self.size), interpolation=self.interpolation)
 
     def _face_window(self, path: str, finder: FaceFinder) -> Window | None:

@@ -108,9 +108,15 @@ def the_own_parts_are_used(names: dict[str, Any], printed: list[str]) -> None:
     assert Path("output/mean_color/model_final.safetensors").is_file()
 
 
+def a_clip_is_judged(names: dict[str, Any], printed: list[str]) -> None:
+    assert names["result"].duration == pytest.approx(0.4)
+    assert printed[0].split()[0] in ("real", "fake")
+
+
 # What a page's blocks leave, besides not failing.
 AFTERWARDS = {
     "README.md": an_overlay_is_saved,
+    "docs/clips.md": a_clip_is_judged,
     "docs/tutorials/own_images.md": a_broken_file_does_not_end_a_folder,
     "docs/tutorials/own_system.md": the_own_parts_are_used,
 }
