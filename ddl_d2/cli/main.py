@@ -12,12 +12,14 @@ from collections.abc import Sequence
 
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.requirements import explained
+from ddl_d2.utils.threads import share_cores
 from ddl_d2.version import __version__
 
 COMMANDS = {
     "predict": "say of images whether they are real or forged, and where",
     "review": "list what predict found in the order in which people should look at it",
     "examine": "examine images and clips, and leave records that can be repeated",
+    "timeline": "follow the faces of a clip, and say when their scores are above the threshold",
     "serve": "serve a page on this machine that examines images and clips, and the same by HTTP",
     "train": "train a system, or evaluate it on datasets (--eval-only)",
     "adapt": "adapt a trained Loupe to the images to be predicted, without their labels, and predict them",
@@ -28,6 +30,7 @@ COMMANDS = {
     "measure": "measure weights on datasets, with 95 % intervals",
     "robustness": "measure weights under fifteen corruptions at five levels",
     "release-weights": "make the small file that ships of trained weights",
+    "export": "write trained weights as an ONNX file, checked against the original",
     "fuse": "fuse the saved predictions of several systems",
     "demo": "draw what a model says of images or a video",
     "check-dataset": "report everything odd about a dataset",
@@ -44,6 +47,7 @@ COMMANDS = {
     "info": "print what is installed, and what is missing",
     "install-detectron2": "install Detectron2's Python files from PyPI",
 }
+_PREDICTING = ("predict", "demo", "measure")
 MODULES = {name: f"ddl_d2.cli.{name.replace('-', '_')}" for name in COMMANDS}
 
 
@@ -69,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     # What argparse calls the program in the command's own usage line.
     sys.argv[0] = f"ddl-d2 {args.command}"
+    share_cores(may_be_one=args.command in _PREDICTING)
     with explained():
         command = importlib.import_module(MODULES[args.command])
         return command.main(args.arguments)

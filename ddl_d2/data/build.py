@@ -33,8 +33,7 @@ from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceCropper
 from ddl_d2.faces.face import FaceFinder
-from ddl_d2.faces.finders import make_finder
-from ddl_d2.faces.look_again import SecondLook
+from ddl_d2.faces.finders import make_remembering_finder
 from ddl_d2.utils.processes import guarded
 
 logger = logging.getLogger(__name__)
@@ -297,22 +296,27 @@ def build_face_finder(cfg: CfgNode) -> CachedFaceFinder:
         ConfigError: an unknown finder.
         FaceFinderUnavailableError: a library or model is missing.
     """
+    try:
+        return make_remembering_finder(**finder_settings(cfg))
+    except ValueError as error:
+        raise ConfigError(f"INPUT.FACES.FINDER: {error}") from error
+
+
+def finder_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Return INPUT.FACES as the arguments of `make_remembering_finder`, plain values."""
     faces = cfg.INPUT.FACES
     options = {"max_side": faces.MAX_SIDE, "landmarks": faces.LANDMARKS}
     if faces.FINDER == "yunet":
         options |= {"min_score": faces.YUNET_MIN_SCORE, "nms": faces.YUNET_NMS}
     else:
         options |= {"upsample": faces.DLIB_UPSAMPLE, "min_score": faces.DLIB_MIN_SCORE}
-    try:
-        finder = make_finder(
-            faces.FINDER,
-            yunet_model=faces.YUNET_MODEL or None,
-            landmark_model=faces.LANDMARK_MODEL or None,
-            **options,
-        )
-    except ValueError as error:
-        raise ConfigError(f"INPUT.FACES.FINDER: {error}") from error
-    return CachedFaceFinder(SecondLook(finder) if faces.SECOND_LOOK else finder, faces.CACHE or None)
+    return options | {
+        "name": faces.FINDER,
+        "yunet_model": faces.YUNET_MODEL or None,
+        "landmark_model": faces.LANDMARK_MODEL or None,
+        "second_look": faces.SECOND_LOOK,
+        "cache": faces.CACHE or None,
+    }
 
 
 def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any, np.ndarray]:
