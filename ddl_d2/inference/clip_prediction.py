@@ -107,7 +107,7 @@ class ClipPrediction:
         bars = [Bars("forged", self.segments[self.segments[:, 0] > _SHOWN])]
         for name, known in (truth or {}).items():
             segments = np.array([[1.0, *segment] for segment in known]).reshape(-1, 3)
-            bars.append(Bars(f"true {NAMES.get(name, name)}"[:12], segments, TRUTH))
+            bars.append(Bars(f"true\n{NAMES.get(name, name)}", segments, TRUTH))
         curves = {
             NAMES.get(name, name): ((np.arange(len(found)) + 0.5) / self.fps, found)
             for name, found in self.frame_scores.items()
