@@ -87,7 +87,7 @@ def test_rows_are_packed(lav_df):
     assert [row["image_id"] for row in chosen] == ["test/4.mp4", "train/1.mp4"]
     assert chosen[0] == rows[4]
     assert rows.labels.tolist() == [0, 1, 1, 1, 1]
-    assert "5 images, 1 real, 4 fake" in repr(rows)
+    assert "5 clips, 1 real, 4 fake" in repr(rows)
 
 
 def test_an_index_is_kept_of_clips(lav_df, monkeypatch):
