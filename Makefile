@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 QUICKSTART ?= output/quickstart
 REAL_DIR ?=
 
-.PHONY: help install quickstart test test-lowest lint docs format trials reproduce overfit clean
+.PHONY: help install quickstart test test-lowest lint docs format trials reproduce overfit wheel gpu-check clean
 
 help:
 	@echo "New here? make quickstart, and read README.md meanwhile. Then: source $(VENV)/bin/activate; ddl-d2 --help"
@@ -21,6 +21,8 @@ help:
 	@echo "make trials      the slow reliability trials"
 	@echo "make reproduce   every row of docs/reproduce.md, in miniature: training, test, table"
 	@echo "make overfit     each system learns eight images by heart"
+	@echo "make wheel       a manylinux wheel for each Python here, tried in a fresh environment (PYTHONS=\"python3.11 ...\")"
+	@echo "make gpu-check   whether all is right on a GPU, and how fast (DEVICE=cpu: the same in miniature, without one)"
 
 install: $(INSTALLED)
 
@@ -88,6 +90,13 @@ reproduce: $(INSTALLED)
 
 overfit: $(INSTALLED)
 	@status=0; for trial in trials/overfit_*.py; do echo "== $$trial"; $(BIN)/python $$trial || status=1; done; exit $$status
+
+wheel: $(INSTALLED)
+	VENV="$(abspath $(VENV))" .ci/wheel
+
+DEVICE ?= cuda
+gpu-check: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu_check.py --device $(DEVICE) --output output/gpu_check
 
 clean:
 	rm -rf $(VENV) build *.egg-info ddl_d2/*.so output

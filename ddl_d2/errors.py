@@ -74,6 +74,10 @@ class InputError(DdlError, ValueError):
     """What was asked for cannot be read or written; the message names it."""
 
 
+class ExportError(DdlError, RuntimeError):
+    """A model cannot be exported as asked, or an exported one differs from the original; the message has figures."""
+
+
 class RecordError(DdlError, ValueError):
     """An examination record or its chain is not what was written, or cannot be repeated; the message says what."""
 

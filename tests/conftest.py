@@ -66,6 +66,15 @@ TINY = [
     "MODEL.PLAIN_VIT.GLOBAL_BLOCKS", "[1]",
     "MODEL.PLAIN_VIT.OUT_CHANNELS", "32",
     "MODEL.PLAIN_VIT.PRETRAINED", "",
+    "MODEL.BATFD.VIDEO_ENCODER", "timm:tf_efficientnet_lite0",
+    "MODEL.BATFD.AUDIO_ENCODER", "light",
+    "MODEL.BATFD.FEATURE_DIM", "32",
+    "MODEL.BATFD.NUM_FRAMES", "32",
+    "MODEL.BATFD.DURATIONS", "1:8,12:32:4",
+    "MODEL.BATFD.BOUNDARY_DIMS", "[16, 8]",
+    "MODEL.UMMA.DIM", "16",
+    "MODEL.UMMA.HEADS", "2",
+    "INPUT.CLIP.SIZE", "32",
     "SOLVER.AMP.ENABLED", "False",
     "DATALOADER.NUM_WORKERS", "0",
 ]  # fmt: skip
@@ -116,6 +125,17 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def batfd_reference(shared) -> ModuleType:
+    """The functions that fill weights and make inputs for BA-TFD's reference outputs, and `folder`, where these are."""
+    folder = shared / "reference" / "batfd"
+    spec = importlib.util.spec_from_file_location("fill_weights_s5", folder / "fill_weights_s5.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.folder = folder
+    return module
+
+
 @pytest.fixture
 def tiny_cfg():
     """`tiny_cfg(KEY, VALUE, ...)` -> a thawed config of the whole system on EfficientNet-Lite0, much reduced."""
@@ -151,6 +171,35 @@ def make_row():
             "image_id": name or f"{seed}.png",
             "file_name": f"{seed}.png",
         }
+
+    return build
+
+
+@pytest.fixture
+def make_clip_row():
+    """`make_clip_row(seed, fake=, frames=, size=, sound=)` -> a clip row; of a fake, one span is forged in both."""
+
+    def build(
+        seed: int = 0, *, fake: bool = True, frames: int = 20, size: int = 32, sound: bool = True, **changes: object
+    ) -> dict:
+        rng = np.random.default_rng(seed)
+        segments = torch.tensor([[frames / 4, frames / 2]]) if fake else torch.zeros(0, 2)
+        samples = rng.standard_normal(640 * frames).astype(np.float32) * (0.1 if sound else 0)
+        return {
+            "frames": torch.from_numpy(rng.integers(0, 256, (3, frames, size, size), dtype=np.uint8)),
+            "audio": torch.from_numpy(samples),
+            "num_frames": frames,
+            "fps": 25.0,
+            "duration": frames / 25,
+            "has_audio": sound,
+            "is_fake": int(fake),
+            "segments": segments,
+            "video_segments": segments,
+            "audio_segments": segments,
+            "image_id": f"{seed}.mp4",
+            "video_id": f"{seed}.mp4",
+            "file_name": f"{seed}.mp4",
+        } | changes
 
     return build
 

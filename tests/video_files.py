@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -125,3 +126,26 @@ def write_sound(path: Path) -> Path:
         silence.sample_rate = 44100
         container.mux([*stream.encode(silence), *stream.encode(None)])
     return path
+
+
+# (a, b, c, d), and where the upper left corner of what is stored is seen.
+MATRICES = {
+    "as stored": ((1, 0, 0, 1), "upper left"),
+    "a quarter turn clockwise": ((0, 1, -1, 0), "upper right"),
+    "a half turn": ((-1, 0, 0, -1), "lower right"),
+    "a quarter turn back": ((0, -1, 1, 0), "lower left"),
+    "mirrored, as by a front camera": ((-1, 0, 0, 1), "upper right"),
+    "upside down": ((1, 0, 0, -1), "lower left"),
+    "mirrored and turned": ((0, 1, 1, 0), "upper left"),
+    "mirrored and turned back": ((0, -1, -1, 0), "lower right"),
+}
+
+
+def turn_video(path: Path, turn: str) -> None:
+    """Set the display matrix of an mp4's track (fixed point 16.16, its rows a b u, c d v, x y w)."""
+    data = bytearray(path.read_bytes())
+    one = 1 << 16
+    a, b, c, d = (value * one for value in MATRICES[turn][0])
+    start = data.index(b"tkhd") + 4 + 40
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)

@@ -25,6 +25,7 @@ from ddl_d2.checkpoint.shipped import check_digest
 from ddl_d2.config.load import config_from_text
 from ddl_d2.errors import CheckpointError, ConfigError
 from ddl_d2.io.weights import load_checkpoint_file, predicting_weights
+from ddl_d2.modeling.meta_arch import BATFD
 from ddl_d2.modeling.test_time.build import wrapped_for_testing
 from ddl_d2.modeling.test_time.folding import fold_norms
 from ddl_d2.utils.precision import compile_parts
@@ -61,7 +62,7 @@ def load_weights(model: nn.Module, path: str | Path, *, allow_partial: bool = Fa
     Args:
         model: changed in place.
         path: `.pth`, `.safetensors` or `.pkl`, also with the names of published files: of Mask2Former, Mesorch, SAM,
-            IML-ViT, Loupe, and mmsegmentation's HRNet, UperNet and SegFormer.
+            IML-ViT, Loupe, BA-TFD and BA-TFD+, and mmsegmentation's HRNet, UperNet and SegFormer.
         allow_partial: accept missing and misshapen parameters (they keep their initialization, and are listed in the
             log), as a fresh training that starts from published weights does. What is frozen besides the backbone must
             be there all the same: it would stay random.
@@ -136,6 +137,8 @@ def load_checkpoint(model: nn.Module, checkpoint: dict[str, Any], source: str, *
     Raises:
         CheckpointError: as `load_weights`.
     """
+    if isinstance(model, BATFD):
+        _check_published_clips(model, checkpoint, source)
     own = model.state_dict()
     weights = {key.removeprefix("module."): value for key, value in checkpoint["model"].items()}
     if checkpoint.get("matching_heuristics") and not any(key.startswith("backbone.") for key in weights):
@@ -167,6 +170,15 @@ def load_checkpoint(model: nn.Module, checkpoint: dict[str, Any], source: str, *
     elif report.unused:
         logger.info("%s: %s", source, report)
     return report
+
+
+def _check_published_clips(model: BATFD, checkpoint: dict[str, Any], source: str) -> None:
+    """Raise CheckpointError for weights of BA-TFD's own code in a model that computes something else with them."""
+    if "pytorch-lightning_version" in checkpoint and not model.options.published:
+        raise CheckpointError(
+            f"{source} was trained with BA-TFD's published code, which samples proposals and attends to channels "
+            "otherwise than with MODEL.BATFD.COMPAT exact: set COMPAT published and TEST.TEMPORAL.DECODE published"
+        )
 
 
 def refuse_frozen_noise(model: nn.Module, fresh: Collection[str], why: str) -> None:

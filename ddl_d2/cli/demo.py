@@ -6,8 +6,9 @@ r"""Show what a trained model says about images or a video.
 
 For each image: an overlay (.png) and the numbers (.json; with INPUT.FACE_CROP also those of each face crop), with
 --heat-map also what the score rests on (.heat_map.png); for all of them predictions.json. For a video: the scores of
-its frames (.json), their curve (.png) and the annotated video (.mp4, without sound), or with --frames 32 the scores of
-as many evenly spaced frames and no video. No display is needed.
+its frames (.json), their timeline (.png) and the annotated video with its sound (.mp4), or with --frames 32 the scores
+of as many evenly spaced frames and no video; of a system that sees picture and sound the forged seconds, likewise. No
+display is needed.
 
 Exit code 0: all went well; 1: some images of several could not be read; 2: nothing could be done.
 """
@@ -24,7 +25,9 @@ from tqdm import tqdm
 
 from ddl_d2.checkpoint.config import config_for
 from ddl_d2.cli.common import cli_errors, count, probability
+from ddl_d2.data.datasets.clips import truth_of
 from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.inference.clip import ClipPredictor, annotate_clip
 from ddl_d2.inference.images import (
     SUMMARY_NAME,
     Inputs,
@@ -35,6 +38,7 @@ from ddl_d2.inference.images import (
     predict_images,
 )
 from ddl_d2.inference.model import Model
+from ddl_d2.inference.predictor import ForgeryPredictor
 from ddl_d2.inference.summary import score_text
 from ddl_d2.inference.video import annotate_video
 from ddl_d2.io.atomic import write_json
@@ -67,6 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--frames", type=count, default=0, metavar="N", help="video: score N evenly spaced frames (default: all)"
     )
+    parser.add_argument(
+        "--truth", type=Path, metavar="FILE", help="clips: JSON with what is forged, as LAV-DF's metadata, to be drawn"
+    )
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes")
     return parser
 
@@ -85,8 +92,16 @@ def main(argv: list[str] | None = None) -> int:
         inputs = Inputs([], inputs.videos if args.video_input.is_dir() else [args.video_input], inputs.passed_over)
     outputs = _planned(inputs, args)
     model, about = _load(args)
-    rows, failed = _predict_images(inputs, outputs, model, about, args)
-    heads, bad = _annotate_videos(inputs, outputs, model, about, args)
+    predictor = model.predictor
+    if isinstance(predictor, ClipPredictor):
+        if inputs.images:
+            raise InputError(f"{inputs.images[0]}: is an image, but {about['meta_architecture']} sees clips")
+        heads, bad = _annotate_clips(inputs, outputs, model, predictor, about, args)
+        return _report(heads, bad, inputs, about, args)
+    if args.truth is not None:
+        raise InputError(f"--truth is for systems that see clips, not for {about['meta_architecture']}")
+    rows, failed = _predict_images(inputs, outputs, model, predictor, about, args)
+    heads, bad = _annotate_videos(inputs, outputs, model, predictor, about, args)
     return _report([*rows, *heads], [*failed, *bad], inputs, about, args)
 
 
@@ -114,13 +129,14 @@ def _predict_images(
     inputs: Inputs,
     outputs: Mapping[Path, Path],
     model: Model,
+    predictor: ForgeryPredictor,
     about: Mapping[str, Any],
     args: argparse.Namespace,
 ) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
     jobs = [(image, outputs[image]) for image in inputs.images]
     return predict_images(
         tqdm(jobs, unit="image", disable=None if len(jobs) > 1 else True),
-        model.predictor,
+        predictor,
         threshold=model.threshold,
         map_threshold=model.map_threshold,
         max_pixels=model.cfg.INPUT.MAX_PIXELS,
@@ -134,6 +150,7 @@ def _annotate_videos(
     inputs: Inputs,
     outputs: Mapping[Path, Path],
     model: Model,
+    predictor: ForgeryPredictor,
     about: Mapping[str, Any],
     args: argparse.Namespace,
 ) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
@@ -144,7 +161,7 @@ def _annotate_videos(
             try:
                 head = annotate_video(
                     source,
-                    model.predictor,
+                    predictor,
                     target.with_suffix(".json"),
                     video=None if args.frames else target,
                     curve=target.with_suffix(".png"),
@@ -153,6 +170,37 @@ def _annotate_videos(
                     threshold=model.threshold,
                     map_threshold=model.map_threshold,
                     max_pixels=model.cfg.INPUT.MAX_PIXELS,
+                    about={"model": about},
+                    on_frame=bar.update,
+                )
+            except ImageReadError as error:
+                failed.append(error)
+                continue
+        heads.append(head)
+    return heads, failed
+
+
+def _annotate_clips(
+    inputs: Inputs,
+    outputs: Mapping[Path, Path],
+    model: Model,
+    predictor: ClipPredictor,
+    about: Mapping[str, Any],
+    args: argparse.Namespace,
+) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
+    heads, failed = [], []
+    for source in inputs.videos:
+        target = outputs[source]
+        with tqdm(unit="frame", desc=printable(source.name), disable=None) as bar:
+            try:
+                head = annotate_clip(
+                    source,
+                    predictor,
+                    target.with_suffix(".json"),
+                    video=target,
+                    curve=target.with_suffix(".png"),
+                    threshold=model.threshold,
+                    truth=None if args.truth is None else truth_of(args.truth, source),
                     about={"model": about},
                     on_frame=bar.update,
                 )
@@ -180,7 +228,8 @@ def _report(
         raise InputError(f"none of the {total} files could be read")
     for row in rows[:20]:
         frames = f" ({row['frame_count']} frames)" if "frame_count" in row else ""
-        print(f"{score_text(row['score'])}  {row['verdict']}  {row['file']}{frames}")
+        words = f"  {row['words']}" if row.get("words") else ""
+        print(f"{score_text(row['score'])}  {row['verdict']}  {row['file']}{frames}{words}")
         if "note" in row:
             print(f"note: {row['file']}: {row['note']}", file=sys.stderr)
     if inputs.images and args.output.suffix.lower() != ".png":

@@ -24,10 +24,19 @@ from ddl_d2.config.renamed import current_value
 from ddl_d2.data.datasets import VideoOptions, load_dataset
 from ddl_d2.data.datasets.faceforensics import METHODS, is_faceforensics
 from ddl_d2.errors import DatasetError, EvaluationError
-from ddl_d2.evaluation import ResultTable, metrics_table, table_from_store, write_metrics
+from ddl_d2.evaluation import (
+    ClipMetricOptions,
+    ResultTable,
+    clip_table_from_store,
+    metrics_table,
+    table_from_store,
+    write_metrics,
+)
 from ddl_d2.evaluation.baseline import baseline_text, list_baselines, load_baseline
 from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
+from ddl_d2.evaluation.functional.temporal import AP_CURVES
 from ddl_d2.io.atomic import write_whole
+from ddl_d2.predictions.clip_submission import export_clip_submission
 from ddl_d2.predictions.store import PredictionStore
 from ddl_d2.predictions.submission import export_submission
 from ddl_d2.utils.malloc import keep_freed_memory
@@ -51,6 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--submission", type=Path, metavar="ZIP", help="also export the predictions for the challenge")
     add_measuring(parser)
+    clips = parser.add_argument_group("clips")
+    clips.add_argument("--ap", nargs="+", type=float, default=[0.5, 0.75, 0.9, 0.95], help="overlaps of AP")
+    clips.add_argument("--ar", nargs="+", type=positive, default=[100, 50, 30, 20, 10, 5], help="numbers of AR")
+    clips.add_argument(
+        "--ap-curve", choices=AP_CURVES, default="full", help="published: as LAV-DF's metrics (default: full)"
+    )
     return parser
 
 
@@ -116,6 +131,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--output, --split, --intersection and --save-baseline need --dataset-root")
     keep_freed_memory()  # each map and mask would start in new pages of the system's, which cost more than decoding it
     store = PredictionStore(args.predictions)
+    if store.has_segments:
+        return _clips(store, args)
     table = None
     if args.dataset_root is not None:
         table = evaluated(store, dataset_of(args, max_pixels=store.max_pixels), args)
@@ -140,6 +157,23 @@ def main(arguments: list[str] | None = None) -> int:
             write_whole(args.save_baseline, baseline_text(table, about, threshold=args.threshold))
         print(metrics_table(metrics))
         print(f"written to {output}")
+    return 0
+
+
+def _clips(store: PredictionStore, args: argparse.Namespace) -> int:
+    """Measure a store of clips, and export it."""
+    if args.submission is not None:
+        count = export_clip_submission(store, args.submission)
+        print(f"{args.submission}: {count} clips")
+    if args.dataset_root is None:
+        return 0
+    rows = dataset_of(args, max_pixels=store.max_pixels)
+    table = clip_table_from_store(store, rows, intersection=args.intersection)
+    metrics = table.metrics(ClipMetricOptions(overlaps=args.ap, numbers=args.ar, curve=args.ap_curve))
+    output = args.output or args.predictions / "metrics.json"
+    write_metrics(output, {**metrics, "ap_curve": args.ap_curve})
+    print(metrics_table(metrics))
+    print(f"written to {output}")
     return 0
 
 

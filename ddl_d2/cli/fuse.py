@@ -2,10 +2,12 @@
 
     ddl-d2 fuse average A B --weights 1 2.5 --map-weights 1 0 --output FUSED
     ddl-d2 fuse mdmf LFDL MITL --output FUSED
+    ddl-d2 fuse segments A B --score max --output FUSED
     ddl-d2 fuse search A B --dataset-root ROOT --split train --report A2 B2 --report-split valid
 
 average: weighted mean of the probabilities; here detection from both, masks from the first, as the published ensemble.
 mdmf: the first system's mask dilated, together with the second's eroded; scores from the first, as published.
+segments: what two systems on clips found, together; of repetitions the surer one counts (soft-NMS).
 search: the weights that do best on one labeled set, and what they are worth on another; writes no store.
 
 Stores must hold the same images. Labels they know are carried over. A map of another size than the first store's is
@@ -18,7 +20,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ from ddl_d2.fusion import (
 from ddl_d2.fusion.fused_store import FuseMaps, write_fused_store
 from ddl_d2.fusion.morphology import check_kernel
 from ddl_d2.fusion.search import MAP_METRICS
+from ddl_d2.fusion.segments import SCORE_RULES, fused_clip_scores, fused_segments_of_all
 from ddl_d2.predictions.maps import binarize_map
 from ddl_d2.predictions.meta import make_meta
 from ddl_d2.predictions.store import PredictionStore
@@ -59,7 +62,7 @@ KERNEL_MODES = ("paper", "released")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line: three commands."""
+    """The command line: four commands."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -73,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = partial(commands.add_parser, allow_abbrev=False)
     _add_average(add("average", help="weighted mean", parents=[into, common]))
     _add_mdmf(add("mdmf", help="morphological fusion of two systems' masks", parents=[into, common]))
+    _add_segments(add("segments", help="the segments of systems on clips", parents=[into, common]))
     _add_search(add("search", help="find weights", parents=[common]))
     return parser
 
@@ -97,6 +101,13 @@ def _add_mdmf(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=threshold, default=0.5, help="forged above it (default: 0.5)")
     parser.add_argument("--score", choices=SCORES, default="first", help="of the image (default: first)")
     parser.set_defaults(run=_mdmf)
+
+
+def _add_segments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("stores", nargs="+", type=Path, metavar="STORE", help="prediction stores, two or more")
+    parser.add_argument("--score", choices=SCORE_RULES, default="max", help="of the clip (default: max)")
+    parser.add_argument("--limit", type=positive, default=100, metavar="N", help="segments of a clip (default: 100)")
+    parser.set_defaults(run=_segments)
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +180,17 @@ def _mdmf(args: argparse.Namespace) -> None:
     _write(args, systems, scores[args.score], systems.stores, fuse, {**settings, **kernel})
 
 
+def _no_maps(maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    raise FusionError(f"clips have no maps to fuse, and there are {len(maps)}")
+
+
+def _segments(args: argparse.Namespace) -> None:
+    systems = _opened(args.stores, args.intersection)
+    segments = fused_segments_of_all(systems, limit=args.limit)
+    settings = {"score": args.score, "limit": args.limit}
+    _write(args, systems, fused_clip_scores(systems, args.score), [], _no_maps, settings, segments)
+
+
 def _opened(paths: Sequence[Path], intersection: bool) -> AlignedStores:
     stores = [PredictionStore(path) for path in paths]
     systems = align_stores(stores, intersection=intersection)
@@ -190,6 +212,7 @@ def _write(
     map_stores: Sequence[Any],
     fuse: FuseMaps,
     settings: dict[str, Any],
+    segments: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> None:
     inputs = [
         {
@@ -202,7 +225,15 @@ def _write(
     meta = make_meta(fusion=fusion, max_pixels=systems.max_pixels)
     start = time.perf_counter()
     resized = write_fused_store(
-        args.output, systems, scores, map_stores, fuse, meta=meta, overwrite=args.overwrite, workers=args.workers
+        args.output,
+        systems,
+        scores,
+        map_stores,
+        fuse,
+        meta=meta,
+        segments=segments,
+        overwrite=args.overwrite,
+        workers=args.workers,
     )
     if resized:
         print(f"note: {resized} maps had another size than the first store's and were resized to it", file=sys.stderr)

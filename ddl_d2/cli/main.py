@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from ddl_d2.cli.common import cli_errors
 from ddl_d2.requirements import explained
+from ddl_d2.utils.threads import share_cores
 from ddl_d2.version import __version__
 
 COMMANDS = {
@@ -29,10 +30,12 @@ COMMANDS = {
     "measure": "measure weights on datasets, with 95 % intervals",
     "robustness": "measure weights under fifteen corruptions at five levels",
     "release-weights": "make the small file that ships of trained weights",
+    "export": "write trained weights as an ONNX file, checked against the original",
     "fuse": "fuse the saved predictions of several systems",
     "demo": "draw what a model says of images or a video",
     "check-dataset": "report everything odd about a dataset",
     "make-forgeries": "make a set of real and forged images from photographs",
+    "make-temporal-forgeries": "make a set of clips with forged seconds from real talking clips",
     "forgery-sheet": "show step by step how images are forged",
     "landmark": "find the faces of all images of a folder, for training",
     "cache-tokens": "compute the tokens of a frozen backbone once, for training Loupe's heads on them",
@@ -44,6 +47,7 @@ COMMANDS = {
     "info": "print what is installed, and what is missing",
     "install-detectron2": "install Detectron2's Python files from PyPI",
 }
+_PREDICTING = ("predict", "demo", "measure")
 MODULES = {name: f"ddl_d2.cli.{name.replace('-', '_')}" for name in COMMANDS}
 
 
@@ -69,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     # What argparse calls the program in the command's own usage line.
     sys.argv[0] = f"ddl-d2 {args.command}"
+    share_cores(may_be_one=args.command in _PREDICTING)
     with explained():
         command = importlib.import_module(MODULES[args.command])
         return command.main(args.arguments)

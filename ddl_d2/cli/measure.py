@@ -33,6 +33,7 @@ from ddl_d2.evaluation.functional.intervals import auc_interval, mean_interval, 
 from ddl_d2.forging.codecs import jpeg
 from ddl_d2.inference.images import expand_inputs
 from ddl_d2.inference.model import Model, load_model
+from ddl_d2.inference.sources import PredictsSources
 from ddl_d2.inference.summary import NO_FACE
 from ddl_d2.io.image import read_image
 
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found: dict[str, list[Scored]] = {}
     for entry in args.labeled:
         name, root = _named(entry)
-        found.setdefault(name, []).extend(_labeled(model, root, changed))
+        found.setdefault(name, []).extend(labeled_scores(model, root, changed))
     for entry in args.real:
         name, root = _named(entry)
         found.setdefault(name, []).extend(_real(model, root, changed))
@@ -121,7 +122,14 @@ def degraded(path: str | Path, *, longest: int | None, quality: int | None) -> n
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _labeled(model: Model, root: Path, changed: Changed) -> Iterator[Scored]:
+def labeled_scores(model: PredictsSources, root: Path, changed: Changed) -> Iterator[Scored]:
+    """Measure each image of a labeled dataset.
+
+    Args:
+        model: predicts.
+        root: the dataset's folder.
+        changed: reads an image by its path.
+    """
     rows, _ = load_dataset(root, fake_without_mask="score")
     chosen = [row for row in rows if row.get("is_fake") in (0, 1)]
     results = model.predict_many(changed(row["file_name"]) for row in chosen)
@@ -129,7 +137,7 @@ def _labeled(model: Model, root: Path, changed: Changed) -> Iterator[Scored]:
         if result.error is not None:
             raise result.error
         truth = read_forgery_mask(row, *result.forgery_map.shape) if row["is_fake"] else None
-        f1 = np.nan if truth is None else _f1(result.forgery_map > model.cfg.TEST.MAP_THRESHOLD, truth.mask)
+        f1 = np.nan if truth is None else _f1(result.forgery_map > model.map_threshold, truth.mask)
         yield Scored(int(row["is_fake"]), result.fake_score, result.verdict, f1)
 
 

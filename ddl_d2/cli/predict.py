@@ -6,9 +6,9 @@
     ddl-d2 predict photo.jpg --fragility
 
 Prints a line per file: the score, the log10 likelihood ratio if the weights are calibrated (`ddl-d2 calibrate`), the
-verdict, the forged share of a fake's pixels (of a video the number of frames looked at), the file. With --output, an
-overlay of each image, a timeline of each video and results.jsonl go into a folder; a second call with the same folder
-goes on where the first ended.
+verdict, the forged share of a fake's pixels (of a video the number of frames looked at; of a clip, by a system that
+sees picture and sound, the forged seconds), the file. With --output, an overlay of each image, a timeline of each video
+and results.jsonl go into a folder; a second call with the same folder goes on where the first ended.
 
 Exit code 0: all went well; 1: some files could not be read; 2: nothing could be done.
 """
@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from ddl_d2.cli.common import cli_errors, count, positive, probability
 from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.inference.clip_prediction import ClipPrediction
 from ddl_d2.inference.deliveries import with_fragility
 from ddl_d2.inference.images import Inputs, check_side_files, expand_inputs, plan_outputs, reliability_file
 from ddl_d2.inference.model import Model, load_model
@@ -41,6 +42,7 @@ from ddl_d2.predictions.verdict import CALIBRATED, NO_FACE, PLAIN, says_forged
 from ddl_d2.utils.text import printable
 
 Row = dict[str, Any]
+Result = Prediction | VideoPrediction | ClipPrediction | ImageReadError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -121,6 +123,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     if args.false_alarms is not None:
         model = model.at_false_alarms(args.false_alarms)
+    if inputs.images and model.cfg.INPUT.CLIP.ENABLED:
+        raise InputError(f"{inputs.images[0]}: is an image, but {model.cfg.MODEL.META_ARCHITECTURE} sees clips")
     if args.weights is None:
         print(f"weights: {model.about}", file=sys.stderr)
     if model.note:
@@ -178,7 +182,7 @@ def _asked(args: argparse.Namespace) -> dict[str, bool]:
 
 def _predicted(
     model: Model, images: Sequence[Path], videos: Sequence[Path], args: argparse.Namespace
-) -> Iterator[Prediction | VideoPrediction | ImageReadError]:
+) -> Iterator[Result]:
     """A result per file, or why there is none."""
     predictions = model.predict_many(images, batch_size=args.batch_size)
     if args.fragility:
@@ -196,7 +200,7 @@ def _predicted(
             yield error
 
 
-def _drawn(result: Prediction | VideoPrediction | ImageReadError, drawing: Path) -> Row:
+def _drawn(result: Result, drawing: Path) -> Row:
     """Write the overlay or timeline of a result; returns its row."""
     if isinstance(result, ImageReadError):
         return _failure(result)
@@ -210,7 +214,7 @@ def _drawn(result: Prediction | VideoPrediction | ImageReadError, drawing: Path)
     return {**result.to_dict(), "overlay": printable(drawing.name), **beside}
 
 
-def _write_reliability(result: Prediction | VideoPrediction, drawing: Path) -> Row:
+def _write_reliability(result: Prediction | VideoPrediction | ClipPrediction, drawing: Path) -> Row:
     """Write the reliability map of an image, if the model was asked for it; returns its entry of the row."""
     if not isinstance(result, Prediction) or "reliability_map" not in result.output or result.verdict == NO_FACE:
         return {}
@@ -238,7 +242,7 @@ def _print_line(row: Row) -> None:
         return
     # The map says where, not whether: of an image that is not called fake it has nothing to say.
     share = f"{row['forged_share']:6.1%} forged" if says_forged(row["verdict"]) and "forged_share" in row else ""
-    what = f"{len(row['frames']):6} frames" if "frames" in row else share
+    what = f"{len(row['frames']):6} frames" if "frames" in row else row.get("words", share)
     ratio = row.get("log10_lr")
     strength = "" if ratio is None else f"  log10 LR {ratio:+.2f}"
     print(f"{score_text(row['score'])}{strength}  {row['verdict']}  {what:13}  {row['file']}")

@@ -49,10 +49,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--levels", nargs="+", type=int, default=LEVELS, choices=LEVELS, metavar="N", help="of 1 to 5 (default: all)"
     )
     parser.add_argument(
-        "--max-images", type=count, default=0, metavar="N", help="a fixed part of the dataset (default: all of it)"
+        "--max-images", type=count, default=0, metavar="N", help="a fixed part of the dataset; a run goes on with more"
     )
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="of what is drawn, such as noise")
-    parser.add_argument("--threshold", type=probability, default=0.5, help="a score above it is fake (%(default)s)")
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="of `ddl-d2 calibrate`, or a name (default: what the weights carry)"
+    )
+    parser.add_argument(
+        "--threshold", type=probability, help="a score above it is fake, uncalibrated (without a calibration: 0.5)"
+    )
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images at once (%(default)s)")
     parser.add_argument("--workers", type=positive, default=1, metavar="N", help="corrupting threads (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
@@ -69,9 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dataset_root is None:
         parser.error("--dataset-root is needed: the images and forgery masks")
     conditions = conditions_of(args.corruptions, args.levels)
-    model = load_model(args.weights, config=args.config, device=args.device, threshold=args.threshold, opts=args.opts)
+    model = load_model(
+        args.weights,
+        config=args.config,
+        device=args.device,
+        threshold=args.threshold,
+        calibration=args.calibration,
+        opts=args.opts,
+    )
     rows = _labeled_rows(args, max_pixels=model.cfg.INPUT.MAX_PIXELS)
-    settings = _settings(model, rows, conditions, args)
+    settings = _settings(model, conditions, args)
     found: dict[Condition, list[Found]] = {one: [] for one in conditions}
     with ResultsFile(args.output, settings, overwrite=args.overwrite) as results:
         measured = measure_robustness(
@@ -80,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for of_image in tqdm(measured, total=len(rows), unit="image", disable=None):
             for condition, one in of_image.items():
                 found[condition].append(one)
-    _write(make_report(found, threshold=args.threshold), settings, args)
+    _write(make_report(found), {**settings, "num_images": len(rows)}, args)
     return 0
 
 
@@ -93,16 +105,13 @@ def _labeled_rows(args: argparse.Namespace, *, max_pixels: int) -> list[dict[str
     return rows if chosen is None else [rows[index] for index in chosen]
 
 
-def _settings(
-    model: Model, rows: Sequence[dict[str, Any]], conditions: Sequence[Condition], args: argparse.Namespace
-) -> dict[str, Any]:
-    """What a run's figures depend on: another run's results are not gone on with."""
+def _settings(model: Model, conditions: Sequence[Condition], args: argparse.Namespace) -> dict[str, Any]:
+    """What the results of an image depend on: those of another run are not gone on with, but more images may be."""
     augment = model.cfg.INPUT.AUGMENT
     return {
         **model.describe(),
         "dataset": args.dataset_root.resolve().name,
         "split": args.split,
-        "num_images": len(rows),
         "runs": [str(one) for one in conditions],
         "seed": args.seed,
         "trained_on": list(augment.DELIVERIES) if augment.DELIVERY_PROB > 0 else [],

@@ -26,6 +26,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
         "WarmupStableDecayLR",
         "WarmupMultiStepLR",
         "WarmupCosineLR",
+        "WarmupExponentialLR",
     ),
     "SOLVER.TAIL_SHAPE": ("linear", "cosine", "sqrt"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("full_model", "value", "norm"),

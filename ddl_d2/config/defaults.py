@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 
 from ddl_d2.config.dataclass_keys import keys_of
 from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions
+from ddl_d2.config.span_options import SpanOptions
 from ddl_d2.config.swap_options import SwapOptions
 from ddl_d2.utils.limits import MAX_PIXELS
 
@@ -25,6 +26,7 @@ def add_ddl_config(cfg: CfgNode) -> None:
     _add_augment_keys(cfg)
     _add_self_blending_keys(cfg)
     _add_face_swap_keys(cfg)
+    _add_clip_keys(cfg)
     _add_loader_keys(cfg)
     _add_model_keys(cfg)
     _add_mask2former_keys(cfg)
@@ -34,9 +36,11 @@ def add_ddl_config(cfg: CfgNode) -> None:
     _add_forgery_fpn_keys(cfg)
     _add_loupe_keys(cfg)
     _add_segmentor_keys(cfg)
+    _add_batfd_keys(cfg)
     _add_solver_keys(cfg)
     _add_engine_keys(cfg)
     _add_test_keys(cfg)
+    _add_temporal_test_keys(cfg)
 
 
 def _add_dataset_keys(cfg: CfgNode) -> None:
@@ -56,6 +60,13 @@ def _add_dataset_keys(cfg: CfgNode) -> None:
     cfg.DATASETS.DFDCP_ROOT = ""
     # A JSON list of DeepfakeBench; registers deepfakebench_{train,valid,test}. "" = not registered.
     cfg.DATASETS.DEEPFAKEBENCH_JSON = ""
+    # Root of LAV-DF, or of a set that `ddl-d2 make-temporal-forgeries` made; registers lav_df_{train,valid,test}.
+    # "" = not registered.
+    cfg.DATASETS.LAV_DF_ROOT = ""
+    # Root of AV-Deepfake1M or AV-Deepfake1M++; registers av_deepfake1m_{train,valid,test}. "" = not registered.
+    cfg.DATASETS.AV_DEEPFAKE1M_ROOT = ""
+    # Root of DDL-AV; registers ddl_av_{train,valid,test}. "" = not registered.
+    cfg.DATASETS.DDL_AV_ROOT = ""
     # The folder that the paths in DeepfakeBench's list are relative to. "" = the list's own folder.
     cfg.DATASETS.DEEPFAKEBENCH_ROOT = ""
     # FaceForensics++: the compression, "raw" (or "c0"), "c23" or "c40".
@@ -249,6 +260,39 @@ def _add_face_swap_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FACE_SWAP.AUTOENCODER = ""
 
 
+def _add_clip_keys(cfg: CfgNode) -> None:
+    # Clips with sound, for systems that tell which seconds are forged.
+    cfg.INPUT.CLIP = CfgNode()
+    # Rows are clips (picture and sound), not images.
+    cfg.INPUT.CLIP.ENABLED = False
+    # Frames a second that the network sees: frame k is the one on show at (k + 1/2) / FPS seconds.
+    cfg.INPUT.CLIP.FPS = 25
+    # Side of the square that each frame is resized to, pixels.
+    cfg.INPUT.CLIP.SIZE = 96
+    # How frames are resized: "bicubic" or "nearest" (as published systems do, without smoothing), or "area".
+    cfg.INPUT.CLIP.RESIZE = "bicubic"
+    # Samples a second of the sound.
+    cfg.INPUT.CLIP.AUDIO_RATE = 16000
+    # How the channels of the sound become one: their "mean", or the "first" alone.
+    cfg.INPUT.CLIP.AUDIO_CHANNEL = "mean"
+    # Clips that last longer than so many seconds are refused.
+    cfg.INPUT.CLIP.MAX_SECONDS = 1800.0
+    # Training: longer clips are cut to so many seconds, anywhere in them. 0.0 = never.
+    cfg.INPUT.CLIP.TRAIN_SECONDS = 0.0
+    # Cut the clip to one square around the largest face, for clips that are not face crops yet.
+    cfg.INPUT.CLIP.FACE_CROP = False
+    # FACE_CROP's margin on each side, as a share of the face's size.
+    cfg.INPUT.CLIP.FACE_MARGIN = 0.4
+    # Training: probability of a mirrored picture.
+    cfg.INPUT.CLIP.FLIP_PROB = 0.0
+    # Forging of spans of real training clips on the way, in picture and sound; ranges are [smallest, largest].
+    cfg.INPUT.SPANS = CfgNode(keys_of(SpanOptions))
+    # Whether real training clips are forged.
+    cfg.INPUT.SPANS.ENABLED = False
+    # The share of the real training clips that is forged.
+    cfg.INPUT.SPANS.PROB = 0.75
+
+
 def _add_loader_keys(cfg: CfgNode) -> None:
     # The order of training images: "TrainingSampler" (uniform) or "ClassBalancedSampler" (real and fake equally often).
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
@@ -259,7 +303,8 @@ def _add_loader_keys(cfg: CfgNode) -> None:
 
 
 def _add_model_keys(cfg: CfgNode) -> None:
-    # The system: "ForgeryMask2Former", "ForgerySegmentor", "SwinUNet", "LFDL", "Mesorch", "Loupe" or "ForgeryFPN".
+    # The system: "ForgeryMask2Former", "ForgerySegmentor", "SwinUNet", "LFDL", "Mesorch", "Loupe" or "ForgeryFPN";
+    # of clips "BATFD".
     cfg.MODEL.META_ARCHITECTURE = "ForgeryMask2Former"
     # Mean of the channels R, G, B, which is subtracted from an image; gray levels.
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
@@ -587,9 +632,84 @@ def _add_segmentor_keys(cfg: CfgNode) -> None:
     cfg.MODEL.PLAIN_VIT.PRETRAINED = ""
 
 
+def _add_batfd_keys(cfg: CfgNode) -> None:
+    # BATFD: BA-TFD, BA-TFD+ and what is built on it, for clips.
+    cfg.MODEL.BATFD = CfgNode()
+    # The encoder of frames: "mvit_b", "mvit_s", "mvit_t" (MViTv2), "c3d", or "timm:<name>", a frozen timm model (with
+    # MODEL.TIMM.PRETRAINED) and a small transformer over its frames, for CPUs.
+    cfg.MODEL.BATFD.VIDEO_ENCODER = "mvit_b"
+    # The encoder of sound: "vit_b", "vit_s", "vit_t", "cnn" (BA-TFD's), or "light", for CPUs.
+    cfg.MODEL.BATFD.AUDIO_ENCODER = "vit_b"
+    # Features of a frame, of each encoder.
+    cfg.MODEL.BATFD.FEATURE_DIM = 256
+    # Dropout in the encoders "timm:<name>" and "light", in training.
+    cfg.MODEL.BATFD.DROPOUT = 0.0
+    # "timm:<name>": of so many frames, the latest seen, the frozen model's statistics are kept (4 kB each), which makes
+    # training on a CPU several times faster. 0 = none.
+    cfg.MODEL.BATFD.REMEMBERED_FRAMES = 0
+    # Frames that the network sees at once.
+    cfg.MODEL.BATFD.NUM_FRAMES = 512
+    # How a clip is brought to NUM_FRAMES: "pad" with zeros (a longer one is cut in training, and seen in windows when
+    # tested), or "stretch" in time.
+    cfg.MODEL.BATFD.FIT = "pad"
+    # Durations of the proposals, frames: first:last or first:last:step, joined by commas, rising.
+    cfg.MODEL.BATFD.DURATIONS = "1:40"
+    # Points at which a proposal is sampled.
+    cfg.MODEL.BATFD.SAMPLES = 10
+    # The context of a proposal on each side, as a share of its length.
+    cfg.MODEL.BATFD.EXTENSION = 0.5
+    # Channels of a proposal, and of a cell of the map behind it.
+    cfg.MODEL.BATFD.BOUNDARY_DIMS = [512, 128]
+    # The proposal relation block of BA-TFD+. Off: BA-TFD.
+    cfg.MODEL.BATFD.RELATION_BLOCK = True
+    # Weight of the agreement of the complementary boundary generator's features, forward and backward. 0.0 = there is
+    # no such generator.
+    cfg.MODEL.BATFD.CBG_WEIGHT = 0.0
+    # What finds segments: "map", the boundary maps, or "points", UMMAFormer's head on the pyramid of MODEL.UMMA (for it
+    # set TEST.TEMPORAL.ALPHA 0.75, T1 0.0 and T2 0.0, as published).
+    cfg.MODEL.BATFD.HEAD = "map"
+    # What sampled points and channel attention compute: "exact", what was meant, or "published", what BA-TFD+'s code
+    # does, which its weights need.
+    cfg.MODEL.BATFD.COMPAT = "exact"
+    # Weight of the losses of the frames.
+    cfg.MODEL.BATFD.FRAME_WEIGHT = 2.0
+    # Weight of the losses of the maps of each modality; the fused map's is 1.
+    cfg.MODEL.BATFD.MODALITY_WEIGHT = 1.0
+    # Weight of the contrastive loss. 0.0 = none.
+    cfg.MODEL.BATFD.CONTRAST_WEIGHT = 0.1
+    # How far apart the modalities of a fake clip shall be in that loss.
+    cfg.MODEL.BATFD.CONTRAST_MARGIN = 0.99
+    # That loss is divided by the size of the features once ("exact") or twice ("published": all but off).
+    cfg.MODEL.BATFD.CONTRAST_SCALING = "exact"
+    # A wider view in time: dilated branches behind the encoders.
+    cfg.MODEL.BATFD.ERF = CfgNode()
+    # Dilation of each branch, frames. [] = none.
+    cfg.MODEL.BATFD.ERF.DILATIONS = []
+    # How many layers of such branches follow each other.
+    cfg.MODEL.BATFD.ERF.DEPTH = 2
+
+    # UMMAFormer's parts on the features of BATFD: they are rebuilt, what cannot be rebuilt is attended to, and what is
+    # seen in a pyramid in time is added to them.
+    cfg.MODEL.UMMA = CfgNode()
+    # Whether there are such parts.
+    cfg.MODEL.UMMA.ENABLED = False
+    # Channels of the pyramid.
+    cfg.MODEL.UMMA.DIM = 256
+    # Attention heads of the pyramid.
+    cfg.MODEL.UMMA.HEADS = 4
+    # Frames that a query sees, odd.
+    cfg.MODEL.UMMA.WINDOW = 7
+    # Weight of the error of the reconstruction, of real clips.
+    cfg.MODEL.UMMA.RECONSTRUCTION_WEIGHT = 1.0
+    # Weight of the loss of "this clip is fake", said from the bottleneck.
+    cfg.MODEL.UMMA.SCORE_WEIGHT = 0.1
+
+
 def _add_solver_keys(cfg: CfgNode) -> None:
     # The optimizer: "ADAMW", "ADAM" (decay as an L2 penalty) or "SGD".
     cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Adam's and AdamW's averages of gradients and of their squares: the share that each step keeps.
+    cfg.SOLVER.BETAS = [0.9, 0.999]
     # The learning rate after warm-up.
     cfg.SOLVER.BASE_LR = 1e-4
     # Weight decay of all but the following.
@@ -604,8 +724,8 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.WEIGHT_DECAY_SCALE = None
     # The backbone's learning rate relative to the rest.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
-    # The schedule: "WarmupPolyLR", "WarmupLinearTailLR", "WarmupStableDecayLR", "WarmupMultiStepLR" or
-    # "WarmupCosineLR".
+    # The schedule: "WarmupPolyLR", "WarmupLinearTailLR", "WarmupStableDecayLR", "WarmupMultiStepLR",
+    # "WarmupCosineLR" or "WarmupExponentialLR".
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
     # With "WarmupPolyLR": the power of the polynomial.
     cfg.SOLVER.POLY_LR_POWER = 0.9
@@ -614,7 +734,7 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.TAIL_START = 0.75
     # With "WarmupStableDecayLR": how the rate falls, to BASE_LR_END: "linear", "cosine" or "sqrt" (by 1 - sqrt).
     cfg.SOLVER.TAIL_SHAPE = "sqrt"
-    # With "WarmupStableDecayLR" and "WarmupCosineLR": the learning rate at the end.
+    # With "WarmupStableDecayLR", "WarmupCosineLR" and "WarmupExponentialLR": the learning rate at the end.
     cfg.SOLVER.BASE_LR_END = 0.0
     # Steps of warm-up.
     cfg.SOLVER.WARMUP_ITERS = 0
@@ -730,3 +850,30 @@ def _add_test_keys(cfg: CfgNode) -> None:
     # An image's score from its tiles': the "max", the "mean", or "top_tiles" (the mean of the highest tenth); or, by
     # IMAGE_SCORE, that of the blended "map".
     cfg.TEST.TILE.SCORE = "max"
+
+
+def _add_temporal_test_keys(cfg: CfgNode) -> None:
+    # Testing of systems on clips.
+    cfg.TEST.TEMPORAL = CfgNode()
+    # What a row of the map is decoded as: "exact", the proposal that it was trained as, or "published", one frame less.
+    cfg.TEST.TEMPORAL.DECODE = "exact"
+    # Soft non-maximum suppression: a repetition's confidence is multiplied by exp(-overlap^2 / ALPHA).
+    cfg.TEST.TEMPORAL.ALPHA = 0.7234
+    # A segment repeats a better one if they overlap by more than T1 + (T2 - T1) times the better one's seconds.
+    cfg.TEST.TEMPORAL.T1 = 0.1968
+    # See T1.
+    cfg.TEST.TEMPORAL.T2 = 0.4123
+    # The most segments of a clip.
+    cfg.TEST.TEMPORAL.MAX_SEGMENTS = 100
+    # The map that segments are read from: "fusion", "video" or "audio".
+    cfg.TEST.TEMPORAL.MODALITY = "fusion"
+    # A clip's score: the confidence of its best "proposal", or the highest of its "frames".
+    cfg.TEST.TEMPORAL.CLIP_SCORE = "proposal"
+    # Clips longer than the network sees at once: the share of a window that the next shows again, in [0, 1).
+    cfg.TEST.TEMPORAL.WINDOW_OVERLAP = 0.5
+    # Overlaps at which average precision is taken.
+    cfg.TEST.TEMPORAL.AP = [0.5, 0.75, 0.95]
+    # Numbers of segments of a clip at which average recall is taken.
+    cfg.TEST.TEMPORAL.AR = [100, 50, 20, 10]
+    # The precision-recall curve: "full", or "published", without its first step, as BA-TFD's metrics have it.
+    cfg.TEST.TEMPORAL.AP_CURVE = "full"

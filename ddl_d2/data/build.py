@@ -14,10 +14,14 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader, get_detection_dataset_dicts
 from torch.utils.data import ConcatDataset, Dataset
 
+from ddl_d2.data.clip_mapper import ClipMapper
+from ddl_d2.data.datasets.catalog import CLIP_NAMES
+from ddl_d2.data.datasets.clip_columns import ClipColumns
 from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.datasets.sources import weights_by_dataset
 from ddl_d2.data.face_index import FaceIndex, FaceRows, RowsWithWindows, read_index
 from ddl_d2.data.face_swap_mapper import build_face_swap_mapper
+from ddl_d2.data.forge_spans import build_span_forger
 from ddl_d2.data.forging_augmentations import build_forge
 from ddl_d2.data.loader import BatchesOfOneSize, Mapper, TrainLoader, one_opencv_thread
 from ddl_d2.data.mapper import ForgeryDatasetMapper
@@ -29,8 +33,7 @@ from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceCropper
 from ddl_d2.faces.face import FaceFinder
-from ddl_d2.faces.finders import make_finder
-from ddl_d2.faces.look_again import SecondLook
+from ddl_d2.faces.finders import make_remembering_finder
 from ddl_d2.utils.processes import guarded
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ _ROOTS = {
     "dfdc": "DATASETS.DFDC_ROOT",
     "dfdcp": "DATASETS.DFDCP_ROOT",
     "deepfakebench": "DATASETS.DEEPFAKEBENCH_JSON",
+    **{name: f"DATASETS.{key}" for name, key in CLIP_NAMES.items()},
 }
 """How names of datasets begin that are registered only where the key says where they lie."""
 
@@ -76,7 +80,8 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
     if not pairs and not _forges(cfg) and not (labels == 1).any():
         raise DatasetError(
             f"{', '.join(cfg.DATASETS.TRAIN)}: all {len(labels)} images are real, and nothing forges any: there is "
-            "nothing to learn. Add fakes (a folder fake/ beside real/), or set INPUT.SELF_BLEND.ENABLED True"
+            "nothing to learn. Add fakes (a folder fake/ beside real/), or set INPUT.SELF_BLEND.ENABLED True "
+            "(for clips INPUT.SPANS.ENABLED True)"
         )
     return TrainLoader(
         rows,
@@ -148,7 +153,7 @@ def training_rows(cfg: CfgNode) -> tuple[Any, np.ndarray]:
     """
     given = weights_by_dataset(cfg.DATASETS.SOURCES)
     check_dataset_names(cfg.DATASETS.TRAIN)
-    parts = [get_detection_dataset_dicts(name, filter_empty=False) for name in cfg.DATASETS.TRAIN]
+    parts = [_rows_for(cfg, name) for name in cfg.DATASETS.TRAIN]
     if _each_face(cfg):
         indexes = [_index_of(cfg, name, part) for name, part in zip(cfg.DATASETS.TRAIN, parts, strict=True)]
         parts = [FaceRows(part, index) for part, index in zip(parts, indexes, strict=True)]
@@ -206,7 +211,9 @@ def check_dataset_names(names: Sequence[str]) -> None:
 
 
 def build_train_mapper(cfg: CfgNode) -> Mapper:
-    """Build the training mapper that INPUT.FACE_CROP, INPUT.SELF_BLEND, INPUT.AUGMENT or a token cache ask for."""
+    """Build the training mapper that INPUT (face crops, forging, augmentations, clips) or a token cache ask for."""
+    if cfg.INPUT.CLIP.ENABLED:
+        return build_clip_mapper(cfg, True)
     if cfg.MODEL.LOUPE.TOKEN_CACHE:
         cache = open_token_cache(cfg)
         check_filled(cache, training_rows(cfg)[0], max_pixels=cfg.INPUT.MAX_PIXELS)
@@ -219,6 +226,19 @@ def build_train_mapper(cfg: CfgNode) -> Mapper:
     return ForgeryDatasetMapper(cfg, True, crop=crop, forge=build_forge(cfg))
 
 
+def build_clip_mapper(cfg: CfgNode, is_train: bool) -> ClipMapper:
+    """Build the mapper of a config with INPUT.CLIP.ENABLED.
+
+    Raises:
+        ConfigError: as `ClipMapper` and `build_span_forger`.
+        FaceFinderUnavailableError: a library or model is missing.
+    """
+    forges = is_train and cfg.INPUT.SPANS.ENABLED
+    finder = build_face_finder(cfg) if forges or cfg.INPUT.CLIP.FACE_CROP else None
+    forge = build_span_forger(cfg, finder, training_rows(cfg)[0]) if forges and finder is not None else None
+    return ClipMapper(cfg, is_train, finder=finder if cfg.INPUT.CLIP.FACE_CROP else None, forge=forge)
+
+
 def _makes_pairs(cfg: CfgNode) -> bool:
     """Return whether training makes a pair, real and forged, of each real image."""
     return cfg.INPUT.FACE_SWAP.ENABLED or (cfg.INPUT.SELF_BLEND.ENABLED and cfg.INPUT.SELF_BLEND.PAIRS)
@@ -226,7 +246,9 @@ def _makes_pairs(cfg: CfgNode) -> bool:
 
 def _forges(cfg: CfgNode) -> bool:
     """Return whether training images are forged on the way, without making pairs."""
-    blend, augment = cfg.INPUT.SELF_BLEND, cfg.INPUT.AUGMENT
+    blend, augment, spans = cfg.INPUT.SELF_BLEND, cfg.INPUT.AUGMENT, cfg.INPUT.SPANS
+    if cfg.INPUT.CLIP.ENABLED:
+        return spans.ENABLED and spans.PROB > 0
     return (blend.ENABLED and blend.PROB > 0) or augment.COPY_MOVE_PROB > 0 or augment.INPAINT_PROB > 0
 
 
@@ -274,22 +296,27 @@ def build_face_finder(cfg: CfgNode) -> CachedFaceFinder:
         ConfigError: an unknown finder.
         FaceFinderUnavailableError: a library or model is missing.
     """
+    try:
+        return make_remembering_finder(**finder_settings(cfg))
+    except ValueError as error:
+        raise ConfigError(f"INPUT.FACES.FINDER: {error}") from error
+
+
+def finder_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Return INPUT.FACES as the arguments of `make_remembering_finder`, plain values."""
     faces = cfg.INPUT.FACES
     options = {"max_side": faces.MAX_SIDE, "landmarks": faces.LANDMARKS}
     if faces.FINDER == "yunet":
         options |= {"min_score": faces.YUNET_MIN_SCORE, "nms": faces.YUNET_NMS}
     else:
         options |= {"upsample": faces.DLIB_UPSAMPLE, "min_score": faces.DLIB_MIN_SCORE}
-    try:
-        finder = make_finder(
-            faces.FINDER,
-            yunet_model=faces.YUNET_MODEL or None,
-            landmark_model=faces.LANDMARK_MODEL or None,
-            **options,
-        )
-    except ValueError as error:
-        raise ConfigError(f"INPUT.FACES.FINDER: {error}") from error
-    return CachedFaceFinder(SecondLook(finder) if faces.SECOND_LOOK else finder, faces.CACHE or None)
+    return options | {
+        "name": faces.FINDER,
+        "yunet_model": faces.YUNET_MODEL or None,
+        "landmark_model": faces.LANDMARK_MODEL or None,
+        "second_look": faces.SECOND_LOOK,
+        "cache": faces.CACHE or None,
+    }
 
 
 def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any, np.ndarray]:
@@ -315,13 +342,15 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
         dataset_name: a registered one.
         mapper: replaces `ForgeryDatasetMapper(cfg, False)`.
     """
-    rows: Any = all_rows(dataset_name)
+    rows: Any = _rows_for(cfg, dataset_name)
     chosen = subset_of(rows, dataset_labels(rows), cfg.TEST.MAX_IMAGES)
     indexed = cfg.INPUT.FACE_CROP.ENABLED and bool(cfg.INPUT.FACE_CROP.INDEX)
     if indexed:
         rows = RowsWithWindows(rows, _index_of(cfg, dataset_name, rows))
     if chosen is not None:
         rows = torch.utils.data.Subset(rows, chosen.tolist())
+    if mapper is None and cfg.INPUT.CLIP.ENABLED:
+        mapper = build_clip_mapper(cfg, False)
     mapper = mapper or _test_mapper(cfg, crop=None if indexed else build_face_crop(cfg, False))
     if cfg.DATALOADER.NUM_WORKERS:
         one_opencv_thread()
@@ -357,6 +386,21 @@ def all_rows(dataset_name: str) -> Any:
     """Load the rows of a registered dataset. Raises as `check_dataset_names`."""
     check_dataset_names([dataset_name])
     return get_detection_dataset_dicts(dataset_name, filter_empty=False)
+
+
+def _rows_for(cfg: CfgNode, dataset_name: str) -> Any:
+    """Load the rows of a dataset, which must be of the kind that the system sees: images, or clips with sound.
+
+    Raises:
+        ConfigError: they are of the other kind; besides as `check_dataset_names`.
+    """
+    rows = all_rows(dataset_name)
+    system = cfg.MODEL.META_ARCHITECTURE
+    if isinstance(rows, ClipColumns) and not cfg.INPUT.CLIP.ENABLED:
+        raise ConfigError(f"dataset {dataset_name!r} holds clips, but {system} sees images (INPUT.CLIP.ENABLED False)")
+    if isinstance(rows, DatasetColumns) and not isinstance(rows, ClipColumns) and cfg.INPUT.CLIP.ENABLED:
+        raise ConfigError(f"dataset {dataset_name!r} holds images, but {system} sees clips (INPUT.CLIP.ENABLED True)")
+    return rows
 
 
 class UnreadableTolerated:

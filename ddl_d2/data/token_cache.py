@@ -124,7 +124,7 @@ class TokenCache:
 
 
 class TokenWriter:
-    """Adds tokens to a folder; a context manager that writes the last shard where the block ends well.
+    """Adds tokens to a folder, a shard at a time; `flush` writes the last.
 
     Args:
         folder: made once there is something to write.
@@ -179,13 +179,6 @@ class TokenWriter:
                 "`ddl-d2 cache-tokens` again, which goes on behind them"
             ) from error
         self._images, self._bytes = {}, 0
-
-    def __enter__(self) -> TokenWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.flush()
 
 
 def check_settings(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, inference_context
 from detectron2.utils import comm
 from detectron2.utils.logger import log_every_n_seconds
@@ -22,14 +22,19 @@ from ddl_d2.checkpoint.loading import local_path
 from ddl_d2.data.build import test_rows
 from ddl_d2.data.loader import BatchesOfOneSize
 from ddl_d2.engine.watchdog import ending_where_it_hangs
+from ddl_d2.evaluation.clip_results import ClipMetricOptions
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.forgery_evaluator import ForgeryEvaluator
+from ddl_d2.evaluation.temporal_evaluator import TemporalForgeryEvaluator
 from ddl_d2.predictions.meta import make_meta
 from ddl_d2.predictions.writer import PredictionStoreWriter
 from ddl_d2.utils.distributed import wait_for_all
 
 logger = logging.getLogger(__name__)
 
+
+TEMPORAL = "ddl_temporal"
+"""The `evaluator_type` of datasets of clips."""
 
 _THREADS = 2
 """Of each rank, for reading masks and writing maps: as much as a GPU's predictions need."""
@@ -142,14 +147,19 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, *, save_predictions: bool |
     rows, whole = test_rows(cfg, dataset_name), None
     if cfg.TEST.MAX_IMAGES and len(rows) < (size := len(DatasetCatalog.get(dataset_name))):
         whole = size
-    return ForgeryEvaluator(
-        dataset_rows=rows,
-        subset_of=whole,
-        output_dir=folder,
-        threshold=cfg.TEST.MAP_THRESHOLD,
-        empty_score=cfg.TEST.EMPTY_SCORE,
-        video_score=cfg.TEST.VIDEO_SCORE,
-        store=store,
-        max_pixels=cfg.INPUT.MAX_PIXELS,
-        threads=_THREADS,
-    )
+    common = {
+        "dataset_rows": rows,
+        "subset_of": whole,
+        "output_dir": folder,
+        "threshold": cfg.TEST.MAP_THRESHOLD,
+        "empty_score": cfg.TEST.EMPTY_SCORE,
+        "video_score": cfg.TEST.VIDEO_SCORE,
+        "store": store,
+        "max_pixels": cfg.INPUT.MAX_PIXELS,
+        "threads": _THREADS,
+    }
+    if MetadataCatalog.get(dataset_name).get("evaluator_type") != TEMPORAL:
+        return ForgeryEvaluator(**common)
+    temporal = cfg.TEST.TEMPORAL
+    options = ClipMetricOptions(overlaps=temporal.AP, numbers=temporal.AR, curve=temporal.AP_CURVE)
+    return TemporalForgeryEvaluator(metric_options=options, **common)

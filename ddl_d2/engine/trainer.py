@@ -49,8 +49,11 @@ from ddl_d2.utils.shared_memory import explained_shared_memory
 
 logger = logging.getLogger(__name__)
 
-_INSTEAD_OF_FINAL = ("ddl/auc", "ddl/f1 + ddl/iou", "ddl/accuracy")
-"""What chooses the best checkpoint where the final score is not defined: without masks, reals, or both."""
+_CHOOSING = {
+    "images": ("ddl/final", ("ddl/auc", "ddl/f1 + ddl/iou", "ddl/accuracy")),
+    "clips": ("ddl/DDL-AV", ("ddl/AP@0.5", "ddl/AUC")),
+}
+"""What chooses the best checkpoint, and what does where that is not defined: without masks, reals, or both."""
 
 LOG_PERIOD = 20
 """Steps from one line of metrics to the next."""
@@ -207,7 +210,8 @@ class ForgeryTrainer(DefaultTrainer):
         if cfg.TEST.EVAL_PERIOD > 0 and len(cfg.DATASETS.TEST) == 1:
             # The tag of the last checkpoint must stay on the periodic one: the best is no place to resume from.
             best = Checkpointer(self.model, cfg.OUTPUT_DIR, tag_last=False, config=cfg.dump())
-            reports.append(BestCheckpoint(best, "ddl/final", instead=_INSTEAD_OF_FINAL, exported=self._exported))
+            metric, instead = _CHOOSING["clips" if cfg.INPUT.CLIP.ENABLED else "images"]
+            reports.append(BestCheckpoint(best, metric, instead=instead, exported=self._exported))
         elif cfg.TEST.EVAL_PERIOD > 0 and cfg.DATASETS.TEST:
             logger.warning("No model_best is chosen: DATASETS.TEST names %d datasets, not one", len(cfg.DATASETS.TEST))
         if cfg.VIS_PERIOD > 0:

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from ddl_d2.predictions.writer import PredictionStoreWriter
 from ddl_d2.utils.distributed import wait_for_all
 from ddl_d2.utils.limits import MAX_PIXELS
 
+_LARGE = ("image", "views", "crops", "instances", "frames", "audio")
+"""What no metric asks for, of rows and outputs."""
+
 _MAP_SLACK = 1e-3  # interpolation leaves [0, 1] by rounding; a map farther out is not a probability
 
 
@@ -41,7 +44,12 @@ class ForgeryEvaluator(DatasetEvaluator):
 
     An image or mask that cannot be read does not end the evaluation where it is met: the others are scored, and
     `evaluate` then raises IncompleteEvaluationError, which lists all such files.
+
+    Attributes:
+        unit: what is evaluated, in words.
     """
+
+    unit = "images"
 
     def __init__(
         self,
@@ -94,7 +102,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         self._subset_of = subset_of
         self._work = Pipeline(threads)
         self._logger = logging.getLogger(__name__)
-        self._table = ResultTable()
+        self._table = self.new_table()
         self._bad: dict[str, BadFile] = {}
         self._last_time = time.perf_counter()
 
@@ -103,7 +111,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         if self._store is not None and len(self._table):
             raise EvaluationError("an evaluator with a prediction store serves one evaluation: make a new one")
         self._work.cancel()
-        self._table = ResultTable()
+        self._table = self.new_table()
         self._bad = {}
         self._last_time = time.perf_counter()
 
@@ -131,24 +139,40 @@ class ForgeryEvaluator(DatasetEvaluator):
             self._work.add(partial(self._process_one, _facts(row), _facts(output), seconds), self._take, size)
         self._last_time = time.perf_counter()
 
-    def _take(self, found: ImageResult | BadFile) -> None:
+    def _take(self, found: Any) -> None:
         """Keep what came of an image."""
-        if isinstance(found, ImageResult):
+        if not isinstance(found, BadFile):
             self._table.add(found)
             return
         self._bad[found.image_id] = found
         self._logger.warning("%s is not scored: %s", found.image_id, found)
 
-    def _process_one(self, row: Mapping[str, Any], output: Mapping[str, Any], seconds: float) -> ImageResult | BadFile:
+    def _process_one(self, row: Mapping[str, Any], output: Mapping[str, Any], seconds: float) -> Any:
         """Score an image, and store its prediction; or say what cannot be read. Threads may do so."""
         try:
             if "unreadable" in row:
                 raise row["unreadable"]
-            return self._scored(row, output, seconds)
+            return self.scored(row, output, seconds)
         except ImageReadError as error:
             return BadFile.of(-1, row, error)
 
-    def _scored(self, row: Mapping[str, Any], output: Mapping[str, Any], seconds: float) -> ImageResult:
+    def new_table(self) -> Any:
+        """Return an empty table of what `scored` gives."""
+        return ResultTable()
+
+    def table_metrics(self, table: Any) -> dict[str, float]:
+        """Compute the metrics of a table."""
+        return table.metrics(threshold=self._threshold, empty_score=self._empty_score, video_score=self._video_score)
+
+    def settings(self, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """Return what the metrics depend on, for `metrics.json`."""
+        settings: dict[str, Any] = {"threshold": self._threshold, "empty_score": self._empty_score}
+        if "num_videos" in metrics:
+            settings["video_score"] = self._video_score
+        return settings
+
+    def scored(self, row: Mapping[str, Any], output: Mapping[str, Any], seconds: float) -> Any:
+        """Compare one prediction with the truth, and store it; return a row of the table. Threads may do so."""
         image_id, label = row["image_id"], row.get("is_fake")
         label = None if label is None else int(label)
         score = None if output.get("fake_score") is None else float(output["fake_score"])
@@ -199,9 +223,7 @@ class ForgeryEvaluator(DatasetEvaluator):
         problem = None
         if table is not None and (any(row.is_fake is not None for row in table) or not len(table)):
             try:
-                metrics = table.metrics(
-                    threshold=self._threshold, empty_score=self._empty_score, video_score=self._video_score
-                )
+                metrics = self.table_metrics(table)
             except EvaluationError as error:
                 problem = str(error)
         self._raise_everywhere(problem)
@@ -215,16 +237,13 @@ class ForgeryEvaluator(DatasetEvaluator):
         if not metrics:
             return OrderedDict()
         part = "" if self._subset_of is None else f", a part of the dataset's {self._subset_of}"
-        self._logger.info("Evaluation of %d images%s:\n%s", metrics["num_images"], part, metrics_table(metrics))
+        self._logger.info("Evaluation of %d %s%s:\n%s", len(self._rows), self.unit, part, metrics_table(metrics))
         return OrderedDict(ddl=metrics)
 
     def _write(self, metrics: Mapping[str, float], bad: list[BadFile]) -> None:
         if self._output_dir is None:
             return
-        settings: dict[str, Any] = {"threshold": self._threshold, "empty_score": self._empty_score}
-        if "num_videos" in metrics:
-            settings["video_score"] = self._video_score
-        settings["complete"] = not bad
+        settings = self.settings(metrics) | {"complete": not bad}
         if bad:
             settings["unreadable"] = [{"image_id": b.image_id, "file": b.file, "reason": b.reason} for b in bad]
         write_metrics(self._output_dir / "metrics.json", {**metrics, **settings})
@@ -234,28 +253,34 @@ class ForgeryEvaluator(DatasetEvaluator):
         parts = comm.all_gather(self._bad) if self._distributed else [self._bad]
         return sorted({name: bad for part in parts for name, bad in part.items()}.values(), key=lambda b: b.image_id)
 
-    def _gathered(self, bad: list[BadFile]) -> tuple[ResultTable | None, str | None]:
+    def _gathered(self, bad: list[BadFile]) -> tuple[Any, str | None]:
         """Return the table of all images but the `bad` ones, and what is wrong with it, if anything.
 
         Both are None on other processes than the main one.
         """
         if not self._distributed:
-            table = self._table
+            table = list(self._table)
         else:
             # Some 70 bytes for each image, whatever its size: no map and no mask travels.
             parts = comm.gather(list(self._table))
             if not comm.is_main_process():
                 return None, None
-            table = ResultTable(row for part in parts for row in part)
+            table = [row for part in parts for row in part]
         unreadable = {b.image_id for b in bad}
         # Where a padded list showed an image to two processes, one of them may have read it.
-        table = ResultTable(row for row in table if row.image_id not in unreadable)
+        table = self._table_of(row for row in table if row.image_id not in unreadable)
         try:
             table.check_complete(row["image_id"] for row in self._rows if row["image_id"] not in unreadable)
             table.distinct()
         except EvaluationError as error:
             return table, str(error)
         return table, None
+
+    def _table_of(self, rows: Iterable[Any]) -> Any:
+        table = self.new_table()
+        for row in rows:
+            table.add(row)
+        return table
 
     def _close_store(self) -> str | None:
         """Complete the store; return what went wrong with it on this process, if anything."""
@@ -282,7 +307,7 @@ class ForgeryEvaluator(DatasetEvaluator):
 
 def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is asked of a row or an output here, without what holds much memory besides."""
-    return {key: value for key, value in row.items() if key not in ("image", "views", "crops", "instances")}
+    return {key: value for key, value in row.items() if key not in _LARGE}
 
 
 def _map_array(forgery_map: Any, image_id: str) -> NDArray[np.floating]:

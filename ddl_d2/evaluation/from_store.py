@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddl_d2.errors import EvaluationError, ImageReadError, StoreError
+from ddl_d2.evaluation.clip_results import ClipTable
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.map_counts import count_map
-from ddl_d2.evaluation.results import ImageResult, ResultTable
+from ddl_d2.evaluation.results import ImageResult, ResultTable, check_ids
+from ddl_d2.evaluation.temporal_evaluator import clip_result
 from ddl_d2.io.bad_files import BadFile
 from ddl_d2.io.rows import read_row_size
 from ddl_d2.predictions.store import PredictionStore
@@ -59,6 +61,40 @@ def table_from_store(
     return _all_read(in_order(one, wanted, workers), len(wanted))
 
 
+def clip_table_from_store(
+    store: PredictionStore, rows: Sequence[Mapping[str, Any]], *, intersection: bool = False
+) -> ClipTable:
+    """Score a store of clips against dataset dicts (`image_id`, `is_fake`, and segments in seconds).
+
+    Args:
+        store: the predictions, with segments.
+        rows: dataset dicts.
+        intersection: evaluate the clips both sides have, instead of refusing when they differ.
+
+    Raises:
+        EvaluationError: clips are missing on either side, or labels contradict each other.
+    """
+    predicted = {image_id: index for index, image_id in enumerate(store.ids)}
+    wanted = [row for row in rows if row["image_id"] in predicted] if intersection else list(rows)
+    if not wanted:
+        raise EvaluationError(f"nothing to evaluate: none of {len(rows)} clips is among {len(predicted)} predictions")
+    if not intersection:
+        check_ids(set(predicted), {row["image_id"] for row in wanted}, "clips")
+    table = ClipTable()
+    for row in wanted:
+        index = predicted[row["image_id"]]
+        _check_label(row["image_id"], row.get("is_fake"), int(store.labels[index]))
+        found = store.segments[row["image_id"]].astype(np.float32)
+        table.add(clip_result(row, float(store.scores[index]), found))
+    return table
+
+
+def _check_label(image_id: str, label: int | None, stored: int) -> None:
+    """Raise EvaluationError if the labels of the dataset and of the store contradict each other."""
+    if label is not None and stored >= 0 and stored != label:
+        raise EvaluationError(f"{image_id}: the dataset's label is {label}, the prediction store's {stored}")
+
+
 def _all_read(results: Iterable[ImageResult | BadFile], num_images: int) -> ResultTable:
     """Return the table of what was found. Raises IncompleteEvaluationError if anything could not be read."""
     table, bad = ResultTable(), []
@@ -76,8 +112,7 @@ def _evaluate_one(
     store: PredictionStore, row: Mapping[str, Any], score: float, stored_label: int, threshold: float
 ) -> ImageResult | BadFile:
     image_id, label = row["image_id"], row.get("is_fake")
-    if label is not None and stored_label >= 0 and stored_label != label:
-        raise EvaluationError(f"{image_id}: the dataset's label is {label}, the prediction store's {stored_label}")
+    _check_label(image_id, label, stored_label)
     try:
         height, width = read_row_size(row, max_pixels=store.max_pixels)
         forgery_map = _stored_map(store, image_id) if store.has_maps else None

@@ -32,6 +32,9 @@ _TITLES = {
     "num_videos": "videos",
     "num_frames_without_face": "frames without a face, left out of their videos",
     "num_videos_without_face": "videos without a face, scored 0.5",
+    "AUC": "ROC AUC, all clips",
+    "DDL-AV": "DDL-AV's score: detection and localization",
+    "num_clips": "clips",
     "num_images": "images",
     "num_in_dataset": "images of the dataset, of which these are a part",
     "num_fake": "fake images",
@@ -45,6 +48,11 @@ _TITLES_OF_TYPES = {
     "auc": "ROC AUC, {} against all real images",
     "video_auc": "ROC AUC, {} against all real videos",
     "num_fake": "fake images by {}",
+}
+
+_TITLES_OF_SEGMENTS = {
+    "AP@": "average precision of segments, overlap above {}",
+    "AR@": "average recall of the first {} segments",
 }
 
 
@@ -83,6 +91,14 @@ def metric_title(key: str) -> str:
     """What a metric means, also one of a single forgery type, such as `video_auc_Deepfakes`; "" for another."""
     if key in _TITLES:
         return _TITLES[key]
+    subset, _, measure = key.rpartition("/")
+    for name, title in _TITLES_OF_SEGMENTS.items():
+        if measure.startswith(name):
+            where = {
+                "visual": ", without clips forged in sound only",
+                "audio": ", without those forged in picture only",
+            }
+            return title.format(measure.removeprefix(name)) + where.get(subset, "")
     for name, title in _TITLES_OF_TYPES.items():
         if key.startswith(f"{name}_"):
             return title.format(key.removeprefix(f"{name}_"))

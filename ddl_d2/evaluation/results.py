@@ -125,19 +125,7 @@ class ResultTable:
 
     def check_complete(self, expected_ids: Iterable[str]) -> None:
         """Raise EvaluationError unless the images of the table are exactly the expected ones."""
-        expected, present = set(expected_ids), {row.image_id for row in self._rows}
-        if missing := sorted(expected - present):
-            other_form = {normalize("NFC", name) for name in missing} & {normalize("NFC", name) for name in present}
-            hint = (
-                f". {len(other_form)} of them were under the same names in another form of Unicode (NFC, NFD): predict "
-                "the images where they are evaluated, or rename them alike"
-            )
-            raise EvaluationError(
-                f"{len(missing)} of {len(expected)} images of the dataset were not scored: {listed(missing)}"
-                + (hint if other_form else "")
-            )
-        if unknown := sorted(present - expected):
-            raise EvaluationError(f"{len(unknown)} scored images are not in the dataset: {listed(unknown)}")
+        check_ids({row.image_id for row in self._rows}, set(expected_ids), "images")
 
     def metrics(
         self, *, threshold: float = 0.5, empty_score: str = "skip", video_score: str = "mean"
@@ -188,6 +176,22 @@ class ResultTable:
             of_type_scores = None if scores is None else scores[chosen]
             result.update(_of_type(name, labels[chosen], of_type_scores, of_type, video_score))
         return result
+
+
+def check_ids(present: set[str], expected: set[str], what: str) -> None:
+    """Raise EvaluationError unless what was scored ("images", say) is exactly what was expected, by id."""
+    if missing := sorted(expected - present):
+        other_form = {normalize("NFC", name) for name in missing} & {normalize("NFC", name) for name in present}
+        hint = (
+            f". {len(other_form)} of them were under the same names in another form of Unicode (NFC, NFD): predict "
+            f"the {what} where they are evaluated, or rename them alike"
+        )
+        raise EvaluationError(
+            f"{len(missing)} of {len(expected)} {what} of the dataset were not scored: {listed(missing)}"
+            + (hint if other_form else "")
+        )
+    if unknown := sorted(present - expected):
+        raise EvaluationError(f"{len(unknown)} scored {what} are not in the dataset: {listed(unknown)}")
 
 
 def _detection(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ddl_d2.errors import FaceFinderUnavailableError
+from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.dlib_finder import DlibFaceFinder
 from ddl_d2.faces.face import FaceFinder
+from ddl_d2.faces.look_again import SecondLook
 from ddl_d2.faces.yunet_finder import YuNetFaceFinder
 
 FINDERS = ("dlib", "yunet")
@@ -38,3 +40,18 @@ def make_finder(
             )
         return YuNetFaceFinder(yunet_model, landmark_model, **options)
     raise ValueError(f"unknown face finder {name!r}; known: {', '.join(FINDERS)}")
+
+
+def make_remembering_finder(
+    name: str, *, second_look: bool = True, cache: str | Path | None = None, **options: Any
+) -> CachedFaceFinder:
+    """Make a face finder that remembers what it found.
+
+    Args:
+        name: one of `FINDERS`.
+        second_look: look again where nothing was found, see `SecondLook`.
+        cache: the folder to remember in; None for the one that all tools share.
+        **options: further arguments of `make_finder`. Raises as that.
+    """
+    finder = make_finder(name, **options)
+    return CachedFaceFinder(SecondLook(finder) if second_look else finder, cache)

@@ -19,13 +19,14 @@ Rows = dict[tuple[str, int], dict[str, Any]]
 """(split, index) -> that pair's line of manifest.jsonl."""
 
 
-def check_folder(root: Path, settings: dict[str, Any], existing: str) -> None:
+def check_folder(root: Path, settings: dict[str, Any], existing: str, *, made_by: str = MADE_BY) -> None:
     """Refuse a folder that may not be written.
 
     Args:
         root: the folder; it need not exist.
         settings: of the dataset to be made, as the manifest holds them.
         existing: one of `EXISTING`: what to do with a dataset that is there.
+        made_by: what its manifest names as its maker.
 
     Raises:
         ForgeryError: something else is there, or it was made with other settings, or is to be left alone.
@@ -38,8 +39,9 @@ def check_folder(root: Path, settings: dict[str, Any], existing: str) -> None:
     if not root.exists() or not any(root.iterdir()):
         return
     if existing == "refuse":
-        raise ForgeryError(f"{root} is not empty; use --resume to complete it or --overwrite to make it anew")
-    old = _read_manifest(root)
+        completed = "--resume to complete it or " if made_by == MADE_BY else ""
+        raise ForgeryError(f"{root} is not empty; use {completed}--overwrite to make it anew")
+    old = _read_manifest(root, made_by)
     if existing == "resume" and old["settings"] != settings:
         raise ForgeryError(
             f"{root} was made with other settings ({old['settings']}); use --overwrite or another folder"
@@ -79,10 +81,10 @@ def _check_same_photographs(root: Path, manifest: dict[str, Any]) -> None:
         raise ForgeryError(f"{root} was made from other photographs; use --overwrite or another folder")
 
 
-def _read_manifest(root: Path) -> dict[str, Any]:
+def _read_manifest(root: Path, made_by: str = MADE_BY) -> dict[str, Any]:
     try:
         manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
-        if manifest["made_by"] == MADE_BY and "settings" in manifest:
+        if manifest["made_by"] == made_by and "settings" in manifest:
             return dict(manifest)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ForgeryError(f"{root} is not empty and has no manifest.json of a forged dataset: left alone") from error

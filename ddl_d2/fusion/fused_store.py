@@ -31,6 +31,7 @@ def write_fused_store(
     fuse_maps: FuseMaps,
     *,
     meta: Mapping[str, Any],
+    segments: Mapping[str, NDArray[np.float64]] | None = None,
     overwrite: bool = False,
     workers: int = 1,
 ) -> int:
@@ -43,6 +44,7 @@ def write_fused_store(
         map_stores: whose maps are fused, of `systems`; none makes a store without maps.
         fuse_maps: their maps of one image, uint8 H x W of equal size -> the fused one; called from several threads.
         meta: JSON values for `meta.json`, see `predictions.meta.make_meta`.
+        segments: the fused segments of each clip, by id; None: the systems are not about clips.
         overwrite: replace a store that lies there. A folder with anything else in it is refused.
         workers: threads that decode, fuse and encode; they do not change a byte of the store.
 
@@ -79,6 +81,7 @@ def write_fused_store(
                     forgery_map,
                     label=None if label < 0 else label,
                     has_face=any(image_id not in store.without_face for store in systems.stores),
+                    segments=None if segments is None else segments[image_id],
                 )
             finally:
                 free.put(writer)

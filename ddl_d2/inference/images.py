@@ -153,8 +153,8 @@ def heat_map_file(overlay: Path) -> Path:
 
 
 def reliability_file(overlay: Path) -> Path:
-    """Where the reliability map beside an overlay goes: `face.png` -> `face.reliability.png`."""
-    return overlay.with_suffix(".reliability.png")
+    """Where the reliability map beside an overlay goes: `face.png` -> `face.reliability_map.png`."""
+    return overlay.with_suffix(".reliability_map.png")
 
 
 def check_side_files(overlays: Sequence[Path], images: Sequence[Path], side: Callable[[Path], Path]) -> None:
@@ -168,7 +168,8 @@ def check_side_files(overlays: Sequence[Path], images: Sequence[Path], side: Cal
     taken = {path.resolve() for path in (*overlays, *images)}
     for overlay in overlays:
         if side(overlay).resolve() in taken:
-            raise InputError(f"{side(overlay)}: the map would replace another file; rename that image")
+            what = side(overlay).suffixes[-2].lstrip(".").replace("_", " ")
+            raise InputError(f"{side(overlay)}: the {what} would replace another file; rename that image")
 
 
 def predict_images(

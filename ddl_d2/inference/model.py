@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from PIL import Image
 
 from ddl_d2.checkpoint.config import config_for
 from ddl_d2.checkpoint.loading import local_path
 from ddl_d2.checkpoint.shipped import about_weights, find_weights
 from ddl_d2.data.build import build_face_finder
-from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.errors import InputError
 from ddl_d2.faces.face import FaceFinder
 from ddl_d2.inference.calibrated_weights import calibration_for
-from ddl_d2.inference.images import expand_inputs
-from ddl_d2.inference.prediction import Prediction
+from ddl_d2.inference.clip import ClipPredictor, predict_clip
+from ddl_d2.inference.clip_prediction import ClipPrediction
 from ddl_d2.inference.predictor import ForgeryPredictor
+from ddl_d2.inference.sources import PredictsSources
 from ddl_d2.inference.video import VideoPrediction, predict_video
-from ddl_d2.io.image import convert_image, decode_image, read_image
 from ddl_d2.predictions.calibration import Calibration
 from ddl_d2.predictions.meta import file_sha256
 from ddl_d2.utils.malloc import keep_freed_memory
-from ddl_d2.utils.text import printable
-
-Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
 def load_model(
@@ -74,7 +69,7 @@ def load_model(
     return Model.from_cfg(cfg, threshold=threshold, calibration=calibration)
 
 
-class Model:
+class Model(PredictsSources):
     """A trained model. Several threads may share one.
 
     Attributes:
@@ -82,27 +77,26 @@ class Model:
         threshold: an image is called fake above this score, without a calibration; so is a video, with or without.
         calibration: what decides on images; None if nothing does but the threshold.
         note: why a calibration that the weights carry is not used; "" if there is nothing to say.
-        predictor: the model behind it, for decoded images.
+        predictor: the model behind it, for decoded images; or for clips, where the system sees picture and sound.
     """
 
     def __init__(
         self,
         cfg: CfgNode,
-        predictor: ForgeryPredictor,
+        predictor: ForgeryPredictor | ClipPredictor,
         *,
         threshold: float = 0.5,
         calibration: Calibration | None = None,
         note: str = "",
     ) -> None:
-        """Put a config and its predictor together; see `Attributes`.
-
-        Raises:
-            InputError: a threshold outside 0..1.
-        """
-        if not 0 <= threshold <= 1:
-            raise InputError(f"the threshold is {threshold:g}: it must lie within 0 and 1")
-        self.cfg, self.predictor, self.threshold = cfg, predictor, threshold
-        self.calibration, self.note = calibration, note
+        """Put a config and its predictor together; see `Attributes`. Raises InputError as `PredictsSources`."""
+        super().__init__(
+            threshold=threshold,
+            map_threshold=cfg.TEST.MAP_THRESHOLD,
+            max_pixels=cfg.INPUT.MAX_PIXELS,
+            calibration=calibration,
+        )
+        self.cfg, self.predictor, self.note = cfg, predictor, note
 
     @classmethod
     def from_cfg(
@@ -111,7 +105,7 @@ class Model:
         """Load the model of a config; the other arguments, and what it raises, are `load_model`'s."""
         if threshold is not None and calibration is not None:
             raise InputError("a threshold and a calibration are two ways to decide: give one of them")
-        predictor = ForgeryPredictor.from_cfg(cfg)
+        predictor = (ClipPredictor if cfg.INPUT.CLIP.ENABLED else ForgeryPredictor).from_cfg(cfg)
         if threshold is not None:
             return cls(cfg, predictor, threshold=threshold)
         used, note = calibration_for(local_path(cfg.MODEL.WEIGHTS), cfg, file=calibration)
@@ -135,67 +129,15 @@ class Model:
         return Model(self.cfg, self.predictor, threshold=known[rate])
 
     @property
-    def map_threshold(self) -> float:
-        """A pixel is forged where the map is above it: the calibration's, or else the config's."""
-        found = None if self.calibration is None else self.calibration.map_threshold
-        return self.cfg.TEST.MAP_THRESHOLD if found is None else found
-
-    @overload
-    def predict(self, source: Source) -> Prediction: ...
-
-    @overload
-    def predict(self, source: list[Source]) -> list[Prediction]: ...
-
-    def predict(self, source: Source | list[Source]) -> Prediction | list[Prediction]:
-        """Predict an image, or each of a list of images in one go.
-
-        Args:
-            source: a path, the bytes of an image file, a PIL image, or an array H×W×3 RGB (uint8); or a list of these.
-
-        Returns:
-            the result, or a list of results in the order of the images.
-
-        Raises:
-            ImageReadError: an image cannot be read (`predict_many` goes on instead).
-        """
-        sources = source if isinstance(source, list) else [source]
-        results = self._predict([self._read(one) for one in sources])
-        for result in results:
-            if result.error is not None:
-                raise result.error
-        return results if isinstance(source, list) else results[0]
-
-    def predict_many(
-        self, sources: str | os.PathLike[str] | Iterable[Source], *, batch_size: int = 8
-    ) -> Iterator[Prediction]:
-        """Predict many images one batch after the other; what cannot be read is a result with `error`.
-
-        Args:
-            sources: a folder (searched to the bottom), a glob, a file, or any iterable of what `predict` takes.
-            batch_size: images that are read and held at once. Those of one size also go through the model at once.
-
-        Yields:
-            one result per image, in their order.
-
-        Raises:
-            InputError: the folder or glob holds no image.
-        """
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}: it must be at least 1")
-        if isinstance(sources, (str, os.PathLike)):
-            sources = expand_inputs([sources]).images
-        remaining = iter(sources)
-        while batch := list(islice(remaining, batch_size)):
-            yield from self._predict([self._read(source) for source in batch])
-
-    @property
     def about(self) -> str:
         """What the weights say of themselves: their name, what they were trained on and what for; else their file."""
         weights = self.cfg.MODEL.WEIGHTS
         return about_weights(weights) or weights
 
-    def predict_video(self, path: str | os.PathLike[str], *, frames: int = 32) -> VideoPrediction:
+    def predict_video(self, path: str | os.PathLike[str], *, frames: int = 32) -> VideoPrediction | ClipPrediction:
         """Score a video by evenly spaced frames; the frames' scores become one by TEST.VIDEO_SCORE of the config.
+
+        A system that sees clips sees all of the video, with its sound, and tells which seconds are forged.
 
         Args:
             path: the video.
@@ -204,6 +146,8 @@ class Model:
         Raises:
             ImageReadError: not a readable video.
         """
+        if isinstance(self.predictor, ClipPredictor):
+            return predict_clip(Path(path), self.predictor, threshold=self.threshold)
         return predict_video(
             Path(path),
             self.predictor,
@@ -245,42 +189,8 @@ class Model:
         text = "".join(node.dump() for node in keys.values())
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _predict(self, images: Sequence[tuple[str, np.ndarray | ImageReadError]]) -> list[Prediction]:
-        readable = [image for _, image in images if not isinstance(image, ImageReadError)]
-        outputs = iter(self.predictor.predict_batch(readable))
-        return [
-            Prediction(file=file, error=image)
-            if isinstance(image, ImageReadError)
-            else Prediction(
-                file=file,
-                image=image,
-                output=next(outputs),
-                threshold=self.threshold,
-                map_threshold=self.map_threshold,
-                calibration=self.calibration,
-            )
-            for file, image in images
-        ]
-
-    def _read(self, source: Source) -> tuple[str, np.ndarray | ImageReadError]:
-        """(file or "", uint8 H×W×3 RGB, or why it cannot be read)."""
-        name = printable(source) if isinstance(source, (str, os.PathLike)) else ""
-        try:
-            return name, _pixels(source, self.cfg.INPUT.MAX_PIXELS)
-        except ImageReadError as error:
-            # Not the exception that was caught: with its frames it would hold the file's content.
-            return name, ImageReadError(error.path, error.reason)
-
-
-def _pixels(source: Source, max_pixels: int) -> np.ndarray:
-    if isinstance(source, (str, os.PathLike)):
-        return read_image(source, max_pixels=max_pixels)
-    if isinstance(source, bytes):
-        return decode_image(source, max_pixels=max_pixels)
-    if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
-            raise ImageReadError("array", f"must be uint8 H×W×3 RGB, not {source.dtype} {source.shape}")
-        return source
-    if isinstance(source, Image.Image):
-        return convert_image(source, max_pixels=max_pixels)
-    raise InputError(f"cannot predict a {type(source).__name__}: give a path, bytes, a PIL image or an array")
+    def outputs(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """Predict decoded images; see `predictor`."""
+        if isinstance(self.predictor, ClipPredictor):
+            raise InputError(f"{self.cfg.MODEL.META_ARCHITECTURE} sees clips with sound, not images: give it videos")
+        return self.predictor.predict_batch(images)

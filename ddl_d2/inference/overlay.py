@@ -29,6 +29,17 @@ _LARGE, _SMALL = 18, 15  # font sizes
 _MAX_BOXES = 20
 
 
+def write_in_corner(image: np.ndarray, text: str, color: tuple[int, int, int]) -> None:
+    """Write white text on a colored ground into the upper left corner of an image (uint8 H×W×3 RGB), in place."""
+    scale = max(0.35, min(image.shape[:2]) / 700)
+    thickness = max(1, round(2 * scale))
+    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    pad = max(2, round(6 * scale))
+    cv2.rectangle(image, (0, 0), (width + 2 * pad, height + base + 2 * pad), color, -1)
+    place = (pad, pad + height)
+    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness, cv2.LINE_AA)
+
+
 def draw_prediction(
     image: np.ndarray,
     prediction: Mapping[str, Any],

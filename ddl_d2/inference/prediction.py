@@ -16,7 +16,6 @@ from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.faces.face import FaceFinder
 from ddl_d2.inference.explanations import Explanation, explain
 from ddl_d2.inference.fragility import Fragility
-from ddl_d2.inference.overlay import draw_heat_map, draw_prediction
 from ddl_d2.inference.summary import PredictionSummary, forgery_map_of, summarize
 from ddl_d2.io.image import write_png
 from ddl_d2.predictions.calibration import Calibration
@@ -176,6 +175,8 @@ class Prediction:
         Args:
             title: shown in the caption; by default the file's name.
         """
+        from ddl_d2.inference.overlay import draw_prediction  # needs Detectron2, a result itself does not
+
         summary = self.summary
         assert self.image is not None  # noqa: S101  without an error there is an image
         return draw_prediction(
@@ -189,6 +190,8 @@ class Prediction:
 
     def draw_heat_map(self) -> np.ndarray:
         """What the score rests on, uint8 H'×W'×3 RGB, if the output has a `heat_map` (`gradcam`)."""
+        from ddl_d2.inference.overlay import draw_heat_map  # needs Detectron2, a result itself does not
+
         summary = self.summary
         assert self.image is not None  # noqa: S101  without an error there is an image
         return draw_heat_map(self.image, self.output, summary.threshold, title=Path(self.file).name, summary=summary)

@@ -10,30 +10,27 @@ import json
 import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from fractions import Fraction
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import av
-import cv2
 import numpy as np
 
 from ddl_d2.evaluation import functional
-from ddl_d2.inference.overlay import tint_forged
+from ddl_d2.inference.overlay import tint_forged, write_in_corner
+from ddl_d2.inference.scene import sound_of_video, spectrum_columns
 from ddl_d2.inference.summary import PredictionSummary, decide, forgery_map_of, summarize
-from ddl_d2.inference.timeline import draw_timeline
+from ddl_d2.inference.timeline import Bars, Scene, Thumbnails, draw_timeline, runs_above
 from ddl_d2.io.atomic import replacing
+from ddl_d2.io.clip import AUDIO_RATE
 from ddl_d2.io.image import write_png
 from ddl_d2.io.video import count_frames, iter_chosen_frames, iter_video_frames, spread_frames
+from ddl_d2.io.write_video import VideoWriter
 from ddl_d2.predictions.verdict import NO_FACE, says_forged
 from ddl_d2.utils.limits import MAX_PIXELS
 from ddl_d2.utils.text import printable
 
 Predictor = Callable[[np.ndarray], Mapping[str, Any]]
-_TIME_BASE = Fraction(1, 1000)
-_ENCODERS = ("libx264", "mpeg4")
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,7 @@ class VideoPrediction:
         frames: (number of the frame, seconds, P(fake)) of each frame that was predicted, in order.
         without_face: numbers of those in which no face was found, where images are cropped to faces
             (INPUT.FACE_CROP). They are left out of the score; if there are no others, it is 0.5.
+        scene: what its drawing shows besides.
     """
 
     file: str
@@ -58,6 +56,7 @@ class VideoPrediction:
     video_score: str
     frames: tuple[tuple[int, float, float], ...]
     without_face: tuple[int, ...] = ()
+    scene: Scene = field(default_factory=Scene)
 
     @property
     def note(self) -> str:
@@ -66,8 +65,8 @@ class VideoPrediction:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values; `"face": false` marks frames without one, and `note` is there if it is not ""."""
-        values = asdict(self)
-        del values["without_face"]
+        hidden = ("without_face", "scene")
+        values = {option.name: getattr(self, option.name) for option in fields(self) if option.name not in hidden}
         faceless = set(self.without_face)
         values["frames"] = [
             {"frame": number, "seconds": round(seconds, 3), "score": round(score, 6)}
@@ -78,11 +77,11 @@ class VideoPrediction:
         return values | ({"note": self.note} if self.note else {})
 
     def draw(self) -> np.ndarray:
-        """The scores over time, uint8 300×1000×3 RGB."""
+        """The scores over time, with small frames and the sound if they are there: uint8 H×1000×3 RGB."""
         numbers, seconds, scores = zip(*self.frames, strict=True)
         has_face = [number not in set(self.without_face) for number in numbers]
         title = _title(self.verdict, self.score, self.video_score, sum(has_face), Path(self.file).name)
-        return draw_timeline(seconds, _with_gaps(scores, has_face), self.threshold, title=title)
+        return _draw(seconds, _with_gaps(scores, has_face), self.threshold, title, self.scene)
 
 
 def predict_video(
@@ -107,11 +106,12 @@ def predict_video(
     Raises:
         ImageReadError: not a readable video.
     """
-    found, has_face = [], []
+    found, has_face, thumbnails = [], [], Thumbnails()
     for number, seconds, image in _frames(path, frames, max_pixels):
         output = predictor(image)
         found.append((number, seconds, float(output["fake_score"])))
         has_face.append(bool(output.get("has_face", True)))
+        thumbnails.add(seconds, image)
     score = functional.score_with_faces([frame[2] for frame in found], has_face, video_score)
     return VideoPrediction(
         file=printable(path),
@@ -121,77 +121,17 @@ def predict_video(
         video_score=video_score,
         frames=tuple(found),
         without_face=tuple(frame[0] for frame, there in zip(found, has_face, strict=True) if not there),
+        scene=_scene(thumbnails, sound_of_video(path, max_pixels=max_pixels)),
     )
-
-
-class VideoWriter:
-    """Write RGB frames as an mp4 (H.264, or MPEG-4 where the encoder is missing). A context manager.
-
-    The file appears under its name when the block ends well, and not at all when it does not.
-
-    Args:
-        path: of the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._place = contextlib.ExitStack()
-        self._container: Any = None
-        self._stream: Any = None
-        self._start, self._last = 0.0, -1
-
-    def __enter__(self) -> VideoWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def write(self, frame: np.ndarray, seconds: float) -> None:
-        """Append a frame (uint8 H×W×3 RGB) shown at `seconds`; later frames take the size of the first."""
-        if self._container is None:
-            self._open(frame.shape[1], frame.shape[0], seconds)
-        width, height = self._stream.width, self._stream.height
-        if frame.shape[:2] != (height, width):
-            frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-        encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        self._last = max(self._last + 1, round((seconds - self._start) / _TIME_BASE))
-        encoded.pts, encoded.time_base = self._last, _TIME_BASE
-        self._container.mux(self._stream.encode(encoded))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            # What goes wrong here is seen by the place, too.
-            with self._place:
-                if self._container is not None:
-                    self._container.mux(self._stream.encode())
-        else:
-            self._place.__exit__(kind, error, trace)
-
-    def _open(self, width: int, height: int, seconds: float) -> None:
-        encoder = next(name for name in _ENCODERS if name in av.codecs_available)
-        temporary = self._place.enter_context(replacing(self.path))
-        self._container = self._place.enter_context(av.open(str(temporary), "w", format="mp4"))
-        self._stream = self._container.add_stream(encoder, rate=25)
-        self._stream.width, self._stream.height = max(2, width - width % 2), max(2, height - height % 2)
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.time_base = _TIME_BASE
-        self._start = seconds
 
 
 def draw_frame(image: np.ndarray, prediction: Mapping[str, Any], summary: PredictionSummary) -> np.ndarray:
     """A frame (uint8 H×W×3 RGB) with its forged pixels tinted and its score in the corner; the same size."""
     faceless = summary.verdict == NO_FACE
     drawn = image.copy() if faceless else tint_forged(image, forgery_map_of(prediction) > summary.map_threshold)
-    scale = max(0.35, min(image.shape[:2]) / 700)
     text = summary.verdict.upper() + ("" if faceless else f" {summary.score:.2f}")
-    thickness = max(1, round(2 * scale))
-    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    pad = max(2, round(6 * scale))
     color = (170, 20, 45) if says_forged(summary.verdict) else (90, 90, 95) if faceless else (20, 110, 50)
-    cv2.rectangle(drawn, (0, 0), (width + 2 * pad, height + base + 2 * pad), color, -1)
-    cv2.putText(
-        drawn, text, (pad, pad + height), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness, cv2.LINE_AA
-    )
+    write_in_corner(drawn, text, color)
     return drawn
 
 
@@ -219,7 +159,7 @@ def annotate_video(
         path: the video.
         predictor: uint8 H×W×3 RGB -> the model's output.
         report: the JSON file.
-        video: the annotated video (without sound).
+        video: the annotated video, with its sound.
         curve: a PNG of the score over time.
         frames: evenly spaced frames to predict; 0 = all.
         video_score: "mean", "top_frames" or "max" of the frames' scores (`evaluation.functional.video_score`).
@@ -238,8 +178,9 @@ def annotate_video(
     with _folder_for(report), replacing(report) as temporary:
         with open(temporary, "w", encoding="utf-8") as lines:
             lines.write('{"frames": [')
-            with VideoWriter(video) if video is not None else contextlib.nullcontext() as writer:
-                times, scores, has_face = array("d"), array("d"), array("b")
+            sound = sound_of_video(path, max_pixels=max_pixels) if video is not None or curve is not None else None
+            with VideoWriter(video, audio=sound) if video is not None else contextlib.nullcontext() as writer:
+                times, scores, has_face, thumbnails = array("d"), array("d"), array("b"), Thumbnails()
                 for index, seconds, image in _frames(path, frames, max_pixels):
                     prediction = predictor(image)
                     summary = summarize(prediction, threshold, map_threshold)
@@ -250,6 +191,7 @@ def annotate_video(
                     lines.write((",\n" if scores else "\n") + json.dumps(line))
                     times.append(seconds)
                     scores.append(summary.score)
+                    thumbnails.add(seconds, image)
                     on_frame()
             score = functional.score_with_faces(scores, list(map(bool, has_face)), video_score)
             head = {**(about or {}), "file": printable(path), "score": round(score, 6), "video_score": video_score}
@@ -267,8 +209,24 @@ def annotate_video(
             lines.write("\n],\n" + json.dumps(head, indent=2)[1:].lstrip("\n"))
         if curve is not None:
             title = _title(head["verdict"], score, video_score, sum(has_face), printable(path.name))
-            write_png(curve, draw_timeline(times, _with_gaps(scores, has_face), threshold, title=title))
+            write_png(curve, _draw(times, _with_gaps(scores, has_face), threshold, title, _scene(thumbnails, sound)))
     return head
+
+
+def _scene(thumbnails: Thumbnails, sound: np.ndarray | None) -> Scene:
+    """What a drawing shows besides the scores."""
+    last = thumbnails.kept[-1][0] if thumbnails.kept else 0.0
+    if sound is None or not len(sound):
+        return Scene(0.0, tuple(thumbnails.kept))
+    duration = max(last, len(sound) / AUDIO_RATE)
+    sound = np.pad(sound, (0, max(0, round(duration * AUDIO_RATE) - len(sound))))
+    return Scene(duration, tuple(thumbnails.kept), spectrum_columns(sound))
+
+
+def _draw(seconds: Sequence[float], scores: Sequence[float], threshold: float, title: str, scene: Scene) -> np.ndarray:
+    """The timeline of a video's frames; where they are shown, also when they score above the threshold."""
+    bars = [Bars("forged", runs_above(seconds, scores, threshold))] if scene.thumbnails else []
+    return draw_timeline(seconds, scores, threshold, title=title, scene=scene, bars=bars)
 
 
 def _title(verdict: str, score: float, video_score: str, used: int, name: str) -> str:

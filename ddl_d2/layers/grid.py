@@ -8,6 +8,7 @@ Shapes: `B` images, `C` channels, `H, W` places, `h, w` cells, `k` places along 
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,6 +36,24 @@ def grid_max_pool(x: Tensor, cells: Size) -> Tensor:
     """
     height, width = (-(-side // count) for side, count in zip(x.shape[-2:], cells, strict=True))
     return F.max_pool2d(pad_to_size(x, (height * cells[0], width * cells[1])), (height, width))
+
+
+def grid_average(x: Tensor, side: int) -> Tensor:
+    """Return the means of `side` × `side` overlapping cells, as `adaptive_avg_pool2d` has them: B×C×side×side.
+
+    Each axis is a product with a matrix, as an exported graph has no pooling of maps of any size.
+    """
+    rows, columns = (_shares(length, side, x) for length in x.shape[-2:])
+    return rows @ x @ columns.t()
+
+
+def _shares(length: int, cells: int, like: Tensor) -> Tensor:
+    """Return how much each of `length` places counts in each of `cells` cells: cells×length, rows of sum 1."""
+    places = torch.arange(length, device=like.device)
+    cell = torch.arange(cells, device=like.device)[:, None]
+    start, stop = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
+    inside = ((places >= start) & (places < stop)).to(like.dtype)
+    return inside / inside.sum(dim=1, keepdim=True)
 
 
 def to_cells(x: Tensor, cells: Size, side: int) -> Tensor:

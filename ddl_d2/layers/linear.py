@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute `torch.nn.functional.linear`: x …×K, weight N×K, bias N -> …×N; differentiable once."""
-    if _by_onednn(x, weight):
+    if by_onednn(x, weight):
         return _OneDnnLinear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
 def batched_product(x: Tensor, y: Tensor) -> Tensor:
     """Multiply matrices, x · yᵀ, image by image: B×M×K, B×N×K -> B×M×N."""
-    if x.device.type == "cpu":  # its batched product copies operands whose layout it does not like
+    # A CPU's batched product copies operands whose layout it does not like. An exported graph has any number of images.
+    if x.device.type == "cpu" and not torch.compiler.is_exporting():
         return torch.stack([linear(one, other) for one, other in zip(x, y, strict=True)])
     return x @ y.transpose(1, 2)
 
@@ -84,7 +85,8 @@ def _dense(x: Tensor) -> Tensor:
 _HAS_OPERATOR = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+def by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Say whether `linear` of these goes through oneDNN."""
     return (
         _HAS_OPERATOR
         and x.device.type == "cpu"

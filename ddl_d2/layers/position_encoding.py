@@ -33,8 +33,8 @@ def sine_position_encoding(
         raise ValueError(f"num_channels must be a multiple of 4, got {num_channels}")
     half = num_channels // 2
     scale, eps = 2 * math.pi, 1e-6
-    y = torch.arange(1, height + 1, dtype=torch.float32, device=device) / (height + eps) * scale
-    x = torch.arange(1, width + 1, dtype=torch.float32, device=device) / (width + eps) * scale
+    y, x = (torch.arange(1, side + 1, dtype=torch.float32, device=device) for side in (height, width))
+    y, x = (places / (places[-1:] + eps) * scale for places in (y, x))
     index = torch.arange(half, dtype=torch.float32, device=device)
     period = temperature ** (2 * torch.div(index, 2, rounding_mode="floor") / half)
 

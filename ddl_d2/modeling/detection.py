@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddl_d2.errors import ConfigError
-from ddl_d2.modeling.heads import ImageHead
+from ddl_d2.modeling.heads import ImageHead, ImageSizes
 from ddl_d2.modeling.preprocessing import fake_labels
 
 
@@ -23,7 +23,7 @@ class DetectsByImageHead:
     image_head: ImageHead | None
     detection_weight: float
 
-    def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
+    def image_logits(self, features: dict[str, Tensor], image_sizes: ImageSizes) -> Tensor:
         """Return the logits of "fake", B, differentiable.
 
         Args:

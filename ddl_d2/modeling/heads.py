@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from ddl_d2.errors import ConfigError
 from ddl_d2.utils.transfer import on_device
 
+ImageSizes = list[tuple[int, int]] | Tensor
+"""The unpadded (height, width) of each image of a batch: a list, or int64 B×2 (1×2 if all have one size)."""
+
 
 class ImageHead(nn.Module):
     """The logit of "fake", linear in the average of feature maps over the unpadded area.
@@ -38,7 +41,7 @@ class ImageHead(nn.Module):
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
+    def forward(self, features: dict[str, Tensor], image_sizes: ImageSizes) -> Tensor:
         """Return the logits, fp32 B, of {name: B×C×h×w} and the unpadded (height, width) of each image."""
         pooled = [
             valid_average(features[name].float(), image_sizes, stride)
@@ -51,21 +54,25 @@ class ImageHead(nn.Module):
             return self.linear(pool).squeeze(1)
 
 
-def valid_average(feature: Tensor, image_sizes: list[tuple[int, int]], stride: int) -> Tensor:
+def valid_average(feature: Tensor, image_sizes: ImageSizes, stride: int) -> Tensor:
     """Average a feature map over the cells that hold any of the image.
 
     Args:
         feature: B×C×h×w.
-        image_sizes: unpadded (height, width) of each image, in pixels.
+        image_sizes: unpadded (height, width) of each image, in pixels; as a tensor their values are not looked at,
+            which an exported graph could not do.
         stride: pixels along a cell's side.
 
     Returns:
         B×C.
     """
     _, _, height, width = feature.shape
-    if all(math.ceil(h / stride) == height and math.ceil(w / stride) == width for h, w in image_sizes):
+    if isinstance(image_sizes, Tensor):
+        sizes = image_sizes
+    elif all(math.ceil(h / stride) == height and math.ceil(w / stride) == width for h, w in image_sizes):
         return feature.mean(dim=(2, 3))
-    sizes = on_device(image_sizes, feature.device)
+    else:
+        sizes = on_device(image_sizes, feature.device)
     rows = torch.arange(height, device=feature.device) * stride < sizes[:, :1]
     columns = torch.arange(width, device=feature.device) * stride < sizes[:, 1:]
     valid = (rows[:, None, :, None] & columns[:, None, None, :]).to(feature.dtype)

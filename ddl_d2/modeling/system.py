@@ -36,17 +36,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from ddl_d2.errors import ConfigError
+from ddl_d2.layers.convolution import use_fast_point_convolutions
 from ddl_d2.layers.linear import use_fast_linear
-from ddl_d2.modeling.heads import score_from_map
+from ddl_d2.modeling.heads import ImageSizes, score_from_map
 from ddl_d2.modeling.postprocessing import Size, map_output
-from ddl_d2.modeling.preprocessing import groups_of_one_size, normalized_batch
+from ddl_d2.modeling.preprocessing import groups_of_one_size, normalized_batch, stretched_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +87,26 @@ class SystemOptions:
         )
 
 
+class Probabilities(NamedTuple):
+    """What a network says of a batch, before anything is cut or resized to the original images.
+
+    Attributes:
+        fake: float32 B in [0, 1], P(fake); None: it follows from the map (`SystemOptions.image_score`).
+        forged: float32 B×H×W, P(forged) of the padded or stretched input's pixels.
+        authentic: float32 B×H×W, where the two compete: the map is then forged / (forged + authentic), after both were
+            resized; None: it is `forged` itself, clipped to [0, 1].
+    """
+
+    fake: Tensor | None
+    forged: Tensor
+    authentic: Tensor | None = None
+
+
 class ForgerySystem(nn.Module, ABC):
     """A network that detects or localizes forgeries; see the module for what goes in and what comes out.
 
-    A system is a subclass that implements `losses` and `predictions`, registered in Detectron2's `META_ARCH_REGISTRY`
-    with a `from_config` of its own:
+    A system is a subclass that implements `losses`, and `probabilities` or `predictions`, registered in Detectron2's
+    `META_ARCH_REGISTRY` with a `from_config` of its own:
 
         @META_ARCH_REGISTRY.register()
         class MySystem(ForgerySystem):
@@ -112,12 +129,14 @@ class ForgerySystem(nn.Module, ABC):
         options: see `SystemOptions`.
         size_divisibility: images are padded to a multiple of it, and rows that need other padding are predicted apart;
             0: images are brought to one size.
+        size: where `size_divisibility` is 0, that size, (height, width).
         pixel_mean, pixel_std: 3×1×1 float32 on the system's device; not in `state_dict`, as the config has them.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
     size_divisibility: int = 0
+    size: Size
 
     def __init__(self, *, backbone: nn.Module, options: SystemOptions) -> None:
         super().__init__()
@@ -139,6 +158,7 @@ class ForgerySystem(nn.Module, ABC):
             if part is not None:
                 part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
         use_fast_linear(self)
+        use_fast_point_convolutions(self)
 
     @property
     def device(self) -> torch.device:
@@ -164,9 +184,39 @@ class ForgerySystem(nn.Module, ABC):
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Return the named, weighted losses of a batch; every trainable parameter has to contribute to their sum."""
 
-    @abstractmethod
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return one dict for each row, in their order; called without gradients. See also `map_prediction`."""
+        images, sizes = self.batch(batched_inputs)
+        found = self.probabilities(images, sizes)
+        scores: list[float | None] = [None] * len(sizes) if found.fake is None else found.fake.tolist()
+        return [
+            self.map_prediction(row, forged, unpadded, score)
+            for row, forged, unpadded, score in zip(batched_inputs, found.forged, sizes, scores, strict=True)
+        ]
+
+    def probabilities(self, images: Tensor, sizes: ImageSizes) -> Probabilities:
+        """Run the network: a function of tensors alone, which can be exported (`ddl_d2/export`).
+
+        Args:
+            images: a normalized batch, float32 B×3×H×W: padded, or stretched to `size`.
+            sizes: of each image within the padding.
+
+        Raises:
+            ConfigError: the system overrides `predictions` instead.
+        """
+        raise ConfigError(f"{type(self).__name__} has no `probabilities`, which an export needs")
+
+    @property
+    def fixed_size(self) -> Size | None:
+        """The (height, width) of every batch, if the network only ever sees one: `size`; else None."""
+        return None if self.size_divisibility else self.size
+
+    def batch(self, rows: list[dict[str, Any]]) -> tuple[Tensor, list[Size]]:
+        """Make one normalized batch of the rows' images, and the (height, width) of each within its padding."""
+        if not self.size_divisibility:
+            return stretched_batch(rows, self.size, self.pixel_mean, self.pixel_std), [self.size] * len(rows)
+        images = normalized_batch(rows, self.pixel_mean, self.pixel_std, self.size_divisibility)
+        return images.tensor, images.image_sizes
 
     def encode(self, *images: Tensor) -> Any:
         """Run the backbone, in fp32 where the options ask for it.

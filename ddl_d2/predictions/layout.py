@@ -3,6 +3,7 @@
     STORE/
       predictions.csv        image_id,fake_score,label,seconds: one line per image, sorted by image_id
       maps/<image_id>.png    8-bit gray, 255 x probability, size of the image; all images have one, or none
+      segments.json          of clips, instead of maps: {image_id: [[confidence, start, end], ...]}, seconds, best first
       meta.json              config, sha256 of the weights, thresholds, versions
 
 An `image_id` is a relative POSIX path and keeps its own suffix: the map of `real/a.jpg` is `maps/real/a.jpg.png`, so
@@ -20,7 +21,7 @@ from ddl_d2.errors import StoreError
 CSV_COLUMNS = ("image_id", "fake_score", "label", "seconds")
 """The first line of `predictions.csv`."""
 
-PREDICTIONS, META, MAPS = "predictions.csv", "meta.json", "maps"
+PREDICTIONS, META, MAPS, SEGMENTS = "predictions.csv", "meta.json", "maps", "segments.json"
 """The files and the folder of a complete store."""
 
 PARTS = ".parts"
@@ -35,7 +36,7 @@ METRICS = "metrics.json"
 CALIBRATION, VERDICTS = "calibration.json", "verdicts.csv"
 """What `ddl-d2 calibrate` makes of a store, and what it says of each image of one."""
 
-STORE_FILES = frozenset({PREDICTIONS, META, MAPS, PARTS, OLD, METRICS, CALIBRATION, VERDICTS})
+STORE_FILES = frozenset({PREDICTIONS, META, MAPS, SEGMENTS, PARTS, OLD, METRICS, CALIBRATION, VERDICTS})
 """What may lie in the folder of a store; a fused store never overwrites a folder with anything else."""
 
 SCORE_TOLERANCE = 1e-3

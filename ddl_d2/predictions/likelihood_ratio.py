@@ -95,19 +95,17 @@ def in_words(log10_lr: float, limits: tuple[float, float], *, corpus: str) -> st
         limits: the lowest and highest that the corpus supports; a ratio at one of them is "at least" so strong.
         corpus: in words.
     """
-    factor = 10 ** abs(log10_lr)
-    least = "at least " if log10_lr in limits and log10_lr else ""
-    forged, real = "if the image is forged as those of", "if it is real as those there"
-    if f"{factor:.2g}" == "1":
-        return f"the score is about as probable {forged} {corpus} as {real}: it supports neither"
-    strength = next((name for limit, name in _STRENGTHS if factor < limit), "extremely strong")
-    if log10_lr > 0:
-        first, second, what = f"{forged} {corpus}", real, "forged"
-    else:
-        first, second, what = f"if the image is real as those of {corpus}", "if it is forged as those there", "real"
-    return (
-        f"the score is {least}{_rounded(factor)} times as probable {first} as {second}: {strength} support for {what}"
+    first, second = ("forged", "real") if log10_lr >= 0 else ("real", "forged")
+    compared = (
+        f"as probable if the image is {first}, like the {first} images of {corpus}, as if it is {second}, like the "
+        f"{second} ones there"
     )
+    factor = 10 ** abs(log10_lr)
+    if f"{factor:.2g}" == "1":
+        return f"the score is about {compared}: it supports neither"
+    least = "at least " if log10_lr in limits else ""
+    strength = next((name for limit, name in _STRENGTHS if factor < limit), "extremely strong")
+    return f"the score is {least}{_rounded(factor)} times {compared}: {strength} support for {first}"
 
 
 def _rounded(factor: float) -> str:

@@ -9,6 +9,7 @@ import csv
 import math
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 
 from ddl_d2.errors import ImageReadError, StoreError
 from ddl_d2.io.image import read_map
-from ddl_d2.predictions.layout import CSV_COLUMNS, MAPS, META, PARTS, PREDICTIONS, check_image_id, map_path
+from ddl_d2.predictions.layout import CSV_COLUMNS, MAPS, META, PARTS, PREDICTIONS, SEGMENTS, check_image_id, map_path
 from ddl_d2.predictions.meta import read_meta
+from ddl_d2.predictions.segments import read_segments
 from ddl_d2.utils.limits import MAX_PIXELS
 
 
@@ -32,6 +34,7 @@ class PredictionStore:
         seconds: (N,) float64, time spent on each image, NaN where unknown.
         meta: the content of `meta.json`.
         has_maps: whether the images have forgery maps.
+        has_segments: whether they are clips, which have forged segments.
         without_face: ids of the images in which no face was found to be predicted.
         max_pixels: the most pixels an image may have: INPUT.MAX_PIXELS of the config that the predictions came from.
     """
@@ -48,6 +51,7 @@ class PredictionStore:
         _check_complete(self.root)
         self.meta = read_meta(self.root)
         self.has_maps = bool(self.meta["has_maps"])
+        self.has_segments = bool(self.meta.get("has_segments", False))
         self.without_face = frozenset(map(str, self.meta.get("without_face", ())))
         self.max_pixels = int(self.meta.get("max_pixels", MAX_PIXELS))
         path = self.root / PREDICTIONS
@@ -89,6 +93,17 @@ class PredictionStore:
             return read_map(path, max_pixels=self.max_pixels)
         except (ImageReadError, OSError) as error:
             raise StoreError(f"{self.root}: the forgery map of {image_id} cannot be read: {error}") from error
+
+    @cached_property
+    def segments(self) -> dict[str, NDArray[np.float64]]:
+        """The forged segments of all clips: {image_id: float64 K×3, [confidence, start, end] in seconds, best first}.
+
+        Raises:
+            StoreError: the store is not about clips, or the file cannot be read, or is not about its clips.
+        """
+        if not self.has_segments:
+            raise StoreError(f"{self.root}: the store has no segments: it is not about clips")
+        return read_segments(self.root / SEGMENTS, self.ids)
 
     def _position(self, image_id: str) -> int:
         try:

@@ -56,11 +56,11 @@ def export_submission(store: PredictionStore, path: str | os.PathLike[str], *, t
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         lines = [f"{name},{score:.4f}\n" for name, score in zip(names, store.scores, strict=True)]
-        _add(archive, _LIST, "".join(lines).encode("utf-8"), zipfile.ZIP_DEFLATED)
+        add_member(archive, _LIST, "".join(lines).encode("utf-8"), zipfile.ZIP_DEFLATED)
         for image_id, name in zip(store.ids, names, strict=True):
             mask = binarize_map(store.read_map(image_id), threshold)
             # PNG is compressed already.
-            _add(archive, _mask_member(name), _png_bytes(mask), zipfile.ZIP_STORED)
+            add_member(archive, _mask_member(name), _png_bytes(mask), zipfile.ZIP_STORED)
     return len(names)
 
 
@@ -84,7 +84,7 @@ class Submission:
         """
         try:
             with zipfile.ZipFile(self.path) as archive:
-                data = _read(archive, _mask_member(name))
+                data = read_member(archive, _mask_member(name))
         except (OSError, zipfile.BadZipFile) as error:
             raise SubmissionError(f"{self.path} cannot be read: {error}") from error
         with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +104,7 @@ def read_submission(path: str | os.PathLike[str]) -> Submission:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            text = _read(archive, _LIST).decode("utf-8")
+            text = read_member(archive, _LIST).decode("utf-8")
             members = archive.namelist()
     except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise SubmissionError(f"{path} cannot be read: {error}") from error
@@ -173,13 +173,15 @@ def _png_bytes(mask: NDArray[np.bool_]) -> bytes:
     return buffer.getvalue()
 
 
-def _add(archive: zipfile.ZipFile, member: str, data: bytes, compression: int) -> None:
+def add_member(archive: zipfile.ZipFile, member: str, data: bytes, compression: int) -> None:
+    """Put a file into an archive, with a fixed time."""
     info = zipfile.ZipInfo(member, _FIXED_TIME)
     info.external_attr = 0o644 << 16
     archive.writestr(info, data, compress_type=compression)
 
 
-def _read(archive: zipfile.ZipFile, member: str) -> bytes:
+def read_member(archive: zipfile.ZipFile, member: str) -> bytes:
+    """Return a file of an archive. Raises SubmissionError if it is missing or too large."""
     try:
         info = archive.getinfo(member)
     except KeyError:

@@ -34,10 +34,12 @@ from ddl_d2.predictions.layout import (
     PARTS,
     PREDICTIONS,
     SCORE_TOLERANCE,
+    SEGMENTS,
     VERDICTS,
     map_path,
 )
 from ddl_d2.predictions.meta import FORMAT_VERSION
+from ddl_d2.predictions.segments import check_segments, rounded
 
 _NO_FACE = "no face"  # behind the columns of a line, until the store is complete
 
@@ -102,7 +104,9 @@ class PredictionStoreWriter:
         self._part.parent.mkdir(parents=True, exist_ok=True)
         self._file: TextIO | None = open(_unfinished(self._part), "w", encoding="utf-8", newline="")  # noqa: SIM115
         self._writer = csv.writer(self._file, lineterminator="\n")
+        self._segments: TextIO | None = None
         self._has_maps: bool | None = None
+        self._has_segments: bool | None = None
         self._lock = threading.Lock()
 
     def add(
@@ -114,6 +118,7 @@ class PredictionStoreWriter:
         label: int | None = None,
         seconds: float | None = None,
         has_face: bool = True,
+        segments: NDArray[np.floating] | None = None,
     ) -> None:
         """Keep one prediction; several threads may do so.
 
@@ -125,6 +130,7 @@ class PredictionStoreWriter:
             label: 0 real, 1 fake, None unknown.
             seconds: time spent on the image, non-negative.
             has_face: False where images are cropped to faces and none was found in this one.
+            segments: of a clip, K×3, [confidence, start, end] in seconds by falling confidence; for every clip or none.
 
         Raises:
             StoreError: a value is impossible.
@@ -143,7 +149,13 @@ class PredictionStoreWriter:
         with self._lock:
             if self._has_maps not in (None, forgery_map is not None):
                 raise StoreError(f"{image_id}: either all images of a store have a forgery map or none has")
-            self._has_maps = forgery_map is not None
+            if self._has_segments not in (None, segments is not None):
+                raise StoreError(f"{image_id}: either all clips of a store have segments or none has")
+            self._has_maps, self._has_segments = forgery_map is not None, segments is not None
+            if segments is not None:
+                line = json.dumps([image_id, rounded(check_segments(segments, image_id))])
+                self._segments = self._segments or open(_segments_part(self._part), "w", encoding="utf-8")  # noqa: SIM115
+                self._segments.write(line + "\n")
         if forgery_map is not None:
             if forgery_map.dtype != np.uint8 or forgery_map.ndim != 2 or forgery_map.size == 0:
                 raise StoreError(
@@ -153,9 +165,9 @@ class PredictionStoreWriter:
             # Level 1 takes a quarter of the time of 6, for a file half as large again.
             write_png(path, forgery_map, compress_level=1)
         time = "" if seconds is None else f"{seconds:.6f}"
-        line = (image_id, repr(fake_score), "" if label is None else int(label), time)
+        fields = (image_id, repr(fake_score), "" if label is None else int(label), time)
         with self._lock:
-            self._writer.writerow(line if has_face else (*line, _NO_FACE))
+            self._writer.writerow(fields if has_face else (*fields, _NO_FACE))
 
     def close(self, barrier: Callable[[], None] | None = None) -> None:
         """Complete the store: every process its own list, then rank 0 `meta.json` and `predictions.csv`.
@@ -173,6 +185,8 @@ class PredictionStoreWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+            if self._segments is not None:
+                self._segments.close()
             os.replace(_unfinished(self._part), self._part)
         finally:
             self._file = None
@@ -186,6 +200,8 @@ class PredictionStoreWriter:
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._segments is not None:
+            self._segments.close()
 
     def __enter__(self) -> PredictionStoreWriter:
         return self
@@ -208,6 +224,8 @@ def _complete(root: Path, world_size: int, meta: Mapping[str, Any]) -> None:
     without_face = [line[0] for line in lines if _NO_FACE in line[len(CSV_COLUMNS) :]]
     counts: dict[str, Any] = {"without_face": without_face} if without_face else {}
     counts |= {"format_version": FORMAT_VERSION, "num_images": len(lines), "has_maps": with_map > 0}
+    if _write_segments(root, world_size):
+        counts["has_segments"] = True
     text = json.dumps({**meta, **counts}, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_whole(root / META, text, durable=True)
     with (
@@ -231,6 +249,23 @@ def _lines_of_all(root: Path, world_size: int) -> list[list[str]]:
     return lines
 
 
+def _write_segments(root: Path, world_size: int) -> bool:
+    """Put the segments that all processes found into one file, line by line; return whether there are any."""
+    parts = [part for rank in range(world_size) if (part := _segments_part(_part(root, rank))).is_file()]
+    if not parts:
+        return False
+    seen: set[str] = set()
+    with replacing(root / SEGMENTS, durable=True) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for part in parts:
+            with open(part, encoding="utf-8") as lines:
+                for image_id, segments in map(json.loads, lines):
+                    if image_id not in seen:
+                        file.write(f"{',' if seen else '{'}\n{json.dumps(image_id)}: {json.dumps(segments)}")
+                        seen.add(image_id)
+        file.write("\n}\n")
+    return True
+
+
 def _distinct(root: Path, lines: list[list[str]]) -> list[list[str]]:
     """Return the lines sorted by image, each image once; of repeats that differ by rounding, the lowest score."""
     kept: list[list[str]] = []
@@ -244,6 +279,10 @@ def _distinct(root: Path, lines: list[list[str]]) -> list[list[str]]:
 
 def _part(root: Path, rank: int) -> Path:
     return root / PARTS / f"{rank:05d}.csv"
+
+
+def _segments_part(path: Path) -> Path:
+    return path.with_suffix(".jsonl")
 
 
 def _unfinished(path: Path) -> Path:
@@ -265,13 +304,13 @@ def _check_free(root: Path, overwrite: bool) -> None:
             what = "a prediction store" if PREDICTIONS in names else "what an interrupted run left"
         raise StoreError(f"{root} already holds {what}: choose another folder, or overwrite it explicitly")
     # The second case is what an overwriting that was itself interrupted leaves.
-    if not names & {PREDICTIONS, PARTS} and not names <= {META, MAPS, METRICS, CALIBRATION, VERDICTS, OLD}:
+    if not names & {PREDICTIONS, PARTS} and not names <= {META, MAPS, SEGMENTS, METRICS, CALIBRATION, VERDICTS, OLD}:
         raise StoreError(f"{root} holds files but no prediction store: it will not be overwritten")
 
 
 def _set_aside(root: Path) -> None:
     """Take a store's own files out of the way; the list first, so that what is left half-way is no store."""
-    for name in (PREDICTIONS, METRICS, CALIBRATION, VERDICTS, META):
+    for name in (PREDICTIONS, METRICS, CALIBRATION, VERDICTS, META, SEGMENTS):
         (root / name).unlink(missing_ok=True)
     for folder in (MAPS, PARTS):
         if (root / folder).is_symlink():

@@ -1,1 +1,1 @@
-"""Evidence for people: examination records, provenance, pages; never imported by the rooms below."""
+"""Evidence for people: calibration, robustness, examinations, pages; never imported by the rooms below."""

@@ -196,7 +196,13 @@ def fitted(labels: Labels, scores: Floats, *, options: Options, bound: Mapping[s
 
 
 def _settings_of(store: PredictionStore) -> dict[str, Any]:
-    return prediction_settings(yaml.safe_load(store.meta.get("config") or "{}"))
+    try:
+        config = yaml.safe_load(store.meta.get("config") or "{}")
+    except yaml.YAMLError as error:
+        raise CalibrationError(f"{store.root}: the config in its meta.json cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise CalibrationError(f"{store.root}: the config in its meta.json is none")
+    return prediction_settings(config)
 
 
 def _map_threshold(

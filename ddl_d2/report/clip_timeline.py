@@ -93,7 +93,7 @@ def look_at_frames(
 
 def seen(model: Model, number: int, seconds: float, image: np.ndarray) -> Frame:
     """What a model sees in a frame (uint8 H×W×3); see `look_at_frames`."""
-    output = model.predictor(image)
+    (output,) = model.outputs([image])
     height, width = image.shape[:2]
     return {
         "frame": number,

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ddl_d2.errors import ImageReadError
+from ddl_d2.errors import ImageReadError, InputError
+from ddl_d2.inference.clip_prediction import ClipPrediction
 from ddl_d2.inference.deliveries import fragility_of
 from ddl_d2.inference.model import Model
 from ddl_d2.inference.prediction import Prediction
@@ -107,7 +108,10 @@ class Examiner:
     def _examine_clip(self, path: Path, called: str) -> Examination:
         with guard(path), regular_file(path) as file:
             size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
-        found = video_findings(self.model.predict_video(path, frames=self.frames))
+        prediction = self.model.predict_video(path, frames=self.frames)
+        if isinstance(prediction, ClipPrediction):
+            raise InputError(f"{called}: examination records are of systems that see images, and this one sees clips")
+        found = video_findings(prediction)
         found += clip_file_findings(read_content(path), anchors=self._anchors())
         if file_sha256(path) != digest:
             raise ImageReadError(path, "was changed while it was examined")

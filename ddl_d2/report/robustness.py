@@ -21,9 +21,10 @@ from ddl_d2.errors import ImageReadError, InputError
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.evaluation.functional import pixel_counts
 from ddl_d2.evaluation.results import ImageResult
-from ddl_d2.inference.model import Model, Source
+from ddl_d2.inference.model import Model
 from ddl_d2.inference.prediction import Prediction
 from ddl_d2.inference.results_file import ResultsFile
+from ddl_d2.inference.sources import Source
 from ddl_d2.io.bad_files import BadFile
 from ddl_d2.io.rows import read_row_image
 from ddl_d2.predictions.verdict import NO_FACE

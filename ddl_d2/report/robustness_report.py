@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from tabulate import tabulate
 
-from ddl_d2.data.transforms.corruptions import CORRUPTIONS, TEST_ONLY
+from ddl_d2.data.transforms.corruptions import CORRUPTIONS, DELIVERIES, TEST_ONLY
 from ddl_d2.evaluation.functional.calibration import expected_calibration_error
 from ddl_d2.evaluation.functional.intervals import auc_interval
 from ddl_d2.evaluation.results import ResultTable
-from ddl_d2.predictions.verdict import FAKE, FORGED, INCONCLUSIVE
+from ddl_d2.predictions.verdict import INCONCLUSIVE, NO_FACE, says_forged
 from ddl_d2.report.robustness import AS_IT_IS, Condition, Found
 
 SHOWN = {
@@ -26,6 +26,7 @@ SHOWN = {
     "false_alarms": "share of real images called fake",
     "found": "share of fakes called fake",
     "ece": "expected calibration error",
+    "flips": "share of images whose verdict is another than as they are",
 }
 """The figures that tables and summary show, and what they are."""
 
@@ -41,10 +42,13 @@ class RobustnessReport(NamedTuple):
     Attributes:
         figures: of each condition; the first is the images as they are.
         means: of each of `SHOWN`, the mean over corruptions of its mean over levels.
+        fragile: the share of images whose verdict flips under any of the twelve deliveries of `ddl-d2 predict
+            --fragility`; NaN if the run did not have all of them.
     """
 
     figures: dict[Condition, Figures]
     means: Figures
+    fragile: float
 
     @property
     def robust_auc(self) -> float:
@@ -59,25 +63,35 @@ class RobustnessReport(NamedTuple):
         return min(known or list(self.figures), key=lambda name: self.figures[name][key])
 
 
-def make_report(found: Mapping[Condition, Sequence[Found]], *, threshold: float = 0.5) -> RobustnessReport:
+def make_report(found: Mapping[Condition, Sequence[Found]]) -> RobustnessReport:
     """Compute the figures of all conditions.
 
     Args:
         found: of each condition, all images; the images as they are first.
-        threshold: of scores; it decides only where verdicts do not.
     """
-    figures = {name: _figures(images, threshold) for name, images in found.items()}
-    plain = next(iter(figures.values()))
-    for values in figures.values():
+    figures = {name: _figures(images) for name, images in found.items()}
+    plain, as_they_are = next(iter(figures.values())), next(iter(found.values()))
+    flipped = {name: _flipped(as_they_are, images) for name, images in found.items()}
+    for name, values in figures.items():
         values["ece_drift"] = values["ece"] - plain["ece"]
-    return RobustnessReport(figures, {key: _mean_of_means(figures, key) for key in SHOWN})
+        values["flips"] = _share(flipped[name])
+    deliveries = [flipped.get(Condition(one.corruption, one.level)) for one in DELIVERIES]
+    known = [one for one in deliveries if one is not None]
+    fragile = _share(np.any(known, axis=0)) if len(known) == len(deliveries) else math.nan
+    return RobustnessReport(figures, {key: _mean_of_means(figures, key) for key in SHOWN}, fragile)
 
 
-def _figures(found: Sequence[Found], threshold: float) -> Figures:
-    metrics = ResultTable(one.result for one in found).metrics(threshold=threshold)
+def _flipped(before: Sequence[Found], after: Sequence[Found]) -> np.ndarray:
+    """Whether each image has another verdict; one without a face, before or after, has none that could flip."""
+    pairs = zip(before, after, strict=True)
+    return np.array([NO_FACE not in (old.verdict, new.verdict) and old.verdict != new.verdict for old, new in pairs])
+
+
+def _figures(found: Sequence[Found]) -> Figures:
+    metrics = ResultTable(one.result for one in found).metrics()
     labels = np.array([one.result.is_fake for one in found])
     scores = np.array([one.result.score for one in found])
-    called = np.array([one.verdict in (FAKE, FORGED) for one in found])
+    called = np.array([says_forged(one.verdict) for one in found])
     faced = np.array([one.result.has_face for one in found])
     values = dict.fromkeys(FIGURES, math.nan)
     values |= {key: metrics[key] for key in ("auc", "f1", "iou", "num_fake", "num_real")}
@@ -111,7 +125,8 @@ def summary_line(report: RobustnessReport) -> str:
         what = CORRUPTIONS[hardest.corruption].says(hardest.level)
     return (
         f"mean AUC under corruption {_cell(report.robust_auc)} (as they are {_cell(plain['auc'])}); "
-        f"hardest: {what}, {_cell(report.figures[hardest]['auc'])}"
+        f"hardest: {what}, {_cell(report.figures[hardest]['auc'])}; verdicts that flip under any of "
+        f"{len(DELIVERIES)} deliveries: {_cell(report.fragile)}"
     )
 
 
@@ -163,6 +178,7 @@ def report_json(report: RobustnessReport, settings: Mapping[str, Any]) -> str:
         "summary": summary_line(report),
         "robust_auc": _known(report.robust_auc),
         "hardest": str(report.hardest),
+        "fragile": _known(report.fragile),
         "means": {key: _known(value) for key, value in report.means.items()},
         "test_only": sorted(TEST_ONLY),
         "conditions": {

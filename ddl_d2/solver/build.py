@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
 from detectron2.solver.build import maybe_add_gradient_clipping
-from fvcore.common.param_scheduler import ParamScheduler, PolynomialDecayParamScheduler
+from fvcore.common.param_scheduler import ExponentialParamScheduler, ParamScheduler, PolynomialDecayParamScheduler
 from torch import nn
 
 from ddl_d2.errors import CheckpointError
@@ -52,7 +52,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     if solver.OPTIMIZER in ("ADAMW", "ADAM"):
         kind = torch.optim.AdamW if solver.OPTIMIZER == "ADAMW" else torch.optim.Adam
         # One kernel for all parameters of a group instead of five passes over each.
-        optimizer: torch.optim.Optimizer = kind(groups, solver.BASE_LR, fused=True)
+        optimizer: torch.optim.Optimizer = kind(groups, solver.BASE_LR, betas=tuple(solver.BETAS), fused=True)
     else:
         optimizer = torch.optim.SGD(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
     clip = solver.CLIP_GRADIENTS
@@ -182,7 +182,8 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.
 
     With t from 0 to 1 over the training, after a warm-up: `WarmupPolyLR` is base · (1 - t)^power; `WarmupLinearTailLR`
     is base, and from t = TAIL_START on falls linearly to 0 (with 0.75 the schedule of self-blended images, Shiohara and
-    Yamasaki, CVPR 2022); `WarmupStableDecayLR` falls by TAIL_SHAPE to BASE_LR_END (MiniCPM, arXiv 2404.06395).
+    Yamasaki, CVPR 2022); `WarmupStableDecayLR` falls by TAIL_SHAPE to BASE_LR_END (MiniCPM, arXiv 2404.06395);
+    `WarmupExponentialLR` falls by the same factor each step, from base to BASE_LR_END.
     """
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "WarmupPolyLR":
@@ -191,6 +192,8 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.
         decay = stable_then_tail(solver.TAIL_START)
     elif solver.LR_SCHEDULER_NAME == "WarmupStableDecayLR":
         decay = stable_then_tail(solver.TAIL_START, solver.TAIL_SHAPE, solver.BASE_LR_END / solver.BASE_LR)
+    elif solver.LR_SCHEDULER_NAME == "WarmupExponentialLR":
+        decay = ExponentialParamScheduler(1.0, solver.BASE_LR_END / solver.BASE_LR)
     else:
         return build_detectron2_lr_scheduler(cfg, optimizer)
     schedule = WarmupParamScheduler(

@@ -147,3 +147,13 @@ def test_images_without_a_face_are_left_out_and_get_no_verdict(store, data, caps
         said = {row["image_id"]: row["verdict"] for row in csv.DictReader(file)}
     assert [said["fake/f0.png"], said["real/r1.png"]] == ["no face found", "no face found"]
     assert list(said.values()).count("no face found") == 2
+
+
+@pytest.mark.parametrize("config", ["a: [", "words"])
+def test_a_store_with_a_damaged_config_is_refused(store, data, config, capsys):
+    meta = json.loads((store / "meta.json").read_text())
+    (store / "meta.json").write_text(json.dumps(meta | {"config": config}))
+    with pytest.raises(SystemExit) as stopped:
+        calibrate.main([str(store), "--dataset-root", str(data)])
+    assert stopped.value.code == 2
+    assert "the config in its meta.json" in capsys.readouterr().err

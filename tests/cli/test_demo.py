@@ -110,7 +110,7 @@ def test_video(tmp_path, opts):
     assert [row["frame"] for row in report["frames"]] == [0, 1, 2, 3]
     assert report["frame_count"] == 4
     assert len(list(iter_video_frames(tmp_path / "o/clip.mp4"))) == 4
-    assert read_image(tmp_path / "o/clip.png").shape == (300, 1000, 3)
+    assert read_image(tmp_path / "o/clip.png").shape == (430, 1000, 3)
 
 
 def test_some_frames_of_a_video(tmp_path, opts, tool):

@@ -26,8 +26,9 @@ ALLOWED["fusion"] = {"evaluation", *ALLOWED["evaluation"]}
 ALLOWED["inference"] = {"checkpoint", "fusion", "modeling", "layers", *ALLOWED["fusion"]}
 ALLOWED["report"] = {"inference", *ALLOWED["inference"]}
 ALLOWED["serve"] = {"report", *ALLOWED["report"]}
+ALLOWED["export"] = {"inference", *ALLOWED["inference"]}
 ALLOWED["engine"] = {"inference", "solver", *ALLOWED["inference"]}
-ALLOWED["cli"] = {"engine", "report", "serve", "collect_env", "requirements", *ALLOWED["engine"]}
+ALLOWED["cli"] = {"engine", "export", "report", "serve", "collect_env", "requirements", *ALLOWED["engine"]}
 
 
 def _imported_modules(path: Path) -> set[str]:

@@ -15,8 +15,10 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_mod
 import ddl_d2
 from ddl_d2.checkpoint.saving import save_tensors
 from ddl_d2.io.image import write_png
+from tests.clip_files import tone, write_talk
 from tests.conftest import ROOT, TINY
 from tests.contract.documents import PAGES, blocks
+from tests.modeling.meta_arch.batfd_cases import TINY_CLIP, clip_model
 
 PYTHON = {page.relative_to(ROOT).as_posix(): [b for b in blocks(page) if b.language == "python"] for page in PAGES}
 PYTHON = {page: found for page, found in PYTHON.items() if found}
@@ -35,8 +37,17 @@ def trained(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def trained_on_clips(tmp_path_factory):
+    """The same of the model of clips."""
+    cfg = ddl_d2.load_config("lav_df/batfd_plus", TINY_CLIP)
+    path = tmp_path_factory.mktemp("weights") / "model_final.safetensors"
+    save_tensors(str(path), clip_model().state_dict(), config=cfg.dump())
+    return path
+
+
 @pytest.fixture
-def prepared(tmp_path, trained, monkeypatch, rng, astronaut):
+def prepared(tmp_path, trained, trained_on_clips, monkeypatch, rng, astronaut):
     """A folder with all that the pages speak of, as the current one."""
     monkeypatch.chdir(tmp_path)
     write_png(tmp_path / "photo.jpg", astronaut)
@@ -51,6 +62,9 @@ def prepared(tmp_path, trained, monkeypatch, rng, astronaut):
     for name in ("fake_0", "fake_1"):
         write_png(tmp_path / "mine" / "masks" / f"{name}.png", mask)
     shutil.copy(trained, tmp_path / "output" / "quickstart")
+    (tmp_path / "output" / "two_cores_batfd_plus").mkdir()
+    shutil.copy(trained_on_clips, tmp_path / "output" / "two_cores_batfd_plus")
+    write_talk(tmp_path / "clip.mp4", sound=tone(0.4, 16000)[None], sound_rate=16000)
     yield tmp_path
     for name, registry in OWN.items():
         registry.pop(name, None)
@@ -94,9 +108,15 @@ def the_own_parts_are_used(names: dict[str, Any], printed: list[str]) -> None:
     assert Path("output/mean_color/model_final.safetensors").is_file()
 
 
+def a_clip_is_judged(names: dict[str, Any], printed: list[str]) -> None:
+    assert names["result"].duration == pytest.approx(0.4)
+    assert printed[0].split()[0] in ("real", "fake")
+
+
 # What a page's blocks leave, besides not failing.
 AFTERWARDS = {
     "README.md": an_overlay_is_saved,
+    "docs/clips.md": a_clip_is_judged,
     "docs/tutorials/own_images.md": a_broken_file_does_not_end_a_folder,
     "docs/tutorials/own_system.md": the_own_parts_are_used,
 }

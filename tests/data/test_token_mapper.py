@@ -28,9 +28,10 @@ def data(tmp_path, tiny_cfg):
         cfg.MODEL.LOUPE.TOKEN_CACHE = str(tmp_path / "tokens")
         register_datasets(cfg)
         rows = all_rows("ddl_i_train")
-        with TokenWriter(tmp_path / "tokens", {}) as writer:
-            for row in rows:
-                writer.add(image_key(row), CachedImage(64, 80, TOKENS))
+        writer = TokenWriter(tmp_path / "tokens", {})
+        for row in rows:
+            writer.add(image_key(row), CachedImage(64, 80, TOKENS))
+        writer.flush()
         return cfg, rows, TokenCache(tmp_path / "tokens")
 
     return build

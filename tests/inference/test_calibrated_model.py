@@ -168,8 +168,8 @@ def test_the_command_explains_and_says_how_far_views_differ(weights, made, file,
     assert "over views: score ±" in capsys.readouterr().out
     row = json.loads((output / "results.jsonl").read_text().splitlines()[1])
     assert set(row["uncertainty"]) == {"score_spread", "forged_reliability"}
-    assert row["reliability_map"] == "photo.reliability.png"
-    assert read_image(output / "photo.reliability.png").shape[:2] == (60, 80)
+    assert row["reliability_map"] == "photo.reliability_map.png"
+    assert read_image(output / "photo.reliability_map.png").shape[:2] == (60, 80)
     assert row["explanation"]["faces"] == [], "noise holds no face"
     assert "Outside the faces: 100 %" in row["explanation"]["text"] or row["forged_share"] == 0
     assert json.loads((answers / "photo.json").read_text())["Visible forgery traces"]

@@ -23,9 +23,10 @@ from ddl_d2.faces.crop import FaceCropper, FaceWindow
 from ddl_d2.faces.face import Face
 from ddl_d2.inference.images import expand_inputs, output_names, plan_outputs, predict_images
 from ddl_d2.inference.predictor import ForgeryPredictor
-from ddl_d2.inference.video import VideoWriter, annotate_video
+from ddl_d2.inference.video import annotate_video
 from ddl_d2.io.image import read_image, write_png
 from ddl_d2.io.video import iter_video_frames
+from ddl_d2.io.write_video import VideoWriter
 from ddl_d2.modeling.test_time.faces import OnFaceCrops
 
 

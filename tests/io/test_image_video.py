@@ -1,12 +1,11 @@
 """Frames of videos."""
 
-import struct
-
 import numpy as np
 import pytest
 
 from ddl_d2.errors import ImageReadError
 from ddl_d2.io.video import iter_video_frames, read_frame
+from tests.video_files import MATRICES, turn_video
 
 
 def make_video(path, frames=5, size=(32, 48), audio_only=False, corner=False):
@@ -32,29 +31,6 @@ def make_video(path, frames=5, size=(32, 48), audio_only=False, corner=False):
                 container.mux(packet)
         container.mux(stream.encode(None))
     return path
-
-
-# (a, b, c, d), and where the upper left corner of what is stored is seen.
-MATRICES = {
-    "as stored": ((1, 0, 0, 1), "upper left"),
-    "a quarter turn clockwise": ((0, 1, -1, 0), "upper right"),
-    "a half turn": ((-1, 0, 0, -1), "lower right"),
-    "a quarter turn back": ((0, -1, 1, 0), "lower left"),
-    "mirrored, as by a front camera": ((-1, 0, 0, 1), "upper right"),
-    "upside down": ((1, 0, 0, -1), "lower left"),
-    "mirrored and turned": ((0, 1, 1, 0), "upper left"),
-    "mirrored and turned back": ((0, -1, -1, 0), "lower right"),
-}
-
-
-def turn_video(path, turn):
-    """Set the display matrix of an mp4's track (fixed point 16.16, its rows a b u, c d v, x y w)."""
-    data = bytearray(path.read_bytes())
-    one = 1 << 16
-    a, b, c, d = (value * one for value in MATRICES[turn][0])
-    start = data.index(b"tkhd") + 4 + 40
-    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(data)
 
 
 def test_video_frames(tmp_path):

@@ -52,11 +52,11 @@ def test_verdicts(score, label, log10_lr):
 def test_reasons_name_the_rates_and_both_propositions():
     assert MADE.verdict(0.9).reason == (
         "scores this high are expected of at most 5 % of real images; the score is 8.3 times as probable if the image "
-        "is forged as those of faces of a test (60 forged and 40 real images) as if it is real as those there: weak "
-        "support for forged"
+        "is forged, like the forged images of faces of a test (60 forged and 40 real images), as if it is real, like "
+        "the real ones there: weak support for forged"
     )
     assert MADE.verdict(0.05).reason.startswith("scores this low are expected of at most 10 % of forged images; ")
-    assert "if the image is real as those of" in MADE.verdict(0.05).reason
+    assert "if the image is real, like the real images of faces of a test" in MADE.verdict(0.05).reason
     assert "16 times as probable" in MADE.verdict(1.0).reason
     assert "at least 16 times" in MADE.verdict(1.0).reason, "the limit of what the corpus supports"
     assert "supports neither" in MADE.verdict(0.5).reason

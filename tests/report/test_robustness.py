@@ -12,6 +12,7 @@ import pytest
 
 import ddl_d2
 from ddl_d2.data.datasets import load_dataset
+from ddl_d2.data.transforms.corruptions import DELIVERIES
 from ddl_d2.errors import InputError
 from ddl_d2.evaluation.errors import IncompleteEvaluationError
 from ddl_d2.inference.model import Model
@@ -103,6 +104,16 @@ def test_figures_of_every_condition(model, rows, tmp_path):
         [np.mean([report.figures[Condition(n, k)]["found"] for k in (1, 5)]) for n in ("crop", "screenshot", "blur")]
     )
     assert report.means["found"] == pytest.approx(expected)
+
+
+def test_verdicts_that_flip(model, rows, tmp_path):
+    """Blur of 3 pixels makes both grainy fakes of four images real; under the twelve deliveries blur of 1 does, too."""
+    report = make_report(_run(model, rows, tmp_path / "out"))
+    assert report.figures[Condition("none", 0)]["flips"] == 0.0
+    assert report.figures[Condition("blur", 5)]["flips"] == 0.5
+    assert math.isnan(report.fragile)
+    conditions = [Condition("none", 0), *(Condition(one.corruption, one.level) for one in DELIVERIES)]
+    assert make_report(_run(model, rows, tmp_path / "all", conditions)).fragile == 0.5
 
 
 def test_neither_batches_nor_threads_nor_order_change_anything(model, rows, tmp_path):

@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ddl_d2.config.load import read_config
 from ddl_d2.data.datasets.columns import DatasetColumns
-from ddl_d2.data.datasets.load import load_dataset, load_deepfakebench, load_video_set
+from ddl_d2.data.datasets.load import load_clip_set, load_dataset, load_deepfakebench, load_video_set
 from ddl_d2.data.datasets.report import DatasetReport
 from ddl_d2.data.datasets.sources import load_source, parse_sources
 from ddl_d2.data.datasets.splits import SPLITS
@@ -32,6 +32,8 @@ VIDEO_NAMES = {
     "dfdcp": ("DFDCP_ROOT", ("train", "test")),
     "deepfakebench": ("DEEPFAKEBENCH_JSON", ("train", "valid", "test")),
 }
+# Set of clips with sound -> the key with its root.
+CLIP_NAMES = {"lav_df": "LAV_DF_ROOT", "av_deepfake1m": "AV_DEEPFAKE1M_ROOT", "ddl_av": "DDL_AV_ROOT"}
 # Names of sources that the last config registered.
 _source_names: set[str] = set()
 
@@ -51,8 +53,8 @@ def register_datasets(cfg: CfgNode) -> None:
     """Register the datasets that a config points at.
 
     Always ddl_i_train, ddl_i_valid and ddl_i_test; and where their key is set "folder", "json_list", the splits of
-    sets of videos (`VIDEO_NAMES`), such as "ff_train", and those of DATASETS.SOURCES. A name that is registered
-    already is replaced, so the last config wins; but no source may take another dataset's name.
+    sets of videos (`VIDEO_NAMES`) and of clips (`CLIP_NAMES`), such as "ff_train", and those of DATASETS.SOURCES. A
+    name that is registered already is replaced, so the last config wins; but no source may take another dataset's name.
 
     Raises:
         ConfigError: DATASETS.SOURCES is not as it should be, or one of its names is taken.
@@ -69,6 +71,7 @@ def register_datasets(cfg: CfgNode) -> None:
         elif name in DatasetCatalog:
             _forget(name)
     _register_videos(cfg)
+    _register_clips(cfg)
     _register_sources(cfg)
 
 
@@ -79,7 +82,7 @@ def _register_sources(cfg: CfgNode) -> None:
     _source_names.clear()
     for source in sources:
         for split, name in source.names.items():
-            if source.name in VIDEO_NAMES or name in DatasetCatalog:
+            if source.name in VIDEO_NAMES or source.name in CLIP_NAMES or name in DatasetCatalog:
                 raise ConfigError(
                     f"DATASETS.SOURCES: {source.name} would be registered as {name}, which is another dataset's name; "
                     "choose another"
@@ -99,6 +102,17 @@ def _register_videos(cfg: CfgNode) -> None:
             if path:
                 load = functools.partial(_load_videos, kind, path, split, key, sets.FAKE_WITHOUT_MASK, options)
                 _register(name, path, load)
+            elif name in DatasetCatalog:
+                _forget(name)
+
+
+def _register_clips(cfg: CfgNode) -> None:
+    for kind, key in CLIP_NAMES.items():
+        path = cfg.DATASETS[key]
+        for split in SPLITS:
+            name = f"{kind}_{split}"
+            if path:
+                _register(name, path, functools.partial(_load_clips, kind, path, split, key), evaluator="ddl_temporal")
             elif name in DatasetCatalog:
                 _forget(name)
 
@@ -154,11 +168,19 @@ def _load_videos(
     return load_video_set(kind, given, split, fake_without_mask=policy, options=options)
 
 
-def _register(name: str, root: str, load: Callable[[], tuple[DatasetColumns, DatasetReport]]) -> None:
+def _load_clips(kind: str, path: str, split: str, key: str) -> tuple[DatasetColumns, DatasetReport]:
+    if not os.path.isdir(os.path.expanduser(path)):
+        raise DatasetError(f"{path}: no such folder (DATASETS.{key})")
+    return load_clip_set(kind, path, split)
+
+
+def _register(
+    name: str, root: str, load: Callable[[], tuple[DatasetColumns, DatasetReport]], *, evaluator: str = "ddl"
+) -> None:
     if name in DatasetCatalog:
         _forget(name)
     DatasetCatalog.register(name, functools.partial(_load_and_report, name, load))
-    MetadataCatalog.get(name).set(evaluator_type="ddl", thing_classes=list(THING_CLASSES), dataset_root=root)
+    MetadataCatalog.get(name).set(evaluator_type=evaluator, thing_classes=list(THING_CLASSES), dataset_root=root)
 
 
 def _forget(name: str) -> None:

@@ -9,18 +9,23 @@ import numpy as np
 
 from ddl_d2.data.mask_fit import MaskOrientationError, MaskShapeError, fit_mask
 from ddl_d2.errors import ImageReadError
+from ddl_d2.io.clip import read_clip
 from ddl_d2.io.file_kinds import file_kind
 from ddl_d2.io.image import inspect_mask, mask_coding
 from ddl_d2.io.rows import read_row_image, read_row_mask, read_row_turn
 
+_SEGMENT_SLACK = 0.5  # seconds: sound is often a little longer than the picture
+
 
 def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str]]:
-    """Decode the image of a dataset dict and its mask.
+    """Decode the image of a dataset dict and its mask; or its clip, whose segments must end when it does.
 
     Returns:
         (kind, example) of everything found, kinds of `report.KINDS`.
     """
     name = row["image_id"]
+    if "frame_index" not in row and file_kind(row["file_name"]) == "video":
+        return _check_clip(row, max_pixels)
     findings = []
     size = None
     try:
@@ -50,6 +55,18 @@ def check_row(row: Mapping[str, Any], *, max_pixels: int) -> list[tuple[str, str
     if mask.all():
         findings.append(("mask_full", name))
     return findings
+
+
+def _check_clip(row: Mapping[str, Any], max_pixels: int) -> list[tuple[str, str]]:
+    name = row["image_id"]
+    try:
+        clip = read_clip(row["file_name"], fit=lambda frame: frame[:1, :1], max_pixels=max_pixels)
+    except ImageReadError as error:
+        return [("unreadable_video", f"{name}: {error.reason}")]
+    last = max((end for _, end in row.get("segments", ())), default=0.0)
+    if last > clip.duration + _SEGMENT_SLACK:
+        return [("segment_outside", f"{name}: {last:.2f} s, the clip ends at {clip.duration:.2f} s")]
+    return []
 
 
 def _fit(row: Mapping[str, Any], mask: np.ndarray, size: tuple[int, int], max_pixels: int) -> list[tuple[str, str]]:

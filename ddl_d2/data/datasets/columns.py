@@ -200,11 +200,6 @@ class FrameColumns(DatasetColumns):
         return row
 
 
-def columns_of(root: str, arrays: dict[str, np.ndarray]) -> DatasetColumns:
-    """Make the columns that `DatasetColumns.arrays` came from."""
-    return (FrameColumns if "row_frames" in arrays else DatasetColumns)(root, arrays)
-
-
 def pack(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Lay texts one after the other: their bytes in UTF-8, and where each ends."""
     encoded = [text.encode() for text in texts]

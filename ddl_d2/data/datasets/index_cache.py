@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ddl_d2.data.datasets.columns import DatasetColumns, columns_of
+from ddl_d2.data.datasets.clip_columns import ClipColumns
+from ddl_d2.data.datasets.columns import DatasetColumns, FrameColumns
 from ddl_d2.data.datasets.report import DatasetReport
 from ddl_d2.data.datasets.stamps import Stamps, unchanged
 from ddl_d2.errors import SaveError
@@ -73,12 +74,18 @@ def _load(path: Path, key: str) -> tuple[DatasetColumns, DatasetReport] | None:
             arrays = {name: file[name] for name in meta["arrays"]}
         report = DatasetReport.from_dict(meta["report"])
         report.index = path
-        return columns_of(meta["root"], arrays), report
+        return _columns(meta["root"], arrays), report
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         _say_once(f"{path}: not a usable dataset index ({error}); the dataset is listed again")
         return None
+
+
+def _columns(root: str, arrays: dict[str, np.ndarray]) -> DatasetColumns:
+    """The columns that `DatasetColumns.arrays` came from."""
+    kinds = {"row_frames": FrameColumns, "clip_frames": ClipColumns}
+    return next((kind for name, kind in kinds.items() if name in arrays), DatasetColumns)(root, arrays)
 
 
 def _store(path: Path, key: str, rows: DatasetColumns, report: DatasetReport, stamps: Stamps) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
+from ddl_d2.data.datasets.av_deepfake1m import is_av_deepfake1m, list_av_deepfake1m
 from ddl_d2.data.datasets.celeb_df import has_celeb_df_videos, is_celeb_df, list_celeb_df
+from ddl_d2.data.datasets.clip_columns import ClipEntry
+from ddl_d2.data.datasets.clips import clip_rows
 from ddl_d2.data.datasets.columns import DatasetColumns
+from ddl_d2.data.datasets.ddl_av import is_ddl_av, list_ddl_av
 from ddl_d2.data.datasets.ddl_i import load_flat, load_labeled_list
 from ddl_d2.data.datasets.deepfakebench import read_deepfakebench
 from ddl_d2.data.datasets.dfdc import (
@@ -22,6 +26,7 @@ from ddl_d2.data.datasets.faceforensics import is_faceforensics, list_faceforens
 from ddl_d2.data.datasets.folder import load_labeled_folder, load_tampered_folder, load_unlabeled_folder
 from ddl_d2.data.datasets.index_cache import Built, cached
 from ddl_d2.data.datasets.json_list import load_json_list
+from ddl_d2.data.datasets.lav_df import is_lav_df, list_lav_df
 from ddl_d2.data.datasets.listing import Lister
 from ddl_d2.data.datasets.report import DatasetReport
 from ddl_d2.data.datasets.splits import SPLITS, find_split, find_splits, holds_image, split_layout
@@ -35,6 +40,17 @@ VIDEO_SETS: dict[str, Callable[[Lister, str | None, VideoOptions], list[Video]]]
     "dfdcp": list_dfdcp,
 }
 """Sets of videos, by the first part of the names they are registered under."""
+CLIP_SETS: dict[str, Callable[[Lister, str | None], Iterable[ClipEntry]]] = {
+    "lav_df": list_lav_df,
+    "av_deepfake1m": list_av_deepfake1m,
+    "ddl_av": list_ddl_av,
+}
+"""Sets of clips with sound, by the first part of the names they are registered under."""
+_CLIPS: dict[str, Callable[[str], bool]] = {
+    "lav_df": is_lav_df,
+    "av_deepfake1m": is_av_deepfake1m,
+    "ddl_av": is_ddl_av,
+}
 # By their names alone, and by what is in their lists.
 _NAMED: dict[str, Callable[[str], bool]] = {
     "ff": is_faceforensics,
@@ -82,6 +98,9 @@ def load_dataset(
         return _load_list(real, split, fake_without_mask)
     if not os.path.isdir(real):
         raise DatasetError(f"{given}: is neither a folder nor a JSON list")
+    clips = clip_set_at(real)
+    if clips:
+        return load_clip_set(clips, real, split)
     kind = video_set_at(real)
     if kind:
         return load_video_set(kind, real, split, fake_without_mask=fake_without_mask, options=video)
@@ -126,7 +145,7 @@ def datasets_at(root: str | os.PathLike[str]) -> list[tuple[str, str | None]]:
         (root, split) of each, as `load_dataset` takes them; (root, None) if there is one, or none.
     """
     given = os.path.realpath(os.path.expanduser(os.fspath(root)))
-    if not os.path.isdir(given) or video_set_at(given) or is_one_dataset(given):
+    if not os.path.isdir(given) or clip_set_at(given) or video_set_at(given) or is_one_dataset(given):
         return [(os.fspath(root), None)]
     found: list[tuple[str, str | None]] = []
     for split, paths in find_splits(given).items():
@@ -193,6 +212,34 @@ def load_video_set(
 
     key = {"videos": kind, "root": folder, "split": split, "fake_without_mask": fake_without_mask, **asdict(chosen)}
     return cached(key, lambda: _build(folder, load))
+
+
+def clip_set_at(root: str) -> str:
+    """Tell which of `CLIP_SETS` lies in a folder, by the names in it and how its list begins; "" for none."""
+    return next((kind for kind, is_there in _CLIPS.items() if is_there(root)), "")
+
+
+def load_clip_set(
+    kind: str, root: str | os.PathLike[str], split: str | None = None
+) -> tuple[DatasetColumns, DatasetReport]:
+    """Load one of `CLIP_SETS`.
+
+    Args:
+        kind: a key of `CLIP_SETS`.
+        root: its folder.
+        split: "train", "valid" or "test"; None = all clips that are labeled.
+
+    Returns:
+        rows (a `ClipColumns`) and the report.
+
+    Raises:
+        DatasetError: labels or clips are missing; names them and says what was expected.
+    """
+    folder = os.path.realpath(os.path.expanduser(os.fspath(root)))
+    if not os.path.isdir(folder):
+        raise DatasetError(f"{root}: no such folder")
+    key = {"clips": kind, "root": folder, "split": split}
+    return cached(key, lambda: _build(folder, lambda lister: clip_rows(CLIP_SETS[kind](lister, split), lister)))
 
 
 def load_deepfakebench(

@@ -56,6 +56,7 @@ KINDS = {
     # Found by decoding (ddl-d2 check-dataset --deep).
     "unreadable_image": ("images that cannot be decoded", "replace or remove them"),
     "unreadable_mask": ("masks that cannot be decoded", "replace or remove them"),
+    "segment_outside": ("clips with a forged segment that ends behind their end", "correct the labels"),
     "mask_size": (
         "masks of another size than their image, but of its shape; resized when used",
         "save them at the image's size",

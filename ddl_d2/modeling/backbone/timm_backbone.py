@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import timm
+import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import Format
 from timm.models.hrnet import HighResolutionNetFeatures
-from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.swin_transformer import SwinTransformerBlock, window_partition
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
@@ -39,8 +40,41 @@ class PadFirstSwinBlock(SwinTransformerBlock):
     def _attn(self, x: Tensor) -> Tensor:
         _, height, width, _ = x.shape
         window_height, window_width = self.window_size
-        padded = F.pad(x, (0, 0, 0, -width % window_width, 0, -height % window_height))
+        # Written as whole windows less what is there: of symbols, in an export, only this is known to fill windows (and
+        # of positive numbers, whose division ONNX rounds as Python does).
+        below = (height + window_height - 1) // window_height * window_height - height
+        beside = (width + window_width - 1) // window_width * window_width - width
+        padded = F.pad(x, (0, 0, 0, beside, 0, below))
         return super()._attn(padded)[:, :height, :width]
+
+    def get_attn_mask(
+        self, x: Tensor | None = None, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor | None:
+        """Compute timm's mask of places that meet only because the map was shifted around.
+
+        By comparisons, where timm writes into slices of a map, which an exported graph of any size cannot do.
+
+        Args:
+            x: a padded map, B×h×w×C; None: `input_resolution` is meant.
+            device: where `x` is None.
+            dtype: likewise.
+
+        Returns:
+            0 or -100, (windows of an image)×N×N, N the places of a window; None without a shift.
+        """
+        if x is None or not any(self.shift_size):
+            return super().get_attn_mask(x, device, dtype)
+        rows, columns = (
+            (places >= side - window).int() + (places >= side - shift).int()
+            for places, side, window, shift in (
+                (torch.arange(side, device=x.device), side, window, shift)
+                for side, window, shift in zip(x.shape[1:3], self.window_size, self.shift_size, strict=True)
+            )
+        )
+        regions = 3 * rows[:, None] + columns
+        regions = window_partition(regions[None, :, :, None], self.window_size).view(-1, self.window_area)
+        apart = regions[:, None] != regions[:, :, None]
+        return torch.zeros(apart.shape, dtype=x.dtype, device=x.device).masked_fill(apart, -100.0)
 
 
 class TimmBackbone(Backbone):

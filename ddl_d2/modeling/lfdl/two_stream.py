@@ -68,7 +68,9 @@ class ForgeryGuidedAttention(nn.Module):
         """Add to `noise`, B×C×h×w, the attention over its places that `rgb`, B×C×h×w, guides; the result is >= 0."""
         query = _places(self.query(rgb))
         key = query if self.key is None else _places(self.key(rgb))
-        shared = F.scaled_dot_product_attention(query, key, _places(self.value(noise)), scale=1.0)
+        # An axis of one head, which is all that exporters know.
+        query, key, value = (x[:, None] for x in (query, key, _places(self.value(noise))))
+        shared = F.scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0]
         shared = shared.transpose(1, 2).unflatten(2, noise.shape[-2:])
         return (noise + (shared if self.gamma is None else self.gamma * shared)).relu()
 

@@ -49,6 +49,24 @@ def query_outputs(
     }
 
 
+def painted_at_once(masks: Tensor, logits: Tensor, size: Size) -> tuple[Tensor, Tensor | None]:
+    """Compute the sums S_f and, where authentic is a class, S_a of `forgery_map` for all images and queries at once.
+
+    That takes Q × H × W numbers an image, but no loop, which an exported graph of any size could not have.
+
+    Args:
+        masks: logits B×Q×h×w.
+        logits: of the classes, B×Q×(K+1): authentic if it is one, forged, no object.
+        size: (H, W).
+
+    Returns:
+        B×H×W each.
+    """
+    painted = F.interpolate(masks.float(), size, mode="bilinear", align_corners=False).sigmoid()
+    sums = torch.einsum("bqhw,bqk->bkhw", painted, logits.float().softmax(-1)[:, :, :-1])
+    return sums[:, -1], sums[:, 0] if logits.shape[-1] == 3 else None
+
+
 def forgery_map(
     masks: Tensor, forged: Tensor, padded: Size, unpadded: Size, original: Size, *, authentic: Tensor | None = None
 ) -> Tensor:

@@ -40,9 +40,13 @@ class Levels(NamedTuple):
     reference: Tensor
 
 
-@functools.lru_cache(maxsize=32)
 def levels_of(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Levels:
     """Make what L sizes (height, width) say, once for each that is met: a copy to a GPU waits for it."""
+    # While a graph is exported, sizes are symbols, which are not remembered.
+    return _levels_of(sizes, device) if torch.compiler.is_exporting() else _remembered_levels(sizes, device)
+
+
+def _levels_of(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Levels:
     counts = [height * width for height, width in sizes]
     with torch.inference_mode(False):  # inference tensors would be of no use to a later training step
         reference = torch.cat([_cell_centers(height, width, device) for height, width in sizes])
@@ -52,6 +56,9 @@ def levels_of(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Level
             scale=1 / on_device([(width, height) for height, width in sizes], device, torch.float32),
             reference=reference[None, :, None, :].expand(-1, -1, len(sizes), -1),
         )
+
+
+_remembered_levels = functools.lru_cache(maxsize=32)(_levels_of)
 
 
 class DeformableEncoderLayer(nn.Module):
@@ -78,7 +85,7 @@ class DeformableEncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor, levels: Levels, condition: Tensor | None = None) -> Tensor:
         """Update `x`, B×S×C, from `position`, B×S×C, and `condition`, B×1×C; None leaves its step out."""
-        reference = levels.reference.expand(len(x), -1, -1, -1)
+        reference = levels.reference.expand(x.shape[0], -1, -1, -1)
         attended = self.self_attn(x + position, reference, x, levels.shapes, levels.starts, level_scale=levels.scale)
         x = self.norm1(x + attended)
         if condition is not None:

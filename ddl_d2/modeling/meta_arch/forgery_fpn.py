@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.detection import DetectsByImageHead
-from ddl_d2.modeling.heads import ImageHead
+from ddl_d2.modeling.heads import ImageHead, ImageSizes
 from ddl_d2.modeling.losses import map_bce, mean_of_known
 from ddl_d2.modeling.preprocessing import Truth, is_known, map_weight, padded_truth
-from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.system import ForgerySystem, Probabilities, SystemOptions
 from ddl_d2.modeling.whole_batch import count_per_part
 from ddl_d2.utils.transfer import on_device
 
@@ -154,16 +154,12 @@ class ForgeryFPN(DetectsByImageHead, ForgerySystem):
             losses["loss_coarse"] = self.coarse_weight * _weighted_bce(coarse, truth, truth.known, total)
         return losses
 
-    def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def probabilities(self, images: Tensor, sizes: ImageSizes) -> Probabilities:
         """Predict the score by the image head and the map by the decoder."""
-        images, features = self.encode_rows(batched_inputs)
-        scores = self.image_logits(features, images.image_sizes).sigmoid().tolist()
-        size = tuple(images.tensor.shape[-2:])
-        maps = F.interpolate(self.decoder(features)[:, None].float(), size=size, mode="bilinear", align_corners=False)
-        return [
-            self.map_prediction(row, logits.sigmoid(), unpadded, score)
-            for row, logits, unpadded, score in zip(batched_inputs, maps[:, 0], images.image_sizes, scores, strict=True)
-        ]
+        features = self.encode(images)
+        maps = self.decoder(features)[:, None].float()
+        maps = F.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return Probabilities(self.image_logits(features, sizes).sigmoid(), maps[:, 0].sigmoid())
 
 
 def _weighted_bce(logits: Tensor, truth: Truth, weights: Tensor, total: float) -> Tensor:

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.detection import DetectsByImageHead
-from ddl_d2.modeling.heads import ImageHead, score_from_map
+from ddl_d2.modeling.heads import ImageHead, ImageSizes, score_from_map
 from ddl_d2.modeling.mask2former.build import build_criterion
 from ddl_d2.modeling.mask2former.criterion import BatchCounts, SetCriterion, Targets
 from ddl_d2.modeling.mask2former.head import QueryDecoderHead
-from ddl_d2.modeling.mask2former.painting import query_outputs
+from ddl_d2.modeling.mask2former.painting import painted_at_once, query_outputs
 from ddl_d2.modeling.postprocessing import original_size
 from ddl_d2.modeling.preprocessing import is_known
-from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.system import ForgerySystem, Probabilities, SystemOptions
 from ddl_d2.modeling.whole_batch import whole_batch
 from ddl_d2.utils.transfer import to_device
 
@@ -126,6 +126,20 @@ class ForgeryMask2Former(DetectsByImageHead, ForgerySystem):
         queries = self.sem_seg_head(features) if self.sem_seg_head is not None else None
         with torch.autocast(self.device.type, enabled=False):
             return self._outputs(batched_inputs, images, queries, scores)
+
+    def probabilities(self, images: Tensor, sizes: ImageSizes) -> Probabilities:
+        """Paint the queries of all images at once, where `predictions` saves memory and shows instances besides.
+
+        Raises:
+            ConfigError: the system only detects.
+        """
+        if self.sem_seg_head is None:
+            raise ConfigError("MODEL.LOCALIZATION.ENABLED is False: this model only detects, it has no map to export")
+        features = self.encode(images)
+        queries, size = self.sem_seg_head(features), (images.shape[-2], images.shape[-1])
+        forged, authentic = painted_at_once(queries["pred_masks"], queries["pred_logits"], size)
+        scores = None if self.image_head is None else self.image_head(features, sizes).sigmoid()
+        return Probabilities(scores, forged, authentic)
 
     def _targets(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> list[Targets]:
         """Make the targets of a batch; masks and classes of all its images are brought over at once."""

@@ -14,16 +14,16 @@ from typing import Any
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError, InputError
 from ddl_d2.modeling.detection import DetectsByImageHead
-from ddl_d2.modeling.heads import ImageHead
+from ddl_d2.modeling.heads import ImageHead, ImageSizes
 from ddl_d2.modeling.losses import edge_bce, map_bce, mean_of_known
+from ddl_d2.modeling.postprocessing import Size
 from ddl_d2.modeling.preprocessing import map_weight, padded_truth
 from ddl_d2.modeling.segmentor.uper_head import AuxiliaryHead
-from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.system import ForgerySystem, Probabilities, SystemOptions
 from ddl_d2.modeling.whole_batch import count_per_part
 from ddl_d2.utils.transfer import on_device
 
@@ -126,7 +126,8 @@ class ForgerySegmentor(DetectsByImageHead, ForgerySystem):
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses from `image`, `is_fake`, and `soft_mask` or else `forgery_mask`."""
-        images, features = self._encoded(batched_inputs)
+        self._check_square(batched_inputs)
+        images, features = self.encode_rows(batched_inputs)
         truth = padded_truth(batched_inputs, images)
         maps = _forged(self.sem_seg_head(features), truth.maps)
         by_image = {"loss_map": map_bce(maps, truth.maps, truth.valid)}
@@ -146,22 +147,26 @@ class ForgerySegmentor(DetectsByImageHead, ForgerySystem):
             losses["loss_det"] = self.detection_loss(logits, batched_inputs)
         return losses
 
-    def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Predict the map, and the score by the image head or else from the map.
+    def probabilities(self, images: Tensor, sizes: ImageSizes) -> Probabilities:
+        """Predict the map, and the score by the image head if there is one.
 
-        Windows, attention to all tokens and global pooling see padding, so the rows have to need the same.
+        Windows, attention to all tokens and global pooling see padding, so the images have to need the same.
         """
-        images, features = self._encoded(batched_inputs)
-        maps = _forged(self.sem_seg_head(features), images.tensor).sigmoid()
-        scores: list[float | None] = [None] * len(batched_inputs)
-        if self.image_head is not None:
-            scores = self.image_head(features, images.image_sizes).sigmoid().tolist()
-        return [
-            self.map_prediction(row, forged, unpadded, score)
-            for row, forged, unpadded, score in zip(batched_inputs, maps, images.image_sizes, scores, strict=True)
-        ]
+        features = self.encode(images)
+        forged = _forged(self.sem_seg_head(features), images).sigmoid()
+        return Probabilities(None if self.image_head is None else self.image_head(features, sizes).sigmoid(), forged)
 
-    def _encoded(self, rows: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor]]:
+    @property
+    def fixed_size(self) -> Size | None:
+        """The square that images are padded to, if there is one."""
+        return (self.square, self.square) if self.square else None
+
+    def batch(self, rows: list[dict[str, Any]]) -> tuple[Tensor, list[Size]]:
+        """Make one normalized batch; raises InputError for an image larger than the square that it is padded to."""
+        self._check_square(rows)
+        return super().batch(rows)
+
+    def _check_square(self, rows: list[dict[str, Any]]) -> None:
         for row in rows if self.square else ():
             if max(row["image"].shape[-2:]) > self.square:
                 height, width = row["image"].shape[-2:]
@@ -170,7 +175,6 @@ class ForgerySegmentor(DetectsByImageHead, ForgerySystem):
                     f"MODEL.PLAIN_VIT.SQUARE_PAD {self.square}: set TEST.TILE.SIZE {self.square}, or "
                     "INPUT.MAX_SIZE_TEST (in training INPUT.CROP)"
                 )
-        return self.encode_rows(rows)
 
 
 def _forged(logits: Tensor, like: Tensor) -> Tensor:

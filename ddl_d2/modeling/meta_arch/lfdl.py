@@ -21,12 +21,13 @@ from torch import Tensor
 
 from ddl_d2.errors import ConfigError
 from ddl_d2.layers.grid import grid_max_pool
+from ddl_d2.modeling.heads import ImageSizes
 from ddl_d2.modeling.lfdl.heads import FusionClassifier, PatchFusion, PatchHead, PixelHead
 from ddl_d2.modeling.lfdl.pseudo_labels import label_locations, nose_cells
 from ddl_d2.modeling.lfdl.two_stream import TwoStreamEncoder
 from ddl_d2.modeling.losses import mean_of_known
-from ddl_d2.modeling.preprocessing import fake_labels, is_known, known_maps, stretched_batch, stretched_maps
-from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.preprocessing import fake_labels, is_known, known_maps, stretched_maps
+from ddl_d2.modeling.system import ForgerySystem, Probabilities, SystemOptions
 from ddl_d2.modeling.whole_batch import count_per_part
 
 MAPS = ("pixel", "patch")
@@ -152,7 +153,7 @@ class LFDL(ForgerySystem):
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses from `image`, `is_fake`, `soft_mask` or else `forgery_mask`, and `nose_box` if given."""
-        features = self._encoded(batched_inputs)
+        features = self.encode(self.batch(batched_inputs)[0])
         class_logits, pixel_logits = self._class_logits(features), self._pixel_logits(features)
         patch_logits, places = self._patch_logits(features)
         labels = fake_labels(batched_inputs, self.device)
@@ -167,19 +168,11 @@ class LFDL(ForgerySystem):
                 * _map_loss(self._enlarged(pixel_logits), truth.pixels, truth.known, count),
             }
 
-    def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def probabilities(self, images: Tensor, sizes: ImageSizes) -> Probabilities:
         """Predict the score by the classifier and the map by the head that the config chooses."""
-        features = self._encoded(batched_inputs)
-        scores = self._class_logits(features).softmax(dim=1)[:, _FAKE].tolist()
+        features = self.encode(images)
         logits = self._pixel_logits(features) if self.map_head == "pixel" else self._patch_logits(features)[0]
-        probabilities = self._enlarged(logits).sigmoid()
-        return [
-            self.map_prediction(row, forged, self.size, score)
-            for row, score, forged in zip(batched_inputs, scores, probabilities, strict=True)
-        ]
-
-    def _encoded(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return self.encode(stretched_batch(batched_inputs, self.size, self.pixel_mean, self.pixel_std))
+        return Probabilities(self._class_logits(features).softmax(dim=1)[:, _FAKE], self._enlarged(logits).sigmoid())
 
     def _class_logits(self, features: dict[str, Tensor]) -> Tensor:
         """Return the logits (real, fake), B×2, fp32."""

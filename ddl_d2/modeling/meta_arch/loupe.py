@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.backbone.tokens import TokenBackbone, Tokens, build_token_backbone
+from ddl_d2.modeling.heads import ImageSizes
 from ddl_d2.modeling.losses import mean_of_known, poly_focal
 from ddl_d2.modeling.loupe.classifier import ClassLogits, PatchAwareClassifier
 from ddl_d2.modeling.loupe.pyramid import SimplePyramid
@@ -29,11 +30,11 @@ from ddl_d2.modeling.loupe.targets import PseudoLabels, patch_labels, query_targ
 from ddl_d2.modeling.mask2former.build import build_criterion
 from ddl_d2.modeling.mask2former.criterion import BatchCounts, SetCriterion, Targets
 from ddl_d2.modeling.mask2former.head import QueryDecoderHead
-from ddl_d2.modeling.mask2former.painting import query_outputs
+from ddl_d2.modeling.mask2former.painting import painted_at_once, query_outputs
 from ddl_d2.modeling.mask2former.query_decoder import QueryPredictions
 from ddl_d2.modeling.postprocessing import original_size
 from ddl_d2.modeling.preprocessing import fake_labels, is_known, known_maps, stretched_batch
-from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.system import ForgerySystem, Probabilities, SystemOptions
 from ddl_d2.modeling.whole_batch import count_per_part, whole_batch
 from ddl_d2.utils.transfer import on_device
 
@@ -158,12 +159,33 @@ class Loupe(ForgerySystem):
         """Compute the losses from `image`, `is_fake`, `soft_mask` or else `forgery_mask`, and `instances`."""
         tokens = self.tokens(batched_inputs)
         if self.adapt_above is not None:
-            return self.adaptation_losses(tokens, batched_inputs)
+            return self.adaptation_losses(tokens, batched_inputs, self.adapt_above)
         return self.losses_of(tokens, batched_inputs)
 
     def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict score and map."""
         return self.predictions_of(self.tokens(batched_inputs), batched_inputs)
+
+    def probabilities(self, images: Tensor, sizes: ImageSizes) -> Probabilities:
+        """Predict score and map of a batch, as `predictions_of` but without instances.
+
+        Raises:
+            ConfigError: nothing here gives a map, or the segmentor is to be told the truth.
+        """
+        tokens: Tokens = self.encode(images)
+        logits = self.classifier(tokens)
+        scores = logits.image.sigmoid()
+        if self.segmentor is None:
+            return Probabilities(scores, self._patch_maps(logits, tokens))
+        queries = self.segmentor(tokens, self._testing_condition(scores, [{}]))
+        return Probabilities(scores, *painted_at_once(queries.masks(), queries.logits[-1], self.map_size))
+
+    def _patch_maps(self, logits: ClassLogits, tokens: Tokens) -> Tensor:
+        """Resize the patches' probabilities to B×S×S; raises ConfigError where there are none."""
+        if logits.patches is None:
+            raise ConfigError("MODEL.LOUPE.PATCH_HEAD is False and there is no segmentor: this model has no map")
+        patches = logits.patches.sigmoid().unflatten(1, tokens.grid)[:, None]
+        return F.interpolate(patches, self.size, mode="bilinear", align_corners=False)[:, 0]
 
     def tokens(self, batched_inputs: list[dict[str, Any]]) -> Tokens:
         """Stretch the rows' images and encode them; of rows that bring their `tokens` (a cache's), take these."""
@@ -227,14 +249,15 @@ class Loupe(ForgerySystem):
         score = logits.image.sigmoid()
         return PseudoLabels(score, logits.patches.sigmoid().unflatten(1, tokens.grid), score > threshold)
 
-    def adaptation_losses(self, tokens: Tokens, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def adaptation_losses(self, tokens: Tokens, rows: list[dict[str, Any]], threshold: float) -> dict[str, Tensor]:
         """Compute the segmentor's losses against the classifier's own `pseudo_labels`; of the rows, no label is read.
 
         Args:
             tokens: of the images.
             rows: say which they are.
+            threshold: see `pseudo_labels`.
         """
-        labels = self.pseudo_labels(tokens, 0.5 if self.adapt_above is None else self.adapt_above)
+        labels = self.pseudo_labels(tokens, threshold)
         names = [str(row.get("image_id", row.get("file_name", "?"))) for row in rows]
         return self.segmentation_losses(tokens, labels.condition, labels.targets(names))
 
@@ -280,11 +303,9 @@ class Loupe(ForgerySystem):
                 {"fake_score": score, "instances": Instances(original_size(row))}
                 for score, row in zip(scores, rows, strict=True)
             ]
-        patches = logits.patches.sigmoid().unflatten(1, tokens.grid)[:, None]
-        maps = F.interpolate(patches, self.size, mode="bilinear", align_corners=False)[:, 0]
         return [
             self.map_prediction(row, forged, self.size, score)
-            for row, forged, score in zip(rows, maps, scores, strict=True)
+            for row, forged, score in zip(rows, self._patch_maps(logits, tokens), scores, strict=True)
         ]
 
     def _outputs(

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from ddl_d2.errors import ConfigError
 from ddl_d2.layers.dct import LOW_PASSES, split, stretch_to_unit
 from ddl_d2.modeling.backbone.mix_transformer import FEATURES
+from ddl_d2.modeling.heads import ImageSizes
 from ddl_d2.modeling.losses import mean_of_known, sigmoid_bce
 from ddl_d2.modeling.mesorch.encoders import FrequencyEncoders, build_encoder
 from ddl_d2.modeling.mesorch.maps import MapGate, MapHead
-from ddl_d2.modeling.preprocessing import is_known, known_maps, stretched_batch, stretched_maps
-from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.preprocessing import is_known, known_maps, stretched_maps
+from ddl_d2.modeling.system import ForgerySystem, Probabilities, SystemOptions
 from ddl_d2.modeling.whole_batch import count_per_part
 
 _DIVISIBILITY = 32
@@ -111,22 +112,15 @@ class Mesorch(ForgerySystem):
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the loss from `image`, and `soft_mask` or else `forgery_mask`."""
-        logits = self.map_logits(self._images(batched_inputs))
+        logits = self.map_logits(self.batch(batched_inputs)[0])
         forged = (stretched_maps(batched_inputs, self.size, self.device) >= 0.5).float()
         by_image = sigmoid_bce(logits.flatten(1), forged.flatten(1))
         count = count_per_part(batched_inputs, is_known)
         return {"loss_map": mean_of_known(by_image, known_maps(batched_inputs, self.device), count)}
 
-    def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Predict the map, and the score from it."""
-        logits = self.map_logits(self._images(batched_inputs))
-        return [
-            self.map_prediction(row, forged.sigmoid(), self.size)
-            for row, forged in zip(batched_inputs, logits, strict=True)
-        ]
-
-    def _images(self, batched_inputs: list[dict[str, Any]]) -> Tensor:
-        return stretched_batch(batched_inputs, self.size, self.pixel_mean, self.pixel_std)
+    def probabilities(self, images: Tensor, sizes: ImageSizes) -> Probabilities:
+        """Predict the map."""
+        return Probabilities(None, self.map_logits(images).sigmoid())
 
     def map_logits(self, images: Tensor) -> Tensor:
         """Return the logits of forged pixels, B×S×S fp32, of normalized images B×3×S×S."""

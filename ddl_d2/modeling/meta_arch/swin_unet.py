@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
-from ddl_d2.modeling.heads import valid_average
+from ddl_d2.modeling.heads import ImageSizes, valid_average
 from ddl_d2.modeling.losses import (
     feature_similarity,
     local_diversity,
@@ -29,9 +28,9 @@ from ddl_d2.modeling.losses import (
     pool_valid,
     printed_similarity,
 )
-from ddl_d2.modeling.preprocessing import Truth, fake_labels, is_known, normalized_batch, padded_truth
+from ddl_d2.modeling.preprocessing import Truth, fake_labels, is_known, padded_truth
 from ddl_d2.modeling.swin_unet.decoder import SwinUNetDecoder
-from ddl_d2.modeling.system import ForgerySystem, SystemOptions
+from ddl_d2.modeling.system import ForgerySystem, Probabilities, SystemOptions
 from ddl_d2.modeling.whole_batch import count_per_part
 
 DIVERSITIES = ("features", "printed", "none")
@@ -124,7 +123,7 @@ class SwinUNet(ForgerySystem):
             "options": SystemOptions.from_config(cfg),
         }
 
-    def image_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
+    def image_logits(self, features: dict[str, Tensor], image_sizes: ImageSizes) -> Tensor:
         """Return the logits of "fake", B, differentiable.
 
         Args:
@@ -136,7 +135,8 @@ class SwinUNet(ForgerySystem):
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses from `image`, `is_fake`, and `soft_mask` or else `forgery_mask`."""
-        images, features, map_logits = self._network(batched_inputs)
+        images, features = self.encode_rows(batched_inputs)
+        map_logits = self.decoder(features)
         truth = padded_truth(batched_inputs, images)
         class_loss = F.cross_entropy(
             self._class_logits(features, images.image_sizes), fake_labels(batched_inputs, self.device)
@@ -151,25 +151,16 @@ class SwinUNet(ForgerySystem):
                     losses[name] = self.diversity_weight * mean_of_known(by_image, truth.known, count)
         return losses
 
-    def predictions(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def probabilities(self, images: Tensor, sizes: ImageSizes) -> Probabilities:
         """Predict the score by the class and the map by the decoder.
 
-        Encoders see padding (a plain transformer with every token), so the rows have to need the same.
+        Encoders see padding (a plain transformer with every token), so the images have to need the same.
         """
-        images, features, map_logits = self._network(batched_inputs)
-        scores = self._class_logits(features, images.image_sizes).softmax(dim=1)[:, _FAKE].tolist()
-        return [
-            self.map_prediction(row, logits.float().sigmoid(), unpadded, score)
-            for row, logits, unpadded, score in zip(batched_inputs, map_logits, images.image_sizes, scores, strict=True)
-        ]
+        features = self.encode(images)
+        scores = self._class_logits(features, sizes).softmax(dim=1)[:, _FAKE]
+        return Probabilities(scores, self.decoder(features).float().sigmoid())
 
-    def _network(self, batched_inputs: list[dict[str, Any]]) -> tuple[ImageList, dict[str, Tensor], Tensor]:
-        """Return the padded batch, the encoder's maps, and the map's logits B×H×W."""
-        images = normalized_batch(batched_inputs, self.pixel_mean, self.pixel_std, self.size_divisibility)
-        features = self.encode(images.tensor)
-        return images, features, self.decoder(features)
-
-    def _class_logits(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
+    def _class_logits(self, features: dict[str, Tensor], image_sizes: ImageSizes) -> Tensor:
         """Return the logits (real, fake), B×2, fp32; padding is left out of the averages."""
         with torch.autocast(self.device.type, enabled=False):
             pooled = [

@@ -78,7 +78,7 @@ class SamMaskHead(nn.Module):
         embedding = features[self.in_feature]
         masks, _ = self.decoder(
             image_embeddings=embedding,
-            image_positional_embeddings=self.positions(*embedding.shape[-2:]).expand(len(embedding), -1, -1, -1),
+            image_positional_embeddings=self.positions(*embedding.shape[-2:]).expand(embedding.shape[0], -1, -1, -1),
             sparse_prompt_embeddings=None,
             dense_prompt_embeddings=self.no_mask.weight.view(1, -1, 1, 1),
             multimask_output=False,

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from ddl_d2.errors import ConfigError
+from ddl_d2.layers.grid import grid_average
 from ddl_d2.modeling.segmentor.blocks import by_stride, classifier, convolution, dropout, head_arguments, resized
 
 _POOLS = (1, 2, 3, 6)
@@ -90,7 +90,7 @@ class UPerHead(nn.Module):
         return self.predict(self.dropout(fused))
 
     def _pyramid_pooled(self, x: Tensor) -> Tensor:
-        pools = [layer(F.adaptive_avg_pool2d(x, side)) for layer, side in zip(self.pooled, _POOLS, strict=True)]
+        pools = [layer(grid_average(x, side)) for layer, side in zip(self.pooled, _POOLS, strict=True)]
         return self.top(torch.cat([x, *(resized(pool, x) for pool in pools)], dim=1))
 
 

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from ddl_d2.errors import ConfigError
 from ddl_d2.modeling.postprocessing import Size
 from ddl_d2.modeling.test_time.windows import OnWindows, Window, inside, window_row
-
-FACE_SCORES = ("confident", "mean", "max")
+from ddl_d2.utils.scores import FACE_SCORES, face_score
 
 
 class OnFaceCrops(OnWindows):
@@ -99,21 +98,6 @@ class OnFaceCrops(OnWindows):
         if whole is None:
             raise ValueError("a row's `crops` is empty: it must hold at least one")
         return whole
-
-
-def face_score(scores: Sequence[float], rule: str) -> float:
-    """Make P(fake) of an image from those of its faces.
-
-    Args:
-        scores: of each face; at least one.
-        rule: "mean", "max", or "confident": the mean of the faces called fake (>= 0.5) if there are any, or else of
-            all; as LFDL (system S2) does it.
-    """
-    if rule == "max":
-        return max(scores)
-    chosen = [score for score in scores if score >= 0.5] if rule == "confident" else []
-    chosen = chosen or list(scores)
-    return sum(chosen) / len(chosen)
 
 
 def paste_map(part: Tensor, window: Window, whole: Tensor | None, size: Size) -> Tensor:

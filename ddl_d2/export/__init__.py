@@ -1,0 +1,1 @@
+"""Trained systems for other runtimes: ONNX files, and PyTorch's exported programs."""
