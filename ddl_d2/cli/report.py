@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ddl_d2.checkpoint.shipped import find_calibration
 from ddl_d2.cli.common import cli_errors, positive
 from ddl_d2.cli.compare import add_comparing, compare_stores, settings_of
 from ddl_d2.cli.evaluate import add_measuring
@@ -46,9 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--title", help="of the report (default: what it is about)")
     parser.add_argument(
         "--calibration",
-        type=Path,
         metavar="FILE",
-        help=f"of `ddl-d2 calibrate`, for a single store (default: {CALIBRATION} in each store that has one)",
+        help=f"of `ddl-d2 calibrate`, or a name, for a single store (default: {CALIBRATION} in a store that has one)",
     )
     parser.add_argument(
         "--robustness", type=Path, metavar="JSON", help="robustness.json of `ddl-d2 robustness`, to be shown, too"
@@ -129,12 +129,12 @@ def _refuse_clips(paths: Sequence[Path]) -> None:
             raise InputError(f"{path}: is about clips, of which there is no report; `ddl-d2 evaluate` measures them")
 
 
-def _calibration(store: PredictionStore, path: Path | None) -> Calibration | None:
+def _calibration(store: PredictionStore, name: str | None) -> Calibration | None:
     """The calibration that is named, or else the one in the store; CalibrationError if it is of another model."""
     inside = store.root / CALIBRATION
-    if path is None and not inside.is_file():
+    if name is None and not inside.is_file():
         return None
-    made = Calibration.load(path or inside)
+    made = Calibration.load(inside if name is None else find_calibration(name))
     made.check_model(weights_sha256=store.meta.get("weights_sha256") or "", settings=settings_of_scores(store))
     return made
 

@@ -18,6 +18,9 @@ from ddl_d2.report.plot import Line, plot
 BINS = 20
 """Of a histogram of scores."""
 
+_TOPS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""What an axis of a histogram ends at: quarters of these read well."""
+
 Floats = NDArray[np.float64]
 
 
@@ -85,7 +88,7 @@ def score_plots(systems: Mapping[str, Scored], *, threshold: float) -> list[str]
         plot(
             "ROC curve",
             [Line(named["auc"][name], *roc_points(one.labels, one.scores)) for name, one in systems.items()],
-            x_label="share of real images above the threshold (false alarms)",
+            x_label="false alarms: share of real images above the threshold",
             y_label="share of fakes above the threshold",
             description=f"ROC curve. {'; '.join(named['auc'].values())}.",
             diagonal=True,
@@ -93,8 +96,8 @@ def score_plots(systems: Mapping[str, Scored], *, threshold: float) -> list[str]
         plot(
             "Precision and recall",
             [Line(named["ap"][name], *precision_points(one.labels, one.scores)) for name, one in systems.items()],
-            x_label="share of fakes above the threshold (recall)",
-            y_label="share of fakes among all images above the threshold (precision)",
+            x_label="recall: share of fakes above the threshold",
+            y_label="precision: share of fakes among images above it",
             description=f"Precision over recall. {'; '.join(named['ap'].values())}.",
         ),
     ]
@@ -117,7 +120,7 @@ def _histogram(name: str, one: Scored, threshold: float) -> str:
         x_label=f"score (upright line: the threshold {threshold:g})",
         y_label=f"share of the class, in each of {BINS} bins",
         description=f"Histogram of the scores of {name}; {'; '.join(told)}.",
-        top=np.ceil(highest * 20) / 20,
+        top=min(top for top in _TOPS if top >= highest),
         at=threshold,
     )
 

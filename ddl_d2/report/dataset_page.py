@@ -28,6 +28,11 @@ _HELD_OUT = {
     "cllr_min": "Cllr_min: the part of it that better calibration cannot mend",
     "ece": "expected calibration error",
 }
+_SETTINGS = {
+    "threshold": "Threshold of scores and forgery maps",
+    "empty_score": "F1 of a fake with an empty mask",
+    "video_score": "A video's score from its frames'",
+}
 _LIMITS = (
     "All figures hold for the images of this dataset. Images of another origin, or forged in another way, may give "
     "others.",
@@ -105,7 +110,7 @@ def _measured(report: DatasetReport) -> str:
     on = [
         ("Dataset", report.dataset),
         ("Images", f"{counts['num_images']:,}: {counts['num_real']:,} real, {counts['num_fake']:,} fake"),
-        *((name.replace("_", " ").capitalize(), value) for name, value in report.settings.items()),
+        *((_SETTINGS[name], value) for name, value in report.settings.items()),
     ]
     weighed = facts((f"Proposition {number}", text) for number, text in enumerate(propositions("image").values(), 1))
     parts = [facts(on), weighed]

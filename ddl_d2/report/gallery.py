@@ -109,7 +109,8 @@ def toolbar(galleries: Iterable[Gallery]) -> str:
     return (
         f'<form class="toolbar needs-script" role="search" aria-label="Filter the images" hidden>{"".join(parts)}'
         f'<span id="count" role="status">{len(cards)} images</span>'
-        '<p class="faint">Arrow keys left and right go from image to image, / to the search, Escape clears it.</p></form>'
+        '<p class="faint">Arrow keys left and right go from image to image, / to the search, Escape clears it.</p>'
+        "</form>"
     )
 
 
@@ -147,7 +148,8 @@ def _card(card: Card) -> str:
     attributes = "".join(f' data-{key}="{escape(value)}"' for key, value in data.items())
     return (
         f'<article class="card overlay" tabindex="0" aria-label="{escape(card.name)}"{attributes}>'
-        f'<h4>{escape(card.name)}</h4><p><span class="said {tone(card.verdict)}">{escape(headline(card.verdict))}</span>'
+        f"<h4>{escape(card.name)}</h4>"
+        f'<p><span class="said {tone(card.verdict)}">{escape(headline(card.verdict))}</span>'
         f'<span class="kind">{escape(label)}</span></p><div class="views">{views}</div>{slider}{facts(card.known)}'
         f"<details><summary>What is said, and what is not</summary>{said}</details></article>"
     )

@@ -97,12 +97,12 @@ class Judged:
         told = [first]
         if len(alarms):
             told.append(
-                f"Of {len(alarms):,} real images {int(alarms.sum()):,} were called {_forged(self)}: {_share(alarms)}"
+                f"Of {len(alarms):,} real images {int(alarms.sum()):,} were called {_forged(self)}: {_told(alarms)}"
                 f"{_one_in(alarms)}. These are the false alarms."
             )
         if len(found):
             told.append(
-                f"Of {len(found):,} fakes {int(found.sum()):,} were called {_forged(self)}: {_share(found)}. "
+                f"Of {len(found):,} fakes {int(found.sum()):,} were called {_forged(self)}: {_told(found)}. "
                 f"The other {int((~found).sum()):,} were not found."
             )
         if len(self.faced) > self.faced.sum():
@@ -125,6 +125,11 @@ def _count(chosen: NDArray[np.bool_]) -> str:
 def _share(chosen: NDArray[np.bool_]) -> str:
     share, low, high = (100 * value for value in share_interval(int(chosen.sum()), len(chosen)))
     return f"{share:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+def _told(chosen: NDArray[np.bool_]) -> str:
+    share, low, high = (100 * value for value in share_interval(int(chosen.sum()), len(chosen)))
+    return f"{share:.1f} % (95 % interval: {low:.1f} to {high:.1f} %)"
 
 
 def _one_in(chosen: NDArray[np.bool_]) -> str:
