@@ -106,7 +106,7 @@ class Judged:
                 f"The other {int((~found).sum()):,} were not found."
             )
         if len(self.faced) > self.faced.sum():
-            told.append(f"In {int((~self.faced).sum()):,} images no face was found: nothing is said of them.")
+            told.append(f"No face was found in {int((~self.faced).sum()):,} of all: nothing is said of them.")
         return told
 
 
