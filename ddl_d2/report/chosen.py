@@ -73,7 +73,9 @@ def chosen_images(one: Judged) -> list[tuple[str, str, Indices]]:
     if one.calibration is not None:
         strength = np.abs(one.calibration.log10_lr(scores))
         unclear = _ordered(one.verdicts == INCONCLUSIVE, strength)
-        galleries.append(("Inconclusive", "The calibration supports neither; the least support first.", unclear))
+        galleries.append(
+            ("Inconclusive", "The calibration decides for neither; likelihood ratios nearest to 1 first.", unclear)
+        )
     return galleries
 
 

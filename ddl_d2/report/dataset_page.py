@@ -80,6 +80,7 @@ def dataset_page(report: DatasetReport) -> str:
     parts = [
         f"<h1>{escape(report.title)}</h1>",
         paragraph(f"Made on {date.today().isoformat()} with ddl_d2 {__version__}.", kind="faint"),
+        _contents(report),
         *map(_operating_point, systems),
         _measured(report),
         _figures(report.comparison),
@@ -96,6 +97,13 @@ def dataset_page(report: DatasetReport) -> str:
     return page(report.title, "\n".join(filter(None, parts)), script=GALLERY_SCRIPT)
 
 
+def _contents(report: DatasetReport) -> str:
+    """Links to the parts of the page."""
+    names = ["measured", "figures", "curves", *(["robustness"] if report.robustness else []), "images", "limits"]
+    links = " · ".join(f'<a href="#{name}">{name.capitalize()}</a>' for name in names)
+    return f'<nav aria-label="Parts of the report"><p>{links}</p></nav>'
+
+
 def _operating_point(one: Judged) -> str:
     rows = one.verdict_table()
     counted = table(
@@ -110,7 +118,7 @@ def _measured(report: DatasetReport) -> str:
     on = [
         ("Dataset", report.dataset),
         ("Images", f"{counts['num_images']:,}: {counts['num_real']:,} real, {counts['num_fake']:,} fake"),
-        *((_SETTINGS[name], value) for name, value in report.settings.items()),
+        *((_SETTINGS[name], "left out" if value == "skip" else value) for name, value in report.settings.items()),
     ]
     weighed = facts((f"Proposition {number}", text) for number, text in enumerate(propositions("image").values(), 1))
     parts = [facts(on), weighed]

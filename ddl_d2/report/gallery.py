@@ -129,7 +129,7 @@ def _gallery(gallery: Gallery) -> str:
 
 def _card(card: Card) -> str:
     truth = _TRUTHS[card.truth]
-    label = "truth unknown" if card.truth is None else truth + (f": {card.forgery_type}" if card.forgery_type else "")
+    label = f"truth: {truth}" + (f", {card.forgery_type}" if card.forgery_type else "")
     first, *others = card.views
     views = (
         f'<figure class="first"><div class="stack">{_image(first)}</div><figcaption>{escape(first.name)}</figcaption>'
@@ -157,7 +157,7 @@ def _card(card: Card) -> str:
 
 def _image(view: View) -> str:
     role = ' class="map"' if view.name == MAP else ""
-    return f'<img{role} loading="lazy" src="{view.uri}" alt="{escape(view.description)}">'
+    return f'<img{role} decoding="async" src="{view.uri}" alt="{escape(view.description)}">'
 
 
 MAP = "Forgery map"

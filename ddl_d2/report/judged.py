@@ -103,7 +103,7 @@ class Judged:
         if len(found):
             told.append(
                 f"Of {len(found):,} fakes {int(found.sum()):,} were called {_forged(self)}: {_told(found)}. "
-                f"The other {int((~found).sum()):,} were not found."
+                f"The other {int((~found).sum()):,} were not."
             )
         if len(self.faced) > self.faced.sum():
             told.append(f"No face was found in {int((~self.faced).sum()):,} of all: nothing is said of them.")

@@ -61,7 +61,7 @@ def test_a_plain_threshold_in_words(judge):
     assert said == [
         "Uncalibrated: a score above 0.5 is called fake, any other real.",
         "Of 4 real images 2 were called fake: 50.0 % (95 % interval: 15.0 to 85.0 %). These are the false alarms.",
-        "Of 4 fakes 2 were called fake: 50.0 % (95 % interval: 15.0 to 85.0 %). The other 2 were not found.",
+        "Of 4 fakes 2 were called fake: 50.0 % (95 % interval: 15.0 to 85.0 %). The other 2 were not.",
     ]
 
 
