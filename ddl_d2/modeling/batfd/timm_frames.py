@@ -55,7 +55,7 @@ class TimmVideoEncoder(nn.Module):
             frames: T; fixed, as each has a learned position.
             features: F.
             layers: of the transformer.
-            dropout: in the transformer, in training.
+            dropout: of the statistics and in the transformer, in training.
             remembered: of so many frames, the latest seen, the statistics are kept, about 4 kB each.
         """
         super().__init__()
