@@ -27,6 +27,7 @@ FLAGS = {
     *("--predictions", "--dataset-root", "--split", "--output", "--threshold", "--empty-score"),
     *("--fake-without-mask", "--intersection", "--submission", "--workers", "--help"),
     *("--video-score", "--frames-per-video", "--compression", "--methods", "--baseline", "--save-baseline"),
+    *("--ap", "--ar", "--ap-curve", "--challenge"),
 }
 
 
