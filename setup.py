@@ -178,7 +178,7 @@ setup(
     | {
         "ddl_d2.weights": ["*.safetensors", "*.json", "*.md"],
         "ddl_d2.evaluation.baselines": ["*.json"],
-        "ddl_d2.report": ["*.css"],
+        "ddl_d2.report": ["*.css", "*.js"],
         "ddl_d2.serve.page": ["*.html", "*.css", "*.js"],
     },
     **arguments,

@@ -130,12 +130,16 @@ def _training(
     return Step(name, command, 150, output / "metrics.json", skipped)
 
 
-def main(argv: list[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--output", type=Path, default=Path("output/gpu_check"), metavar="DIR")
     parser.add_argument("--only", nargs="+", metavar="STEP", help="these steps (default: all)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         print("no GPU: PyTorch sees none here, so there is nothing to check. --device cpu (make gpu-check DEVICE=cpu) "
               "runs the same steps, tiny, on the CPU", file=sys.stderr)  # fmt: skip
@@ -144,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     steps = [step for step in list_steps(args.device, folder) if not args.only or step.name in args.only]
     if args.only and len(steps) < len(set(args.only)):
-        parser.error(f"--only: there are {', '.join(step.name for step in list_steps(args.device, folder))}")
+        build_parser().error(f"--only: there are {', '.join(step.name for step in list_steps(args.device, folder))}")
     for step in steps:
         step.run(folder)
         print(f"{step.name}: {step.result['outcome']} {step.result['why']}".rstrip(), flush=True)

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ddl_d2.cli.common import cli_errors, count
 from ddl_d2.cli.evaluate import add_measuring, dataset_of, evaluated
 from ddl_d2.errors import EvaluationError, InputError
 from ddl_d2.evaluation import ResultTable, compare_tables
+from ddl_d2.evaluation.compared import SystemComparison
 from ddl_d2.evaluation.comparison_report import check_output, comparison_file, comparison_text
 from ddl_d2.evaluation.facts import read_facts
 from ddl_d2.evaluation.groups import read_groups
@@ -28,6 +30,15 @@ from ddl_d2.utils.malloc import keep_freed_memory
 
 FEWEST_RESAMPLES = 100
 """The ends of a 95 % interval are the 2.5th percentiles: fewer resamples do not have them."""
+
+
+class ComparedStores(NamedTuple):
+    """Stores, the dataset dicts that they were measured on, the result table of each, and their comparison."""
+
+    stores: dict[str, PredictionStore]
+    rows: Sequence[Mapping[str, Any]]
+    tables: dict[str, ResultTable]
+    comparison: SystemComparison
 
 
 def resamples(text: str) -> int:
@@ -45,6 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
         "stores", nargs="+", type=Path, metavar="STORE", help="prediction stores; the others are compared to the first"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write it there: .md, .csv, .json or .tex")
+    add_comparing(parser)
+    add_measuring(parser)
+    return parser
+
+
+def add_comparing(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what figures are broken down by, and how their intervals are found."""
     parser.add_argument(
         "--groups",
         type=Path,
@@ -61,8 +79,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--resamples", type=resamples, default=1000, metavar="N", help="of the bootstrap (default: 1000)"
     )
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="of the bootstrap (default: 0)")
-    add_measuring(parser)
-    return parser
 
 
 @cli_errors()
@@ -72,25 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.dataset_root is None:
         parser.error("--dataset-root is needed: the images and forgery masks")
-    names = system_names(args.stores)
     if args.output is not None:
         check_output(args.output)
-    groups = None if args.groups is None else read_groups(args.groups)
-    facts = None if args.facts is None else read_facts(args.facts)
-    keep_freed_memory()
-    settings = {"threshold": args.threshold, "empty_score": args.empty_score, "video_score": args.video_score}
-    found = compare_tables(
-        _tables(names, args),
-        groups=groups,
-        facts=facts,
-        resamples=args.resamples,
-        seed=args.seed,
-        workers=args.workers,
-        **settings,
-    )
+    found = compare_stores(args.stores, args).comparison
     print(comparison_text(found), end="")
     if args.output is not None:
-        write_whole(args.output, comparison_file(found, args.output, {**settings, "seed": args.seed}))
+        write_whole(args.output, comparison_file(found, args.output, {**settings_of(args), "seed": args.seed}))
         print(f"\nwritten to {args.output}")
     return 0
 
@@ -107,8 +110,25 @@ def system_names(stores: Sequence[Path]) -> dict[str, Path]:
     return {path.resolve().name if shared[path.resolve().name] == 1 else str(path): path for path in stores}
 
 
-def _tables(names: dict[str, Path], args: argparse.Namespace) -> dict[str, ResultTable]:
-    """Score every store against the dataset, which is loaded once; with --intersection keep what all have."""
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """How stores are measured, by the names that `compare_tables` has for it."""
+    return {"threshold": args.threshold, "empty_score": args.empty_score, "video_score": args.video_score}
+
+
+def compare_stores(paths: Sequence[Path], args: argparse.Namespace) -> ComparedStores:
+    """Score stores against the dataset, which is loaded once, and compare them.
+
+    Args:
+        paths: of the stores.
+        args: of the command line, as `add_comparing` and `add_measuring` have them.
+
+    Raises:
+        DdlError: a store, the dataset or a file cannot be used.
+    """
+    names = system_names(paths)
+    groups = None if args.groups is None else read_groups(args.groups)
+    facts = None if args.facts is None else read_facts(args.facts)
+    keep_freed_memory()
     stores = {name: PredictionStore(path) for name, path in names.items()}
     rows = dataset_of(args, max_pixels=max(store.max_pixels for store in stores.values()))
     if not any(row.get("is_fake") is not None for row in rows):
@@ -117,7 +137,10 @@ def _tables(names: dict[str, Path], args: argparse.Namespace) -> dict[str, Resul
         rows = [row for row in rows if all(row["image_id"] in store for store in stores.values())]
         if not rows:
             raise EvaluationError("nothing to compare: no image is in the dataset and in every store")
-    return {name: evaluated(store, rows, args) for name, store in stores.items()}
+    tables = {name: evaluated(store, rows, args) for name, store in stores.items()}
+    drawing = {"resamples": args.resamples, "seed": args.seed, "workers": args.workers}
+    found = compare_tables(tables, groups=groups, facts=facts, **drawing, **settings_of(args))
+    return ComparedStores(stores, rows, tables, found)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from ddl_d2.evaluation.baseline import baseline_text, list_baselines, load_basel
 from ddl_d2.evaluation.functional import EMPTY_SCORES, VIDEO_SCORES
 from ddl_d2.evaluation.functional.temporal import AP_CURVES
 from ddl_d2.io.atomic import write_whole
-from ddl_d2.predictions.clip_submission import export_clip_submission
+from ddl_d2.predictions.clip_submission import SEPARATORS, export_clip_submission
 from ddl_d2.predictions.store import PredictionStore
 from ddl_d2.predictions.submission import export_submission
 from ddl_d2.utils.malloc import keep_freed_memory
@@ -65,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     clips.add_argument("--ar", nargs="+", type=positive, default=[100, 50, 30, 20, 10, 5], help="numbers of AR")
     clips.add_argument(
         "--ap-curve", choices=AP_CURVES, default="full", help="published: as LAV-DF's metrics (default: full)"
+    )
+    clips.add_argument(
+        "--challenge", choices=SEPARATORS, default="ddl_av", help="whose rules --submission keeps (default: ddl_av)"
     )
     return parser
 
@@ -163,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _clips(store: PredictionStore, args: argparse.Namespace) -> int:
     """Measure a store of clips, and export it."""
     if args.submission is not None:
-        count = export_clip_submission(store, args.submission)
+        count = export_clip_submission(store, args.submission, challenge=args.challenge)
         print(f"{args.submission}: {count} clips")
     if args.dataset_root is None:
         return 0

@@ -25,6 +25,7 @@ COMMANDS = {
     "adapt": "adapt a trained Loupe to the images to be predicted, without their labels, and predict them",
     "evaluate": "measure saved predictions against a dataset",
     "compare": "compare saved predictions of several systems, with 95 % intervals",
+    "report": "write one HTML file about saved predictions or predicted files: figures, curves, galleries",
     "calibrate": "turn a model's scores into likelihood ratios and three verdicts, and check how that does",
     "ddl-x": "check and score answers of the DDL-X challenge",
     "measure": "measure weights on datasets, with 95 % intervals",

@@ -72,7 +72,7 @@ def report_tables(found: SystemComparison) -> list[ReportTable]:
     drawn = f"95 % intervals of {found.resamples} resamples of {found.num_units} {found.unit}"
     names = list(found.figures)
     rows = [
-        [key, *(_shown(found.figures[name].get(key), "{:.4f}") for name in names), metric_title(key)]
+        [key, *(figure_text(found.figures[name].get(key), "{:.4f}") for name in names), metric_title(key)]
         for key in _keys(found.figures)
     ]
     rows += [
@@ -81,7 +81,7 @@ def report_tables(found: SystemComparison) -> list[ReportTable]:
     ]
     tables = [ReportTable(f"Metrics, with {drawn}", ["metric", *names, "meaning"], rows)]
     for name, differences in found.differences.items():
-        rows = [[key, _shown(one, "{:+.4f}"), _p(one.p), one.method] for key, one in differences.items()]
+        rows = [[key, figure_text(one, "{:+.4f}"), _p(one.p), one.method] for key, one in differences.items()]
         title = f"{name} minus {first}, on the same images, with 95 % intervals"
         tables.append(ReportTable(title, ["metric", "difference", "p", "method"], rows))
     return tables + [table for one in found.breakdowns for table in _breakdown_tables(one, found)]
@@ -101,7 +101,7 @@ def _breakdown_tables(one: Breakdown, found: SystemComparison) -> list[ReportTab
     def lines(groups: Sequence[Group], keys: Sequence[str]) -> list[list[str]]:
         return [
             [group.name, system, str(group.num_fake), str(group.num_real)]
-            + [_shown(group.figures[system].get(key), "{:.3f}") for key in keys]
+            + [figure_text(group.figures[system].get(key), "{:.3f}") for key in keys]
             for group in groups
             for system in systems
         ]
@@ -110,9 +110,9 @@ def _breakdown_tables(one: Breakdown, found: SystemComparison) -> list[ReportTab
     keys = ("auc", "f1", "iou", "found")
     rows = lines(ordered([group for group in one.groups if group.num_fake], "auc", highest_first=False), keys)
     for system, mean in one.mean_auc.items():
-        rows.append(["mean of the AUCs", system, "", "", _shown(mean, "{:.3f}"), "", "", ""])
+        rows.append(["mean of the AUCs", system, "", "", figure_text(mean, "{:.3f}"), "", "", ""])
         pooled = found.figures[system].get("auc")
-        rows.append(["AUC of all together", system, "", "", _shown(pooled, "{:.3f}"), "", "", ""])
+        rows.append(["AUC of all together", system, "", "", figure_text(pooled, "{:.3f}"), "", "", ""])
     headers = [one.name, "system", "fakes", "reals", "AUC", "F1", "IoU", "fakes called fake"]
     title = f"By {one.name}, worst AUC first; AUC is against {against}"
     tables = [ReportTable(title, headers, rows, left=2, ends_in_text=False)] if rows else []
@@ -205,7 +205,7 @@ def _keys(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for of_system in values.values() for key in of_system))
 
 
-def _shown(one: Figure | Difference | None, form: str) -> str:
+def figure_text(one: Figure | Difference | None, form: str) -> str:
     """A value and its interval, as `form` writes numbers; "" for a metric that a system does not have."""
     if one is None:
         return ""

@@ -75,7 +75,9 @@ def leak_table(root: Path, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, 
         masks = {kind: _mask(row[f"{kind}_fake_segments"], clip) for kind in ("visual", "audio")}
         for name, samples in found.items():
             kind = "visual" if name in PICTURE else "audio"
-            samples.add(forged[name], real[row["original"]][name], masks[kind], masks["visual"] | masks["audio"])
+            samples.add(
+                forged[name], real[row["original"]][name], masks[kind], _touched(masks["visual"] | masks["audio"])
+            )
     return [
         {"name": name, "modality": "visual" if name in PICTURE else "audio", **samples.areas()}
         for name, samples in found.items()
@@ -110,7 +112,7 @@ class _Samples:
         for name, (positive, negative) in self.values.items():
             scores = [np.concatenate(part) if part else np.zeros(0) for part in (positive, negative)]
             labels = np.repeat([1, 0], [len(part) for part in scores])
-            areas[name] = float(roc_auc(labels, np.concatenate(scores)))
+            areas[name] = float(roc_auc(labels, np.concatenate(scores))) if all(map(len, scores)) else float("nan")
         return areas
 
     def _put(self, name: str, positive: np.ndarray, negative: np.ndarray) -> None:
@@ -125,6 +127,11 @@ def _mask(segments: Sequence[Sequence[float]], clip: Clip) -> np.ndarray:
     for start, end in segments:
         inside |= (middles >= start) & (middles < end)
     return inside
+
+
+def _touched(mask: np.ndarray) -> np.ndarray:
+    """Forged frames, and those just behind them, whose movement is that from a forged frame."""
+    return mask | np.append(False, mask[:-1])
 
 
 def _centroid(piece: np.ndarray) -> float:

@@ -14,6 +14,7 @@ from ddl_d2.inference.timeline import TRUTH, Bars, Scene, draw_clip_timeline
 NAMES = {"video": "picture", "audio": "sound"}
 """What a system calls a modality -> what people are told."""
 NO_SOUND = "the clip has no sound: only its picture was judged"
+_TOLD = 5  # segments that are told in words
 _SHOWN = 0.05  # proposals less sure than this are not drawn
 
 Truth = Mapping[str, Sequence[Sequence[float]]]
@@ -76,7 +77,9 @@ class ClipPrediction:
         """Say which seconds are forged, in one line; "" for a clip that is called real."""
         if self.verdict != "fake":
             return ""
-        return "forged: " + (", ".join(map(str, self.forged)) or "no segment above the threshold")
+        told = ", ".join(map(str, self.forged[:_TOLD])) or "no segment above the threshold"
+        more = len(self.forged) - _TOLD
+        return f"forged: {told}" + (f" and {more} more" if more > 0 else "")
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -107,7 +110,7 @@ class ClipPrediction:
         bars = [Bars("forged", self.segments[self.segments[:, 0] > _SHOWN])]
         for name, known in (truth or {}).items():
             segments = np.array([[1.0, *segment] for segment in known]).reshape(-1, 3)
-            bars.append(Bars(f"true {NAMES.get(name, name)}"[:12], segments, TRUTH))
+            bars.append(Bars(f"true\n{NAMES.get(name, name)}", segments, TRUTH))
         curves = {
             NAMES.get(name, name): ((np.arange(len(found)) + 0.5) / self.fps, found)
             for name, found in self.frame_scores.items()

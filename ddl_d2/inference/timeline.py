@@ -26,7 +26,8 @@ _FRAMES, _SOUND, _BAR, _GAP = 96, 90, 22, 6
 THUMBNAIL_HEIGHT = _FRAMES
 CURVE_COLORS = ((90, 170, 255), (255, 180, 60))
 TRUTH = (250, 250, 120)
-_FAINTEST = 0.15  # opacity of the least sure segment that is drawn
+_FAINTEST = 0.15  # how strong the least sure segment is drawn
+_EMPTY = (40, 40, 46)
 Color = tuple[float, float, float]
 Curve = tuple[np.ndarray, np.ndarray]
 
@@ -52,7 +53,7 @@ class Bars:
 
     Attributes:
         name: beside the bars.
-        segments: float K×3, [confidence, start, end] in seconds; the surer, the less transparent.
+        segments: float K×3, [confidence, start, end] in seconds; the surer, the stronger they are drawn.
         color: RGB, 0..255.
     """
 
@@ -217,7 +218,7 @@ class _Sheet:
 
     def _name(self, axes: Axes, name: str) -> None:
         axes.text(
-            -0.008, 0.5, name, transform=axes.transAxes, color=_fraction(FAINT), fontsize=8, ha="right", va="center"
+            -0.008, 0.5, name, transform=axes.transAxes, color=_fraction(FAINT), fontsize=7, ha="right", va="center"
         )
 
     def _draw_frames(self, axes: Axes, scene: Scene) -> None:
@@ -237,10 +238,12 @@ class _Sheet:
     def _draw_bars(self, axes: Axes, row: Bars) -> None:
         axes.set_ylim(0, 1)
         self._name(axes, row.name)
-        axes.add_patch(Rectangle((self.span[0], 0), self.span[1] - self.span[0], 1, color=_fraction((40, 40, 46))))
-        for confidence, start, end in row.segments[::-1]:  # the surest last, on top
-            alpha = _FAINTEST + (1 - _FAINTEST) * float(np.clip(confidence, 0, 1))
-            axes.add_patch(Rectangle((start, 0), end - start, 1, color=_fraction(row.color), alpha=alpha, linewidth=0))
+        axes.add_patch(Rectangle((self.span[0], 0), self.span[1] - self.span[0], 1, color=_fraction(_EMPTY)))
+        # The surest last, on top; mixed and not transparent, or many unsure ones would add up to a sure one.
+        for confidence, start, end in row.segments[np.argsort(row.segments[:, 0], kind="stable")]:
+            share = _FAINTEST + (1 - _FAINTEST) * float(np.clip(confidence, 0, 1))
+            mixed = tuple(share * full + (1 - share) * empty for full, empty in zip(row.color, _EMPTY, strict=True))
+            axes.add_patch(Rectangle((start, 0), end - start, 1, color=[value / 255 for value in mixed], linewidth=0))
 
 
 def runs_above(seconds: Sequence[float], scores: Sequence[float], threshold: float) -> np.ndarray:

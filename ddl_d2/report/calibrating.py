@@ -155,7 +155,7 @@ def calibrate(
         "counts": counts | {corpus.unit: int(corpus.groups.max()) + 1},
         "weights_sha256": store.meta.get("weights_sha256") or "",
         "tensors_sha256": tensors_sha256,
-        "settings": _settings_of(store),
+        "settings": settings_of(store),
         "created": date.today().isoformat(),
     }
     fit = partial(fitted, options=options, bound=bound)
@@ -195,7 +195,8 @@ def fitted(labels: Labels, scores: Floats, *, options: Options, bound: Mapping[s
     )
 
 
-def _settings_of(store: PredictionStore) -> dict[str, Any]:
+def settings_of(store: PredictionStore) -> dict[str, Any]:
+    """What the scores of a store depend on, by config key. Raises CalibrationError if its config cannot be read."""
     try:
         config = yaml.safe_load(store.meta.get("config") or "{}")
     except yaml.YAMLError as error:
@@ -229,7 +230,7 @@ def write_verdicts(store: PredictionStore, calibration: Calibration, *, tensors_
     calibration.check_model(
         weights_sha256=store.meta.get("weights_sha256") or "",
         tensors_sha256=tensors_sha256,
-        settings=_settings_of(store),
+        settings=settings_of(store),
     )
     text, counts = io.StringIO(), Counter[str]()
     lines = csv.writer(text, lineterminator="\n")

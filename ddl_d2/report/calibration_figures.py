@@ -20,15 +20,19 @@ _FORGED, _REAL = "#b3402a", "#2a6fb3"
 
 
 def draw_calibration(found: HeldOut, path: str | os.PathLike[str], *, title: str) -> None:
-    """Write both figures, side by side, as a PNG file.
+    """Write `calibration_png` as a file. Raises OSError if it cannot be written."""
+    write_whole(Path(path), calibration_png(found, title=title))
+
+
+def calibration_png(found: HeldOut, *, title: str) -> bytes:
+    """Draw both figures, side by side.
 
     Args:
-        found: what calibrations said of images that they had not seen.
-        path: of the file.
+        found: what calibrations said of labeled images.
         title: above the figures.
 
-    Raises:
-        OSError: the file cannot be written.
+    Returns:
+        The content of a PNG file.
     """
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -38,7 +42,7 @@ def draw_calibration(found: HeldOut, path: str | os.PathLike[str], *, title: str
     figure.suptitle(title)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
-    write_whole(Path(path), content.getvalue())
+    return content.getvalue()
 
 
 def _draw_reliability(axes: Axes, found: HeldOut) -> None:

@@ -93,6 +93,12 @@ def data_uri(array: np.ndarray, *, quality: int = 0) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
+def png_figure(content: bytes, *, description: str) -> str:
+    """The content of a PNG file as a figure, with a description for those who cannot see it."""
+    uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return f'<figure class="drawn"><img src="{uri}" alt="{escape(description)}"></figure>'
+
+
 def overlay(image: str, layer: str, *, description: str, opacity: int = 60) -> str:
     """An image with a layer over it whose opacity a slider sets; the script is `OVERLAY_SCRIPT`.
 

@@ -7,12 +7,14 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tabulate import tabulate
 
 from ddl_d2.data.transforms.corruptions import CORRUPTIONS, DELIVERIES, TEST_ONLY
+from ddl_d2.errors import InputError
 from ddl_d2.evaluation.functional.calibration import expected_calibration_error
 from ddl_d2.evaluation.functional.intervals import auc_interval
 from ddl_d2.evaluation.results import ResultTable
@@ -186,6 +188,35 @@ def report_json(report: RobustnessReport, settings: Mapping[str, Any]) -> str:
         },
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def read_report(path: Path) -> tuple[RobustnessReport, str]:
+    """Read what `report_json` has written.
+
+    Returns:
+        the report, and what was measured on what, in words.
+
+    Raises:
+        InputError: it is no such file.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        figures = {Condition.parse(name): _numbers(values) for name, values in content["conditions"].items()}
+        report = RobustnessReport(figures, _numbers(content["means"]), _number(content["fragile"]))
+        split = f"/{content['split']}" if content["split"] else ""
+        about = f"{Path(content['weights']).stem} on {content['dataset']}{split}, {content['num_images']} images"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not the robustness.json of `ddl-d2 robustness` ({error!r})") from error
+    return report, about
+
+
+def _numbers(values: Mapping[str, float | None]) -> Figures:
+    return {key: _number(value) for key, value in values.items()}
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _cell(value: float) -> str:

@@ -115,3 +115,23 @@ def test_bad_inputs(stores, data, tmp_path, capsys):
     assert "groups.csv: No such file" in _fails(capsys, *stores, *common, "--groups", tmp_path / "groups.csv")
     write_store(tmp_path / "part", {"fake/f0.png": 0.5})
     assert "15 of 16 images of the dataset were not scored" in _fails(capsys, tmp_path / "part", *common)
+
+
+@pytest.mark.filterwarnings("ignore::ddl_d2.evaluation.functional.UndefinedMetricWarning")
+def test_facts_break_the_figures_down(stores, data, masks, tmp_path, capsys):
+    facts = tmp_path / "facts.csv"
+    lines = [f"{name},{'web' if index % 4 < 2 else 'film'}" for index, name in enumerate(masks)]
+    facts.write_text("\n".join(["image_id,source", *lines]) + "\n")
+    output = tmp_path / "found.json"
+    _run(*stores[:2], "--dataset-root", data, "--split", "valid", "--facts", facts, "--output", output)
+    found = json.loads(output.read_text())["breakdowns"]["source"]
+    assert found["groups"]["web"]["num_fake"] == found["groups"]["film"]["num_real"] == 4
+    values = [group["systems"]["first"]["auc"]["value"] for group in found["groups"].values()]
+    assert found["mean_auc"]["first"]["value"] == pytest.approx(np.mean(values))
+    out = capsys.readouterr().out
+    assert "By source, worst AUC first; AUC is against the real images of the same group" in out
+    assert "False alarms by source, worst first" in out
+    facts.write_text("image_id\n")
+    assert "the first line must be image_id and names" in _fails(
+        capsys, *stores, "--dataset-root", data, "--facts", facts
+    )

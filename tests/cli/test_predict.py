@@ -199,3 +199,16 @@ def test_without_weights_those_that_ship_are_used_and_named(astronaut, tmp_path,
     assert code == 0
     assert "weights: eyes_lite0: " in captured.err
     assert captured.out.split()[1] == "real"
+
+
+def test_fragility_is_printed_and_kept(run, folder, tmp_path):
+    code, out, err = run(folder / "a.png", "--fragility", "--threshold", "0", "--output", tmp_path / "out")
+    assert code == 0
+    first, reason = out.splitlines()
+    assert first.endswith("a.png")
+    assert reason.strip().startswith('"fake" holds under 12 deliveries; the weakest is ')
+    (row,) = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()[1:]]
+    assert len(row["fragility"]["deliveries"]) == 12
+    code, _, err = run(folder / "a.png", "--threshold", "0", "--output", tmp_path / "out")
+    assert code == 2
+    assert "--overwrite" in err

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -51,3 +54,14 @@ def test_a_part_of_the_dataset(weights, tiny_set, tmp_path):
     words += ["--output", str(tmp_path), "--corruptions", "gray", "--levels", "5", "--max-images", "4"]
     assert robustness.main(words) == 0
     assert json.loads((tmp_path / "robustness.json").read_text())["num_images"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the trial looks into /proc")
+def test_killed_runs_in_short():
+    """Whole: `python trials/robustness.py`."""
+    command = [sys.executable, "trials/robustness.py", "--short"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert " passed, 0 failed" in done.stdout

@@ -46,6 +46,15 @@ def test_mitl_sees_10_images_on_each_of_8_gpus_for_30_epochs():
     assert (30 * epoch, 2 * epoch, epoch) == (solver.MAX_ITER, solver.WARMUP_ITERS, solver.CHECKPOINT_PERIOD)
 
 
+def test_s5_is_trained_as_batfd_plus_was():
+    """1e-5 for 4 clips, times 0.992 an epoch for 500 epochs of LAV-DF's 78,703 training clips, two GPUs of 4."""
+    solver = recipe("lav_df/batfd_plus").SOLVER
+    epoch = ceil(78_703 / 8)
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.BETAS) == (8, 2e-5, [0.5, 0.9])
+    assert (500 * epoch, epoch) == (solver.MAX_ITER, solver.CHECKPOINT_PERIOD)
+    assert pytest.approx(2e-5 * 0.992**500, rel=0.01) == solver.BASE_LR_END
+
+
 def test_precision_and_norms_are_the_published_ones():
     lfdl, mitl = recipe("ddl_i/lfdl_xception"), recipe("ddl_i/mitl_mesorch")
     assert lfdl.MODEL.SYNC_BN

@@ -19,6 +19,7 @@ from tests.clip_files import tone, write_talk
 from tests.conftest import ROOT, TINY
 from tests.contract.documents import PAGES, blocks
 from tests.modeling.meta_arch.batfd_cases import TINY_CLIP, clip_model
+from tests.onnx_files import write_bright_is_fake
 
 PYTHON = {page.relative_to(ROOT).as_posix(): [b for b in blocks(page) if b.language == "python"] for page in PAGES}
 PYTHON = {page: found for page, found in PYTHON.items() if found}
@@ -64,6 +65,7 @@ def prepared(tmp_path, trained, trained_on_clips, monkeypatch, rng, astronaut):
     shutil.copy(trained, tmp_path / "output" / "quickstart")
     (tmp_path / "output" / "two_cores_batfd_plus").mkdir()
     shutil.copy(trained_on_clips, tmp_path / "output" / "two_cores_batfd_plus")
+    write_bright_is_fake(tmp_path / "eyes.onnx")
     write_talk(tmp_path / "clip.mp4", sound=tone(0.4, 16000)[None], sound_rate=16000)
     yield tmp_path
     for name, registry in OWN.items():

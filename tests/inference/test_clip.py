@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,6 +95,15 @@ def test_told_segments_do_not_overlap():
     # .8 overlaps .9, .4 is not sure enough. In 1-2 s nothing scores; in 2-3 s both do.
     assert told == (ForgedSegment(1.0, 2.0, 0.9, ""), ForgedSegment(2.0, 3.0, 0.7, "picture and sound"))
     assert str(told[1]) == "2.00-3.00 s (picture and sound)"
+
+
+def test_many_segments_are_counted_and_not_listed(predictor, clip):
+    result = predict_clip(clip, predictor)
+    many = tuple(ForgedSegment(k, k + 0.5, 0.9, "sound") for k in range(8))
+    words = replace(result, forged=many).words
+    assert words.startswith("forged: 0.00-0.50 s (sound), 1.00-")
+    assert words.endswith("4.00-4.50 s (sound) and 3 more")
+    assert len(replace(result, forged=many).to_dict()["forged"]) == 8
 
 
 def test_the_annotated_video_has_sound_and_a_red_frame_while_something_is_forged(predictor, clip, tmp_path):

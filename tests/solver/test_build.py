@@ -171,3 +171,21 @@ def test_warm_up_stable_decay_from_the_config(tiny_cfg):
     # At step 75, half of the way: 0.01 + 0.09 · (1 - √0.5).
     assert rates[75] == pytest.approx(0.01 + 0.09 * (1 - 0.5**0.5))
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+def test_an_exponential_fall_and_the_betas_from_the_config(tiny_cfg):
+    cfg = tiny_cfg(
+        "SOLVER.LR_SCHEDULER_NAME", "WarmupExponentialLR", "SOLVER.BASE_LR", "1.0", "SOLVER.BASE_LR_END", "0.01",
+        "SOLVER.WARMUP_ITERS", "0", "SOLVER.MAX_ITER", "4", "SOLVER.OPTIMIZER", "ADAM", "SOLVER.BETAS", "[0.5, 0.9]",
+        "SOLVER.CLIP_GRADIENTS.ENABLED", "False",
+    )  # fmt: skip
+    optimizer = build_optimizer(cfg, nn.Linear(1, 1, bias=False))
+    assert all(group["betas"] == (0.5, 0.9) for group in optimizer.param_groups)
+    schedule = build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    # A hundredth in four steps: each the square root of a tenth.
+    assert rates == pytest.approx([1, 0.1**0.5, 0.1, 0.1**1.5])

@@ -29,7 +29,7 @@ TEST_LIST = "test_files.txt"
 
 def is_av_deepfake1m(root: str) -> bool:
     """Tell whether a folder looks like AV-Deepfake1M, by the names in it."""
-    names = ("train_metadata.json", "val_metadata.json", "train_metadata", "val_metadata", TEST_LIST)
+    names = ("train_metadata.json", "val_metadata.json", "train_metadata", "val_metadata")
     return any(os.path.exists(os.path.join(root, name)) for name in names)
 
 

@@ -50,6 +50,8 @@ class ClipColumns(DatasetColumns):
     unknown) and `forgery_type` (absent for real clips).
     """
 
+    kind = "clips"
+
     @classmethod
     def from_entries(cls, root: str, entries: Sequence[ClipEntry]) -> ClipColumns:
         """Make columns of entries, whose names are relative to `root`."""

@@ -27,6 +27,9 @@ class DatasetColumns(Dataset, Sequence):
         arrays: as made by `from_lists`; use that.
     """
 
+    kind = "images"
+    """What the rows are, for people."""
+
     def __init__(self, root: str, arrays: dict[str, np.ndarray]) -> None:
         self.root = root
         self._arrays = arrays
@@ -123,7 +126,7 @@ class DatasetColumns(Dataset, Sequence):
     def __repr__(self) -> str:
         labels = self.labels
         return (
-            f"{type(self).__name__}({self.root}: {len(self)} images, {int((labels == 0).sum())} real, "
+            f"{type(self).__name__}({self.root}: {len(self)} {self.kind}, {int((labels == 0).sum())} real, "
             f"{int((labels == 1).sum())} fake)"
         )
 

@@ -31,7 +31,7 @@ _FPS = 25.0  # of the published set
 
 def is_ddl_av(root: str) -> bool:
     """Tell whether a folder looks like DDL-AV, by the names in it."""
-    return any(os.path.isdir(os.path.join(root, name)) for name in FOLDERS.values())
+    return any(os.path.isdir(os.path.join(root, name)) for name in _LABELS.values())
 
 
 def list_ddl_av(lister: Lister, split: str | None) -> Iterator[ClipEntry]:

@@ -21,13 +21,12 @@ from ddl_d2.errors import DatasetError
 from ddl_d2.utils.segments import union
 
 TABLES = ("metadata.json", "metadata.min.json")
-_FOLDERS = ("train", "dev", "test")
+_HEAD = 65536
 
 
 def is_lav_df(root: str) -> bool:
-    """Tell whether a folder looks like LAV-DF: a table beside folders of its splits' names, and a list in it."""
-    folders = any(os.path.isdir(os.path.join(root, name)) for name in _FOLDERS)
-    return folders and any(_begins_with_a_list(os.path.join(root, name)) for name in TABLES)
+    """Tell whether a folder looks like LAV-DF: a list in it that begins with a clip's labels, as LAV-DF's does."""
+    return any(_begins_with_a_clip(os.path.join(root, name)) for name in TABLES)
 
 
 def list_lav_df(lister: Lister, split: str | None) -> Iterator[ClipEntry]:
@@ -67,9 +66,11 @@ def _split_of(entry: dict[str, Any]) -> str:
     return SPLIT_WORDS.get(str(word).lower(), "")
 
 
-def _begins_with_a_list(path: str) -> bool:
+def _begins_with_a_clip(path: str) -> bool:
     try:
         with open(path, "rb") as file:
-            return file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+            head = file.read(_HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError:
         return False
+    first = head.partition(b"}")[0]
+    return head.startswith(b"[") and all(key in first for key in (b'"file"', b'"fake_periods"'))

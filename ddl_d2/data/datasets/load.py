@@ -215,8 +215,12 @@ def load_video_set(
 
 
 def clip_set_at(root: str) -> str:
-    """Tell which of `CLIP_SETS` lies in a folder, by the names in it and how its list begins; "" for none."""
-    return next((kind for kind, is_there in _CLIPS.items() if is_there(root)), "")
+    """Tell which of `CLIP_SETS` lies in a folder, by the names in it and how its list begins; "" for none.
+
+    Folders of real and fake images come first, as in `video_set_at`.
+    """
+    found = next((kind for kind, is_there in _CLIPS.items() if is_there(root)), "")
+    return found if found and not holds_labeled_images(root) else ""
 
 
 def load_clip_set(

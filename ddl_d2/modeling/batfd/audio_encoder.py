@@ -126,16 +126,18 @@ class LightAudioEncoder(nn.Module):
             frames: T; fixed, as each has a learned position.
             features: F.
             layers: of the transformer.
-            dropout: in the transformer, in training.
+            dropout: of bands, of the convolutions' output and in the transformer, in training.
         """
         super().__init__()
         self.convs = nn.Sequential(
+            nn.Dropout1d(dropout),  # of whole bands
             nn.Conv1d(_BANDS, features, 5, padding=2),
             nn.BatchNorm1d(features),
             nn.GELU(),
             nn.Conv1d(features, features, _COLUMNS, stride=_COLUMNS),
             nn.BatchNorm1d(features),
             nn.GELU(),
+            nn.Dropout(dropout),
         )
         self.context = FrameTransformer(frames=frames, features=features, layers=layers, dropout=dropout)
 

@@ -69,14 +69,14 @@ class PointHead(nn.Module):
         """
         if not targets:
             return 0 * (logits.sum() + offsets.sum())
-        forged = torch.stack([t for t, _ in targets])
+        forged = torch.stack([found for found, _ in targets]).to(logits.device)
         positive = (forged > 0) & valid
         if self.training:
             count = positive.sum().clamp(min=1)
             self.positives.mul_(_KEPT_SHARE).add_((1 - _KEPT_SHARE) * count)
         smooth = forged * (1 - _SMOOTHING) + _SMOOTHING / 2
         found = sigmoid_focal_loss(logits.float()[valid], smooth[valid], reduction="sum")
-        wanted = torch.stack([o for _, o in targets])[positive]
+        wanted = torch.stack([offset for _, offset in targets]).to(logits.device)[positive]
         return (found + _OFFSET_WEIGHT * distance_iou_loss(offsets.float()[positive], wanted)) / self.positives
 
 

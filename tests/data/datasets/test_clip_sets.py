@@ -15,7 +15,7 @@ from ddl_d2.data.datasets.catalog import register_datasets
 from ddl_d2.data.datasets.check import check_row
 from ddl_d2.data.datasets.clip_columns import ClipColumns
 from ddl_d2.data.datasets.clips import truth_of
-from ddl_d2.data.datasets.load import datasets_at, load_clip_set, load_dataset
+from ddl_d2.data.datasets.load import clip_set_at, datasets_at, load_clip_set, load_dataset
 from ddl_d2.errors import ConfigError, DatasetError
 from tests.clip_files import tone, write_talk
 from tests.data.datasets.dataset_folders import age, touch
@@ -87,7 +87,7 @@ def test_rows_are_packed(lav_df):
     assert [row["image_id"] for row in chosen] == ["test/4.mp4", "train/1.mp4"]
     assert chosen[0] == rows[4]
     assert rows.labels.tolist() == [0, 1, 1, 1, 1]
-    assert "5 images, 1 real, 4 fake" in repr(rows)
+    assert "5 clips, 1 real, 4 fake" in repr(rows)
 
 
 def test_an_index_is_kept_of_clips(lav_df, monkeypatch):
@@ -200,6 +200,12 @@ def test_other_layouts_are_not_taken_for_clips(tmp_path):
     touch(tmp_path / "dfdc", "a.mp4")
     write_labels(tmp_path / "dfdc/metadata.json", {"a.mp4": {"label": "REAL", "split": "train"}})
     assert not isinstance(load_dataset(tmp_path / "dfdc")[0], ClipColumns)
+    # Neither by a folder's name, nor by a list beside labeled images.
+    touch(tmp_path / "a", "train_data/real/a.png", "train_data/fake/b.png", "test_files.txt")
+    assert clip_set_at(str(tmp_path / "a")) == ""
+    touch(tmp_path / "b", "train/real/a.png", "train/fake/b.png")
+    write_labels(tmp_path / "b/metadata.json", [entry("train/a.mp4")])
+    assert clip_set_at(str(tmp_path / "b")) == ""
 
 
 def clip_config(root, *opts):
