@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 r"""Time an epoch of Loupe's stage 1 on cached tokens and on images, and compare the losses of every step.
 
-    benchmarks/benchmark_tokens.py --data dfdc_pairs --folder /tmp/tokens
-    benchmarks/benchmark_tokens.py --data dfdc_pairs --folder /tmp/tokens --encoder vit_pe_core_small_patch16_384.fb \
+    benchmarks/benchmark_tokens.py --data dfdc_pairs --folder tokens
+    benchmarks/benchmark_tokens.py --data dfdc_pairs --folder tokens --encoder vit_pe_core_small_patch16_384.fb \
         --steps-on-images 10
 
 Both are trainings by the project's trainer with configs/ddl_i/loupe_cls.yaml in fp32: the same seed, the same order of

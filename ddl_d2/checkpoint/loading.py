@@ -184,7 +184,7 @@ def _check_published_clips(model: BATFD, checkpoint: dict[str, Any], source: str
 def refuse_frozen_noise(model: nn.Module, fresh: Collection[str], why: str) -> None:
     """Refuse to train a model of which a part is frozen as it was initialized, at random.
 
-    The backbone may be: its own config keys say whether it is pretrained.
+    A backbone may be: its own config keys say whether it is pretrained.
 
     Args:
         model: some of whose parameters may be frozen.
@@ -195,7 +195,7 @@ def refuse_frozen_noise(model: nn.Module, fresh: Collection[str], why: str) -> N
         CheckpointError: names the parts.
     """
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    noise = sorted(name for name in frozen.intersection(fresh) if not name.startswith("backbone."))
+    noise = sorted(name for name in frozen.intersection(fresh) if "backbone" not in name.split("."))
     if noise:
         parts = ", ".join(sorted({name.partition(".")[0] for name in noise}))
         raise CheckpointError(

@@ -59,9 +59,9 @@ class TimmVideoEncoder(nn.Module):
             remembered: of so many frames, the latest seen, the statistics are kept, about 4 kB each.
         """
         super().__init__()
-        self.frozen = TimmBackbone(name=name, pretrained=pretrained, out_features=_STAGES)
-        self.frozen.requires_grad_(False)
-        channels = sum(shape.channels for shape in self.frozen.output_shape().values())
+        self.backbone = TimmBackbone(name=name, pretrained=pretrained, out_features=_STAGES)
+        self.backbone.requires_grad_(False)
+        channels = sum(shape.channels for shape in self.backbone.output_shape().values())
         inputs = 4 * channels + 2 * _GRID**2
         self.norm = nn.BatchNorm1d(inputs)
         self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, features), nn.GELU())
@@ -73,7 +73,7 @@ class TimmVideoEncoder(nn.Module):
     def train(self, mode: bool = True) -> TimmVideoEncoder:
         """Set the mode; the frozen model keeps its statistics either way."""
         super().train(mode)
-        self.frozen.eval()
+        self.backbone.eval()
         return self
 
     def forward(self, video: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class TimmVideoEncoder(nn.Module):
         """Return the statistics of frames, N×3×S×S -> float32 N×K."""
         parts = []
         for some in ((images - self.mean) / self.std).split(_AT_ONCE):
-            found = [torch.std_mean(x.float(), dim=(2, 3), correction=0) for x in self.frozen(some).values()]
+            found = [torch.std_mean(x.float(), dim=(2, 3), correction=0) for x in self.backbone(some).values()]
             parts.append(torch.cat([part for deviation, mean in found for part in (mean, deviation)], dim=1))
         return torch.cat(parts)
 

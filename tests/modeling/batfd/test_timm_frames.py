@@ -43,8 +43,8 @@ def test_frames_that_were_seen_are_not_computed_again_and_old_ones_are_forgotten
 
 def test_the_frozen_part_stays_as_it_is():
     encoder = _encoder(0).train()
-    assert not encoder.frozen.training
-    assert all(not parameter.requires_grad for parameter in encoder.frozen.parameters())
+    assert not encoder.backbone.training
+    assert all(not parameter.requires_grad for parameter in encoder.backbone.parameters())
     encoder(torch.rand(2, 3, 6, 32, 32)).sum().backward()
     assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
 

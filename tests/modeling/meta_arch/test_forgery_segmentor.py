@@ -129,7 +129,7 @@ def test_its_score_can_be_explained(build, make_row):
 def test_an_image_larger_than_the_square_is_refused(build, make_row):
     model = build("MODEL.PLAIN_VIT.SQUARE_PAD", "96", config="ddl_i/iml_vit.yaml").eval()
     assert model([make_row(0, size=(96, 50))])[0]["forgery_map"].shape == (96, 50)
-    assert model._encoded([make_row(0, size=(70, 50))])[0].tensor.shape == (1, 3, 96, 96)
+    assert model.batch([make_row(0, size=(70, 50))])[0].shape == (1, 3, 96, 96)
     with pytest.raises(InputError, match=r"big.png: 97 × 40 pixels are more than MODEL.PLAIN_VIT.SQUARE_PAD 96"):
         model([make_row(0, size=(40, 97), name="big.png")])
 

@@ -63,7 +63,7 @@ def test_the_classifier_may_read_fused_patches_as_the_paper_says(tiny_cfg, build
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     model.eval()
     with torch.no_grad():
-        features = model._encoded([make_row(0)])
+        features = model.encode(model.batch([make_row(0)])[0])
         noise = [features[f"noise{stage}"] for stage in range(6)]
         fused = model.class_fusion(model.class_fusion.project(noise), noise[-1])
         expected = model.classifier([fused], features["noise6"])
