@@ -162,7 +162,7 @@ def _resized(source: str, size: str, target: str, *, whole: bool) -> list[str]:
 
 
 def _kernel(n: str, *, whole: bool) -> list[str]:
-    """Compute the weights of one axis, `n`_out × `n`_in: float, or `whole` and double, times the power of two `n`_unit."""
+    """Compute the weights of one axis, `n`_out × `n`_in: float; or `whole` and double, times `n`_unit, a power of 2."""
     steps = [
         f"{n}_ins = Cast<to = 11>({n}_in)",
         f"{n}_outs = Cast<to = 11>({n}_out)",
