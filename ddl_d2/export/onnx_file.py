@@ -32,7 +32,7 @@ def export_onnx(cfg: CfgNode, system: ForgerySystem) -> ModelProto:
         images of a model of faces are to be cut to these before.
 
     Raises:
-        ConfigError: the config asks for what a graph cannot do: tiles, or views of several sizes.
+        ConfigError: the config asks for what a graph cannot do: tiles, views of several sizes, a plain ViT of any size.
         ExportError: as `export_network`.
     """
     _check(cfg)
@@ -56,6 +56,11 @@ def _check(cfg: CfgNode) -> None:
         )
     if cfg.TEST.AUG.ENABLED and len(cfg.TEST.AUG.MIN_SIZES):
         raise ConfigError("TEST.AUG.MIN_SIZES: an exported graph sees one size; empty it (TEST.AUG.FLIP is exported)")
+    if cfg.MODEL.BACKBONE.NAME == "build_plain_vit_backbone" and not cfg.MODEL.PLAIN_VIT.SQUARE_PAD:
+        raise ConfigError(
+            "MODEL.PLAIN_VIT.SQUARE_PAD is 0: a plain ViT is exported for one size only. Set it to a multiple of 32, "
+            f"{-(-cfg.INPUT.MAX_SIZE_TEST // 32) * 32} for INPUT.MAX_SIZE_TEST {cfg.INPUT.MAX_SIZE_TEST}"
+        )
 
 
 def surroundings_of(cfg: CfgNode, system: ForgerySystem, *, scored: bool, authentic: bool) -> Surroundings:

@@ -151,14 +151,18 @@ def _resized(source: str, size: str, target: str, *, whole: bool) -> list[str]:
         ]
         steps += _kernel(name, whole=whole)
     across, down = f"{n}_columns", f"{n}_rows"
-    steps += [f"{across}_t = Transpose<perm = [1, 0]>({across})", f"{across}_sum = MatMul({source}, {across}_t)"]
+    # Whole sums reach 255 · 2^22, too much for float32.
+    steps.append(f"{n}_exact = Cast<to = 11>({source})" if whole else f"{n}_exact = Identity({source})")
+    steps += [f"{across}_t = Transpose<perm = [1, 0]>({across})", f"{across}_sum = MatMul({n}_exact, {across}_t)"]
     steps += _gray(across, f"{n}_across") if whole else [f"{n}_across = Identity({across}_sum)"]
     steps.append(f"{down}_sum = MatMul({down}, {n}_across)")
-    return steps + (_gray(down, target) if whole else [f"{target} = Identity({down}_sum)"])
+    if not whole:
+        return [*steps, f"{target} = Identity({down}_sum)"]
+    return [*steps, *_gray(down, f"{n}_down"), f"{target} = Cast<to = 1>({n}_down)"]
 
 
 def _kernel(n: str, *, whole: bool) -> list[str]:
-    """Compute the weights of one axis, float `n`_out × `n`_in; with `whole` times `n`_unit, a power of two."""
+    """Compute the weights of one axis, `n`_out × `n`_in: float; or `whole` and double, times `n`_unit, a power of 2."""
     steps = [
         f"{n}_ins = Cast<to = 11>({n}_in)",
         f"{n}_outs = Cast<to = 11>({n}_out)",
@@ -198,21 +202,19 @@ def _kernel(n: str, *, whole: bool) -> list[str]:
         f"{n}_ceiling = Ceil({n}_bits)",
         f"{n}_power = Sub({n}_ceiling, {n}_1)",
         f"{n}_capped = Min({n}_power, {n}_most)",
-        f"{n}_units = Pow({n}_2, {n}_capped)",
-        f"{n}_unit = Cast<to = 1>({n}_units)",
-        f"{n}_scaled = Mul({n}_weights, {n}_units)",
+        f"{n}_unit = Pow({n}_2, {n}_capped)",
+        f"{n}_scaled = Mul({n}_weights, {n}_unit)",
         f"{n}_shifted = Add({n}_scaled, {n}_half)",
-        f"{n}_floor = Floor({n}_shifted)",
-        f"{n} = Cast<to = 1>({n}_floor)",
+        f"{n} = Floor({n}_shifted)",
     ]
 
 
 def _gray(n: str, target: str) -> list[str]:
-    """Round `n`_sum, in units of 1 / `n`_unit, to whole gray levels 0..255."""
+    """Round `n`_sum, double, in units of 1 / `n`_unit, to whole gray levels 0..255."""
     return [
-        f"{n}_rounding = Constant<value_float = 0.5>()",
-        f"{n}_black = Constant<value_float = 0.0>()",
-        f"{n}_white = Constant<value_float = 255.0>()",
+        f"{n}_rounding = Constant<value = double {{0.5}}>()",
+        f"{n}_black = Constant<value = double {{0.0}}>()",
+        f"{n}_white = Constant<value = double {{255.0}}>()",
         f"{n}_levels = Div({n}_sum, {n}_unit)",
         f"{n}_raised = Add({n}_levels, {n}_rounding)",
         f"{n}_whole = Floor({n}_raised)",

@@ -51,7 +51,7 @@ def chosen_images(one: Judged) -> list[tuple[str, str, Indices]]:
     galleries = []
     if localized.any():
         best, worst = _ordered(called & localized, -f1), _ordered(called & localized, f1)
-        half = (len(best) + 1) // 2
+        half = (len(best) + 1) // 2  # no image is among both
         galleries += [
             ("Best", "Fakes that were found; the forgery map agrees best with the truth first.", best[:half]),
             (
@@ -94,13 +94,17 @@ def store_card(one: Judged, index: int, row: Mapping[str, Any]) -> Card:
     known: list[tuple[str, object]] = [("Score", f"{one.scores[index]:.4f}" if result.has_face else "none: no face")]
     if verdict.log10_lr is not None:
         known.append(("log10 likelihood ratio", f"{verdict.log10_lr:+.2f}"))
-    uri = ""
     if store.has_maps and verdict.label != NO_FACE:
         stored = store.read_map(result.image_id)
         forged = binarize_map(stored, one.threshold)
-        uri = map_uri(stored.astype(np.float32) / 255, one.threshold)
         share = f"{100 * forged.mean():.1f} % of the pixels above the threshold {one.threshold:g}"
-        views.append(View(MAP, f"Forgery map of {result.image_id}: {share}", uri))
+        views.append(
+            View(
+                MAP,
+                f"Forgery map of {result.image_id}: {share}",
+                map_uri(stored.astype(np.float32) / 255, one.threshold),
+            )
+        )
         known.append(("Forgery map", share))
         if regions := forged_regions(stored / 255, forged):
             known.append(("Regions", _regions([(region.box, region.mean_probability) for region in regions])))
@@ -113,7 +117,7 @@ def store_card(one: Judged, index: int, row: Mapping[str, Any]) -> Card:
             forged_share = f"{100 * mask.mask.mean():.1f} % of the pixels are forged"
             views.append(View("Forgery mask (truth)", f"Forgery mask: {forged_share}", mask_uri(mask.mask)))
     kind = (result.forgery_type or "") if result.is_fake else ""
-    return Card(result.image_id, verdict.label, result.is_fake, kind, views, uri, known, [f"{verdict.reason}."])
+    return Card(result.image_id, verdict.label, result.is_fake, kind, views, known, [f"{verdict.reason}."])
 
 
 def _regions(regions: list[tuple[tuple[int, ...], float]]) -> str:

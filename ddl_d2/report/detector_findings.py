@@ -129,7 +129,7 @@ def fragility_finding(fragility: Fragility | None) -> Finding:
         for one in fragility.delivered
     ]
     return Finding(
-        "fragility", DERIVED, title, f"The verdict is {fragility.reason}.",
+        "fragility", DERIVED, title, f"The verdict: {fragility.reason}.",
         ("It was tried on these deliveries only, not on attacks.", "A verdict that holds may be wrong all the same."),
         ("traces of a forgery that a delivery covers", "a score near the threshold"),
         {"holds": fragility.holds, "deliveries": deliveries},

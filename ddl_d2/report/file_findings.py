@@ -34,11 +34,8 @@ def image_file_findings(content: bytes, name: str, *, max_pixels: int, anchors: 
     signed = (
         credentials_finding(content, _MIME[data.format], anchors=anchors)
         if data.format in _MIME
-        else Finding(
-            "content_credentials", NOT_AVAILABLE, "Content credentials (C2PA)", f"A {data.format} file holds none.",
-            ("They may exist elsewhere.",),
-        )
-    )  # fmt: skip
+        else _no_credentials(f"A {data.format} file holds none.")
+    )
     quality = jpeg_quality(data.jpeg.tables[0]) if data.jpeg is not None else None
     found = [signed, _format(data), _metadata(data)]
     found += [_quality(*quality)] if quality is not None else []
@@ -48,8 +45,11 @@ def image_file_findings(content: bytes, name: str, *, max_pixels: int, anchors: 
 
 def clip_file_findings(content: bytes, *, anchors: str = "") -> list[Finding]:
     """The findings on a video file: its content credentials."""
-    mime = "video/x-msvideo" if content[:4] == b"RIFF" else "video/mp4"
-    return [credentials_finding(content, mime, anchors=anchors)]
+    if content[4:8] == b"ftyp":
+        return [credentials_finding(content, "video/mp4", anchors=anchors)]
+    if content[:4] == b"RIFF":
+        return [credentials_finding(content, "video/avi", anchors=anchors)]
+    return [_no_credentials("A file of this kind holds none.")]
 
 
 def resaved(data: FileMetadata, quality: tuple[int, bool] | None, earlier: Sequence[tuple[int, float]]) -> str:
@@ -72,6 +72,11 @@ def resaved(data: FileMetadata, quality: tuple[int, bool] | None, earlier: Seque
     if quality is not None and (shrunk or earlier or (of_camera and quality[1])):
         return f"This file was re-saved at JPEG quality about {quality[0]}{shrunk}.{first}"
     return f"This file was re-saved{shrunk}.{first}" if shrunk or earlier else ""
+
+
+def _no_credentials(why: str) -> Finding:
+    title, limits = "Content credentials (C2PA)", ("They may exist elsewhere.",)
+    return Finding("content_credentials", NOT_AVAILABLE, title, why, limits)
 
 
 def _format(data: FileMetadata) -> Finding:

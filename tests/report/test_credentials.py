@@ -10,9 +10,10 @@ from ddl_d2.errors import InputError, InstallError
 from ddl_d2.report import credentials
 from ddl_d2.report.credential_words import credentials_finding
 from ddl_d2.report.credentials import read_anchors, read_credentials
-from ddl_d2.report.file_findings import image_file_findings
+from ddl_d2.report.file_findings import clip_file_findings, image_file_findings
 from ddl_d2.report.findings import NOT_AVAILABLE
 from tests.report.signed_files import FORMATS, GENERATED, make_authority, plain_file, signed
+from tests.video_files import write_video
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,14 @@ def test_without_the_library_a_finding_says_what_to_install(monkeypatch):
     finding = credentials_finding(plain_file("PNG"), "image/png")
     assert finding.kind == NOT_AVAILABLE
     assert "pip install c2pa-python" in finding.statement
+
+
+def test_clips_have_them_in_mp4_and_avi_only(tmp_path):
+    states = {}
+    for kind in ("mp4", "avi", "mkv"):
+        (found,) = clip_file_findings(write_video(tmp_path / f"clip.{kind}", 3).read_bytes())
+        states[kind] = found.kind if found.value is None else found.value["state"]
+    assert states == {"mp4": "absent", "avi": "absent", "mkv": "not available"}
 
 
 def test_formats_without_credentials_say_so():

@@ -24,7 +24,15 @@ def test_a_report_of_240000_images_is_under_20_megabytes(tmp_path, rng):
     right = rng.integers(0, SIDE * SIDE // 2, TOTAL)
     half = SIDE * SIDE // 2
     rows = [
-        ImageResult(f"{number:06d}.png", label, score, (hit, 0, half - hit, half) if label else (0, 0, 0, 2 * half), True, SIDE, SIDE)
+        ImageResult(
+            f"{number:06d}.png",
+            label,
+            score,
+            (hit, 0, half - hit, half) if label else (0, 0, 0, 2 * half),
+            True,
+            SIDE,
+            SIDE,
+        )
         for number, (label, score, hit) in enumerate(zip(labels.tolist(), scores.tolist(), right.tolist(), strict=True))
     ]
     write_png(tmp_path / "noise.png", rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
