@@ -45,8 +45,8 @@ def robustness_figure(report: RobustnessReport, *, title: str) -> bytes:
             panel.set_visible(False)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(_LINES), frameon=False)
-        figure.supxlabel("level (0: as it is), its strength above;  * kept for testing, never trained on", fontsize=8)
-        figure.suptitle(title, fontsize=9)
+        note = "by level (0: as they are; strengths of levels 1 to 5 above each panel); * kept for testing"
+        figure.suptitle(f"{title}\n{note}", fontsize=9)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
     return file.getvalue()

@@ -151,6 +151,11 @@ class ResampledLocalization:
         columns = [*parts, *pooled.T, *overall.T]
         self._columns = np.column_stack([np.bincount(units, weights=column) for column in columns])
 
+    def means(self, weights: Floats) -> dict[str, Floats]:
+        """`f1` and `iou` alone, (C,) each; NaN where no image is localized."""
+        images, f1, iou = (weights @ self._columns[:, :3]).T
+        return {"f1": divided(f1, images), "iou": divided(iou, images)}
+
     def all(self, weights: Floats) -> dict[str, Floats]:
         """All of them, (C,) each: `f1`, `iou`, and those of `pooled_metrics`; NaN where no image is localized."""
         sums = weights @ self._columns
