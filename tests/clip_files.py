@@ -50,7 +50,7 @@ def write_talk(
         picture.codec_context.time_base = Fraction(1, 1000)
         heard = None
         if sound is not None:
-            layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(sound)]
+            layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[len(sound)]
             heard = container.add_stream(sound_codec, rate=sound_rate, layout=layout)
         for index in range(frames):
             image = np.full((*size, 3), gray_of(index % 30), np.uint8)

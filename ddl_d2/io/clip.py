@@ -183,8 +183,8 @@ def _read_sound(container: Any, start: float, samples: int, rate: int, channel: 
     def put(frames: list[Any]) -> None:
         nonlocal position, heard
         for frame in frames:
-            values = frame.to_ndarray()
-            values = values[0] if channel == "first" else values.mean(axis=0)
+            values = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+            values = values[:, 0] if channel == "first" else values.mean(axis=1)
             first, last = max(position, 0), min(position + len(values), samples)
             if first < last:
                 audio[first:last] = values[first - position : last - position]
@@ -192,6 +192,8 @@ def _read_sound(container: Any, start: float, samples: int, rate: int, channel: 
             position += len(values)
 
     stream = container.streams.audio[0]
+    if stream.codec_context is None:  # PyAV 18.0 ends the process where it is asked to decode this
+        raise RefusedError("its sound is of a kind that cannot be decoded")
     for frame in container.decode(stream):
         time = float(frame.time) if frame.time is not None else (start if end is None else end)
         if (time - start) * rate >= samples:
@@ -199,7 +201,8 @@ def _read_sound(container: Any, start: float, samples: int, rate: int, channel: 
         this = (frame.format.name, frame.layout.name, frame.sample_rate)
         if resampler is None or this != kind or end is None or abs(time - end) > _LARGEST_JITTER:
             put(resampler.resample(None) if resampler else [])
-            kind, resampler = this, av.AudioResampler(format="fltp", layout=frame.layout, rate=rate)
+            # Interleaved, as PyAV 18 counts nine planes in eight separate channels and reads past their end.
+            kind, resampler = this, av.AudioResampler(format="flt", layout=frame.layout, rate=rate)
             position = round((time - start) * rate)
             end = time
         frame.pts = None  # the resampler counts on: small jitter is none of its affair

@@ -69,6 +69,14 @@ def test_the_mean_of_the_channels_or_the_first(tmp_path):
         read_clip(path, channel="last")
 
 
+@pytest.mark.parametrize("channels", [6, 8])
+def test_sound_of_many_channels(tmp_path, channels):
+    """7.1, whose eight separate planes PyAV counts as nine."""
+    sound = np.stack([tone(0.5, 16000), *np.zeros((channels - 1, 8000), np.float32)])
+    path = write_talk(tmp_path / "a.mkv", frames=12, sound=sound, sound_rate=16000, sound_codec="pcm_s16le")
+    assert np.abs(read_clip(path).audio).max() == pytest.approx(0.5 / channels, abs=0.01)
+
+
 @pytest.mark.parametrize("start", [0.0, 0.24])
 def test_sound_stands_where_its_time_stamps_put_it(tmp_path, start):
     sound = tone(0.6, 16000, start=0.1)[None]

@@ -46,9 +46,8 @@ def test_coding(subsampling, said):
 def test_camera_data():
     exif = Image.Exif()
     exif[0x010F], exif[0x0110], exif[0x0131] = "Maker", "Model 1", "Program\n2"
-    exif.get_ifd(0x8769)[0xA002] = 4000
-    exif.get_ifd(0x8769)[0xA003] = 3000
-    exif.get_ifd(0x8825)[1] = "N"
+    exif[0x8769] = {0xA002: 4000, 0xA003: 3000}
+    exif[0x8825] = {1: "N"}
     found = read_file_metadata(saved(exif=exif)).exif
     assert found == {
         "Make": "Maker",

@@ -62,8 +62,13 @@ class PadFirstSwinBlock(SwinTransformerBlock):
         Returns:
             0 or -100, (windows of an image)×N×N, N the places of a window; None without a shift.
         """
-        if x is None or not any(self.shift_size):
-            return super().get_attn_mask(x, device, dtype)
+        if not any(self.shift_size):
+            return None
+        if x is None:
+            # Older timm computes it where it is told nothing.
+            return (
+                super().get_attn_mask() if device is None and dtype is None else super().get_attn_mask(x, device, dtype)
+            )
         rows, columns = (
             (places >= side - window).int() + (places >= side - shift).int()
             for places, side, window, shift in (
