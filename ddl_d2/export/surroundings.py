@@ -51,11 +51,11 @@ class Surroundings:
     def before(self) -> GraphProto:
         """Return the graph uint8 B×H×W×3 -> float V×3×P×Q, the (h, w) that is not padding, and (H, W)."""
         steps = ["planes = Transpose<perm = [0, 3, 1, 2]>(image)", "original = Shape<start = 2>(planes)"]
-        steps.append("pixels = Cast<to = 1>(planes)")
-        resized = "pixels"
+        levels, resized = "planes", "pixels"
         if self.min_size:
-            steps += [*_fitted(self.min_size, self.max_size), *_resized("pixels", "fitted", "fit", whole=True)]
-            resized = "fit"
+            steps += [*_fitted(self.min_size, self.max_size), *_resized("planes", "fitted", "fit", whole=True)]
+            levels = "fit"
+        steps.append(f"pixels = Cast<to = 1>({levels})")
         if not self.divisibility:
             steps += [f"stretch_to = Constant<value_ints = {list(self.size)}>()"]
             steps += _resized(resized, "stretch_to", "stretched", whole=False)
@@ -132,12 +132,12 @@ def _fitted(min_size: int, max_size: int) -> list[str]:
 
 
 def _resized(source: str, size: str, target: str, *, whole: bool) -> list[str]:
-    """Resize float planes V×3×·×· to `size`, int64 (h, w), by PyTorch's antialiased bilinear kernel.
+    """Resize planes V×3×·×· to `size`, int64 (h, w), by PyTorch's antialiased bilinear kernel.
 
     Along x first, then along y; each is a product with a matrix, as ONNX Runtime's own antialiasing rounds otherwise.
 
     Args:
-        source: name of the planes.
+        source: name of the planes, float; with `whole` uint8. The result is of the same type.
         size: name of the size.
         target: name of the result.
         whole: with the kernel's arithmetic of whole gray levels (weights in fixed point, each axis rounded).
@@ -151,18 +151,25 @@ def _resized(source: str, size: str, target: str, *, whole: bool) -> list[str]:
         ]
         steps += _kernel(name, whole=whole)
     across, down = f"{n}_columns", f"{n}_rows"
-    # Whole sums reach 255 · 2^22, too much for float32.
-    steps.append(f"{n}_exact = Cast<to = 11>({source})" if whole else f"{n}_exact = Identity({source})")
-    steps += [f"{across}_t = Transpose<perm = [1, 0]>({across})", f"{across}_sum = MatMul({n}_exact, {across}_t)"]
-    steps += _gray(across, f"{n}_across") if whole else [f"{n}_across = Identity({across}_sum)"]
-    steps.append(f"{down}_sum = MatMul({down}, {n}_across)")
-    if not whole:
-        return [*steps, f"{target} = Identity({down}_sum)"]
-    return [*steps, *_gray(down, f"{n}_down"), f"{target} = Cast<to = 1>({n}_down)"]
+    if whole:
+        return [
+            *steps,
+            *_gray(source, across, f"{n}_across", down=False),
+            *_gray(f"{n}_across", down, target, down=True),
+        ]
+    return [
+        *steps,
+        f"{across}_t = Transpose<perm = [1, 0]>({across})",
+        f"{n}_across = MatMul({source}, {across}_t)",
+        f"{target} = MatMul({down}, {n}_across)",
+    ]
 
 
 def _kernel(n: str, *, whole: bool) -> list[str]:
-    """Compute the weights of one axis, `n`_out × `n`_in: float; or `whole` and double, times `n`_unit, a power of 2."""
+    """Compute the weights of one axis, `n`_out × `n`_in: float. With `whole`, they are times `n`_unit, a power of two.
+
+    These are below 2^15; `n`_high and `n`_low, uint8, are their bytes.
+    """
     steps = [
         f"{n}_ins = Cast<to = 11>({n}_in)",
         f"{n}_outs = Cast<to = 11>({n}_out)",
@@ -202,23 +209,42 @@ def _kernel(n: str, *, whole: bool) -> list[str]:
         f"{n}_ceiling = Ceil({n}_bits)",
         f"{n}_power = Sub({n}_ceiling, {n}_1)",
         f"{n}_capped = Min({n}_power, {n}_most)",
-        f"{n}_unit = Pow({n}_2, {n}_capped)",
-        f"{n}_scaled = Mul({n}_weights, {n}_unit)",
+        f"{n}_units = Pow({n}_2, {n}_capped)",
+        f"{n}_unit = Cast<to = 6>({n}_units)",
+        f"{n}_scaled = Mul({n}_weights, {n}_units)",
         f"{n}_shifted = Add({n}_scaled, {n}_half)",
-        f"{n} = Floor({n}_shifted)",
+        f"{n}_whole = Cast<to = 6>({n}_shifted)",
+        f"{n}_byte = Constant<value = int32 {{256}}>()",
+        f"{n}_upper = Div({n}_whole, {n}_byte)",
+        f"{n}_lower = Mod({n}_whole, {n}_byte)",
+        f"{n}_high = Cast<to = 2>({n}_upper)",
+        f"{n}_low = Cast<to = 2>({n}_lower)",
     ]
 
 
-def _gray(n: str, target: str) -> list[str]:
-    """Round `n`_sum, double, in units of 1 / `n`_unit, to whole gray levels 0..255."""
+def _gray(source: str, n: str, target: str, *, down: bool) -> list[str]:
+    """Apply the kernel `n` to uint8 planes, along y or x, and round to gray levels.
+
+    In whole numbers: a sum reaches 255 · 2^22, which float32 rounds to the next level at times.
+    """
+    steps = []
+    for part in (f"{n}_high", f"{n}_low"):
+        if down:
+            steps.append(f"{part}_sum = MatMulInteger({part}, {source})")
+        else:
+            steps.append(f"{part}_t = Transpose<perm = [1, 0]>({part})")
+            steps.append(f"{part}_sum = MatMulInteger({source}, {part}_t)")
     return [
-        f"{n}_rounding = Constant<value = double {{0.5}}>()",
-        f"{n}_black = Constant<value = double {{0.0}}>()",
-        f"{n}_white = Constant<value = double {{255.0}}>()",
-        f"{n}_levels = Div({n}_sum, {n}_unit)",
-        f"{n}_raised = Add({n}_levels, {n}_rounding)",
-        f"{n}_whole = Floor({n}_raised)",
-        f"{target} = Clip({n}_whole, {n}_black, {n}_white)",
+        *steps,
+        f"{n}_two = Constant<value = int32 {{2}}>()",
+        f"{n}_white = Constant<value = int32 {{255}}>()",
+        f"{n}_above = Mul({n}_high_sum, {n}_byte)",
+        f"{n}_sum = Add({n}_above, {n}_low_sum)",
+        f"{n}_half_unit = Div({n}_unit, {n}_two)",
+        f"{n}_raised = Add({n}_sum, {n}_half_unit)",
+        f"{n}_levels = Div({n}_raised, {n}_unit)",
+        f"{n}_gray = Min({n}_levels, {n}_white)",
+        f"{target} = Cast<to = 2>({n}_gray)",
     ]
 
 
