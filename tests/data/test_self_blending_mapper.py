@@ -212,7 +212,7 @@ def test_an_unknown_face_finder_is_named():
 
 def test_where_faces_are_remembered(monkeypatch, tmp_path):
     cfg = _cfg()
-    monkeypatch.setattr(build, "make_finder", lambda name, **files: _OneFace([]))
+    monkeypatch.setattr("ddl_d2.faces.finders.make_finder", lambda name, **files: _OneFace([]))
     monkeypatch.setenv("DDL_D2_CACHE", str(tmp_path))
     assert build_face_finder(cfg).folder == tmp_path / "faces"
     cfg.INPUT.FACES.CACHE = "here"
