@@ -304,7 +304,9 @@ def test_rows_of_many_sizes_do_not_pile_up():
 )
 def test_the_settings_of_a_finder_are_keys(cfg, tmp_path, monkeypatch, finder, expected):
     made = []
-    monkeypatch.setattr(build, "make_finder", lambda name, **options: made.append((name, options)) or _Faces())
+    monkeypatch.setattr(
+        "ddl_d2.faces.finders.make_finder", lambda name, **options: made.append((name, options)) or _Faces()
+    )
     faces = cfg.INPUT.FACES
     faces.FINDER, faces.CACHE, faces.MAX_SIDE, faces.LANDMARKS = finder, str(tmp_path), 800, False
     faces.DLIB_MIN_SCORE, faces.DLIB_UPSAMPLE, faces.YUNET_MIN_SCORE, faces.YUNET_NMS = -0.1, 2, 0.7, 0.4

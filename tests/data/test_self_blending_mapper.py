@@ -11,7 +11,6 @@ from skimage import data as photographs
 
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions
-from ddl_d2.data import build
 from ddl_d2.data.build import _real_only, build_face_finder
 from ddl_d2.data.loader import TrainLoader
 from ddl_d2.data.mapper import ForgeryDatasetMapper
@@ -212,7 +211,7 @@ def test_an_unknown_face_finder_is_named():
 
 def test_where_faces_are_remembered(monkeypatch, tmp_path):
     cfg = _cfg()
-    monkeypatch.setattr(build, "make_finder", lambda name, **files: _OneFace([]))
+    monkeypatch.setattr("ddl_d2.faces.finders.make_finder", lambda name, **files: _OneFace([]))
     monkeypatch.setenv("DDL_D2_CACHE", str(tmp_path))
     assert build_face_finder(cfg).folder == tmp_path / "faces"
     cfg.INPUT.FACES.CACHE = "here"
