@@ -139,6 +139,9 @@ class ForgerySystem(nn.Module, ABC):
     size: Size
 
     def __init__(self, *, backbone: nn.Module, options: SystemOptions) -> None:
+        kind = type(self)
+        if kind.predictions is ForgerySystem.predictions and kind.probabilities is ForgerySystem.probabilities:
+            raise TypeError(f"{kind.__name__} has neither `probabilities` nor `predictions`")
         super().__init__()
         self.backbone = backbone
         self.options = options

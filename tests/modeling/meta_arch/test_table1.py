@@ -170,7 +170,7 @@ def test_losses_and_gradient(loaded):
     assert set(losses) == set(wanted)
     hrnet = loaded.case.name.startswith("hrnet")  # see test_gradient_of_hrnet
     for name, value in losses.items():
-        assert value.item() == pytest.approx(float(wanted[name]), rel=1e-4 if hrnet else _TOLERANCE), name
+        assert value.item() == pytest.approx(float(wanted[name]), rel=1e-3 if hrnet else _TOLERANCE), name
     if not hrnet:
         model.zero_grad()
         sum(losses.values()).backward()
