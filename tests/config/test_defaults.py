@@ -12,6 +12,7 @@ from ddl_d2.config import defaults, forgery_options
 from ddl_d2.config.dataclass_keys import keys_of, options_of
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.config.forgery_options import REGION_NAMES, ForgeryOptions, PostOptions
+from ddl_d2.config.span_options import SpanOptions
 from ddl_d2.config.swap_options import SwapOptions
 from ddl_d2.forging.regions import REGIONS
 from ddl_d2.utils.limits import MAX_PIXELS
@@ -21,6 +22,7 @@ GENERATED = {
     "INPUT.SELF_BLEND": ForgeryOptions,
     "INPUT.SELF_BLEND.POST": PostOptions,
     "INPUT.FACE_SWAP": SwapOptions,
+    "INPUT.SPANS": SpanOptions,
 }
 
 

@@ -22,9 +22,13 @@ def recipe(name: str):
 def test_pretrained_weights_are_named_with_their_tag(name):
     """An untagged name of timm is whatever weights its next release prefers (Swin-S: those of ImageNet-22k)."""
     model = recipe(name).MODEL
-    for encoder in (model.TIMM, model.MIX_TRANSFORMER, model.MESORCH.LOCAL, model.MESORCH.GLOBAL):
-        if encoder.PRETRAINED and encoder.NAME not in MIX_TRANSFORMERS:
-            assert encoder.NAME in timm.list_pretrained(encoder.NAME.partition(".")[0] + ".*")
+    encoders = (model.TIMM, model.MIX_TRANSFORMER, model.MESORCH.LOCAL, model.MESORCH.GLOBAL)
+    names = [encoder.NAME for encoder in encoders if encoder.PRETRAINED and encoder.NAME not in MIX_TRANSFORMERS]
+    if model.META_ARCHITECTURE == "BATFD":  # its encoder is named elsewhere
+        encoder = model.BATFD.VIDEO_ENCODER
+        names = [encoder.removeprefix("timm:")] if encoder.startswith("timm:") else []
+    for encoder in names:
+        assert encoder in timm.list_pretrained(encoder.partition(".")[0] + ".*")
 
 
 @pytest.mark.parametrize("name", ["swin_tiny", "swin_small"])
