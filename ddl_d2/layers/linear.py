@@ -48,7 +48,10 @@ class _OneDnnLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        rows = _product(x.reshape(-1, x.shape[-1]), weight, bias)
+        # Shaped without a trace: autograd forbids what follows to change a view that was made in here, as SiLU in place
+        # does.
+        return torch.ops.aten._unsafe_view(rows, (*x.shape[:-1], weight.shape[0]))
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -61,3 +61,15 @@ def test_more_threads_are_left_to_pytorch():
     finally:
         torch.set_num_threads(before)
     assert not any("_linear_pointwise" in event.key for event in profile.key_averages())
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("size", [(5, 7), (1, 1)])
+def test_what_follows_may_change_it_in_place(size):
+    """As the squeeze-and-excitation of EfficientNet does."""
+    torch.manual_seed(0)
+    layer, x = nn.Conv2d(6, 4, 1), torch.randn(2, 6, *size, requires_grad=True)
+    (wanted,) = torch.autograd.grad(torch.nn.functional.silu(layer(x)).square().sum(), x)
+    use_fast_point_convolutions(layer)
+    (got,) = torch.autograd.grad(torch.nn.functional.silu(layer(x), inplace=True).square().sum(), x)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
