@@ -156,6 +156,16 @@ def test_prediction(loaded):
     assert prediction["fake_score"] == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.fixture
+def two_threads():
+    """With one, 1 × 1 convolutions go another way, whose rounding moves HRNet's loss by 1e-4."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_losses_and_gradient(loaded):
     model = _without_chance(loaded.model).train()
     losses = model(loaded.rows)
@@ -170,7 +180,7 @@ def test_losses_and_gradient(loaded):
     assert set(losses) == set(wanted)
     hrnet = loaded.case.name.startswith("hrnet")  # see test_gradient_of_hrnet
     for name, value in losses.items():
-        assert value.item() == pytest.approx(float(wanted[name]), rel=1e-3 if hrnet else _TOLERANCE), name
+        assert value.item() == pytest.approx(float(wanted[name]), rel=1e-4 if hrnet else _TOLERANCE), name
     if not hrnet:
         model.zero_grad()
         sum(losses.values()).backward()
