@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,14 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(predictor, ClipPredictor):
         if inputs.images:
             raise InputError(f"{inputs.images[0]}: is an image, but {about['meta_architecture']} sees clips")
-        heads, bad = _annotate_clips(inputs, outputs, model, predictor, about, args)
+        annotate = partial(_annotate_clip, model=model, predictor=predictor, about=about, args=args)
+        heads, bad = _annotate_all(inputs, outputs, annotate)
         return _report(heads, bad, inputs, about, args)
     if args.truth is not None:
         raise InputError(f"--truth is for systems that see clips, not for {about['meta_architecture']}")
     rows, failed = _predict_images(inputs, outputs, model, predictor, about, args)
-    heads, bad = _annotate_videos(inputs, outputs, model, predictor, about, args)
+    annotate = partial(_annotate_video, model=model, predictor=predictor, about=about, args=args)
+    heads, bad = _annotate_all(inputs, outputs, annotate)
     return _report([*rows, *heads], [*failed, *bad], inputs, about, args)
 
 
@@ -146,69 +149,67 @@ def _predict_images(
     )
 
 
-def _annotate_videos(
-    inputs: Inputs,
-    outputs: Mapping[Path, Path],
+def _annotate_all(
+    inputs: Inputs, outputs: Mapping[Path, Path], annotate: Callable[..., dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
+    """Annotate each video by `annotate(source, target, on_frame=...)`; the head of each, and what could not be read."""
+    heads, failed = [], []
+    for source in inputs.videos:
+        with tqdm(unit="frame", desc=printable(source.name), disable=None) as bar:
+            try:
+                heads.append(annotate(source, outputs[source], on_frame=bar.update))
+            except ImageReadError as error:
+                failed.append(error)
+    return heads, failed
+
+
+def _annotate_video(
+    source: Path,
+    target: Path,
+    *,
     model: Model,
     predictor: ForgeryPredictor,
     about: Mapping[str, Any],
     args: argparse.Namespace,
-) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
-    heads, failed = [], []
-    for source in inputs.videos:
-        target = outputs[source]
-        with tqdm(unit="frame", desc=printable(source.name), disable=None) as bar:
-            try:
-                head = annotate_video(
-                    source,
-                    predictor,
-                    target.with_suffix(".json"),
-                    video=None if args.frames else target,
-                    curve=target.with_suffix(".png"),
-                    frames=args.frames,
-                    video_score=model.cfg.TEST.VIDEO_SCORE,
-                    threshold=model.threshold,
-                    map_threshold=model.map_threshold,
-                    max_pixels=model.cfg.INPUT.MAX_PIXELS,
-                    about={"model": about},
-                    on_frame=bar.update,
-                )
-            except ImageReadError as error:
-                failed.append(error)
-                continue
-        heads.append(head)
-    return heads, failed
+    on_frame: Callable[[], object],
+) -> dict[str, Any]:
+    return annotate_video(
+        source,
+        predictor,
+        target.with_suffix(".json"),
+        video=None if args.frames else target,
+        curve=target.with_suffix(".png"),
+        frames=args.frames,
+        video_score=model.cfg.TEST.VIDEO_SCORE,
+        threshold=model.threshold,
+        map_threshold=model.map_threshold,
+        max_pixels=model.cfg.INPUT.MAX_PIXELS,
+        about={"model": about},
+        on_frame=on_frame,
+    )
 
 
-def _annotate_clips(
-    inputs: Inputs,
-    outputs: Mapping[Path, Path],
+def _annotate_clip(
+    source: Path,
+    target: Path,
+    *,
     model: Model,
     predictor: ClipPredictor,
     about: Mapping[str, Any],
     args: argparse.Namespace,
-) -> tuple[list[dict[str, Any]], list[ImageReadError]]:
-    heads, failed = [], []
-    for source in inputs.videos:
-        target = outputs[source]
-        with tqdm(unit="frame", desc=printable(source.name), disable=None) as bar:
-            try:
-                head = annotate_clip(
-                    source,
-                    predictor,
-                    target.with_suffix(".json"),
-                    video=target,
-                    curve=target.with_suffix(".png"),
-                    threshold=model.threshold,
-                    truth=None if args.truth is None else truth_of(args.truth, source),
-                    about={"model": about},
-                    on_frame=bar.update,
-                )
-            except ImageReadError as error:
-                failed.append(error)
-                continue
-        heads.append(head)
-    return heads, failed
+    on_frame: Callable[[], object],
+) -> dict[str, Any]:
+    return annotate_clip(
+        source,
+        predictor,
+        target.with_suffix(".json"),
+        video=target,
+        curve=target.with_suffix(".png"),
+        threshold=model.threshold,
+        truth=None if args.truth is None else truth_of(args.truth, source),
+        about={"model": about},
+        on_frame=on_frame,
+    )
 
 
 def _report(
