@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import cv2
 import numpy as np
 import pytest
 
@@ -13,22 +12,7 @@ from ddl_d2.data.transforms.corruptions import DELIVERIES
 from ddl_d2.inference.deliveries import fragility_of, with_fragility
 from ddl_d2.inference.fragility import Delivered, Fragility
 from ddl_d2.inference.model import Model
-
-
-class Grain:
-    """Calls fine grain fake, wherever it is; the forged pixels are the red ones."""
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-
-    def predict_batch(self, images):
-        self.batches.append(len(images))
-        return [self._one(image) for image in images]
-
-    def _one(self, image):
-        fine = cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F).std()
-        red = image[..., 0].astype(np.float32) - image[..., 1]
-        return {"fake_score": float(min(1.0, fine / 60)), "forgery_map": (red > 60).astype(np.float32)}
+from tests.grain import Grain
 
 
 @pytest.fixture(scope="module")

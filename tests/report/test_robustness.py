@@ -6,7 +6,6 @@ import csv
 import json
 import math
 
-import cv2
 import numpy as np
 import pytest
 
@@ -21,22 +20,7 @@ from ddl_d2.io.image import write_png
 from ddl_d2.report.robustness import Condition, conditions_of, measure_robustness
 from ddl_d2.report.robustness_figure import robustness_figure
 from ddl_d2.report.robustness_report import make_report, report_csv, report_json, report_text, summary_line
-
-
-class Red:
-    """The forged pixels are the red ones; grain is fake."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def predict_batch(self, images):
-        self.seen += len(images)
-        return [self._one(image) for image in images]
-
-    def _one(self, image):
-        fine = cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F).std()
-        red = image[..., 0].astype(np.float32) - image[..., 1]
-        return {"fake_score": float(min(1.0, fine / 60)), "forgery_map": (red > 60).astype(np.float32)}
+from tests.grain import Grain
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +30,7 @@ def cfg():
 
 @pytest.fixture
 def model(cfg):
-    return Model(cfg, Red())
+    return Model(cfg, Grain())
 
 
 @pytest.fixture
@@ -132,9 +116,9 @@ def test_a_run_goes_on_where_it_ended(model, rows, tmp_path):
         measured.close()
     with open(tmp_path / "part/results.jsonl", "a") as file:
         file.write('{"file": "cut o')  # as a kill leaves it
-    model.predictor.seen = 0
+    model.predictor.batches.clear()
     assert _run(model, rows, tmp_path / "part") == whole
-    assert model.predictor.seen == 2 * len(CONDITIONS)
+    assert sum(model.predictor.batches) == 2 * len(CONDITIONS)
 
 
 def test_an_image_that_cannot_be_read_is_told_at_the_end(model, rows, tmp_path):
