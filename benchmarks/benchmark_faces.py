@@ -37,7 +37,7 @@ from detectron2.modeling import build_model
 from tabulate import tabulate
 
 from ddl_d2.cli.common import cli_errors
-from ddl_d2.data.build import build_face_crop
+from ddl_d2.data.build_faces import build_face_crop
 from ddl_d2.data.datasets import load_config
 from ddl_d2.data.mapper import inference_input
 from ddl_d2.data.transforms.resize import ResizeToFit

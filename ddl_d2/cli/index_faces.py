@@ -26,7 +26,8 @@ from detectron2.data import get_detection_dataset_dicts
 from tqdm import tqdm
 
 from ddl_d2.cli.common import cli_errors, positive
-from ddl_d2.data.build import build_face_finder, check_dataset_names, crop_settings, index_path, make_face_crop
+from ddl_d2.data.build import check_dataset_names, index_path
+from ddl_d2.data.build_faces import build_face_finder, crop_settings, make_face_crop
 from ddl_d2.data.datasets import load_config
 from ddl_d2.data.face_index import IndexedFace, faces_of_row, write_index
 from ddl_d2.errors import ConfigError

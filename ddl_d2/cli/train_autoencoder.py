@@ -19,7 +19,8 @@ from tqdm import trange
 
 from ddl_d2.checkpoint.saving import save_tensors
 from ddl_d2.cli.common import add_overwrite, cli_errors, count, positive, refuse_existing
-from ddl_d2.data.build import build_face_finder, training_rows
+from ddl_d2.data.build import training_rows
+from ddl_d2.data.build_faces import build_face_finder
 from ddl_d2.data.datasets import load_config
 from ddl_d2.data.face_swap_mapper import FaceSwapMapper, swap_options, training_faces
 from ddl_d2.errors import InputError

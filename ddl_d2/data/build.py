@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader, get_detection_dataset_dicts
 from torch.utils.data import ConcatDataset, Dataset
 
+from ddl_d2.data import build_faces
 from ddl_d2.data.clip_mapper import ClipMapper
 from ddl_d2.data.datasets.catalog import CLIP_NAMES
 from ddl_d2.data.datasets.clip_columns import ClipColumns
@@ -30,10 +31,7 @@ from ddl_d2.data.self_blending_mapper import build_self_blending_mapper
 from ddl_d2.data.subset import subset_of
 from ddl_d2.data.token_mapper import CachedTokensMapper, check_filled, fitting_settings, open_token_cache
 from ddl_d2.errors import ConfigError, DatasetError, ImageReadError
-from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.crop import FaceCropper
-from ddl_d2.faces.face import FaceFinder
-from ddl_d2.faces.finders import make_remembering_finder
 from ddl_d2.utils.processes import guarded
 
 logger = logging.getLogger(__name__)
@@ -64,7 +62,7 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
     """
     rows, weights = training_rows(cfg)
     labels = dataset_labels(rows)
-    pairs = _makes_pairs(cfg)
+    pairs = build_faces.makes_pairs(cfg)
     if pairs:
         rows, real = _real_only(rows, labels, cfg.DATASETS.TRAIN)
         labels, weights = labels[real], weights[real]
@@ -164,7 +162,7 @@ def training_rows(cfg: CfgNode) -> tuple[Any, np.ndarray]:
 def _each_face(cfg: CfgNode) -> bool:
     """Return whether each face crop is a training row; pairs have crops of their own."""
     crop = cfg.INPUT.FACE_CROP
-    return crop.ENABLED and crop.TRAIN_FACE == "each" and not _makes_pairs(cfg)
+    return crop.ENABLED and crop.TRAIN_FACE == "each" and not build_faces.makes_pairs(cfg)
 
 
 def _index_of(cfg: CfgNode, name: str, rows: Any) -> FaceIndex:
@@ -175,19 +173,12 @@ def _index_of(cfg: CfgNode, name: str, rows: Any) -> FaceIndex:
             'INPUT.FACE_CROP.TRAIN_FACE "each" needs an index of the faces: make one with `ddl-d2 index-faces '
             "--config-file ... --output faces`, and set INPUT.FACE_CROP.INDEX faces"
         )
-    return read_index(index_path(folder, name), crop_settings(cfg), rows)
+    return read_index(index_path(folder, name), build_faces.crop_settings(cfg), rows)
 
 
 def index_path(folder: str, dataset_name: str) -> str:
     """Return where the face index of a dataset lies in a folder of them."""
     return os.path.join(folder, f"{dataset_name}.csv")
-
-
-def crop_settings(cfg: CfgNode) -> dict[str, Any]:
-    """Return the keys of INPUT.FACE_CROP that decide a face's window, as plain values."""
-    crop = cfg.INPUT.FACE_CROP
-    own = {"margin": crop.MARGIN} if crop.RULE == "box" else {}
-    return {"rule": crop.RULE, "whole_above": crop.WHOLE_ABOVE, "smallest": crop.SMALLEST, **own}
 
 
 def check_dataset_names(names: Sequence[str]) -> None:
@@ -218,11 +209,11 @@ def build_train_mapper(cfg: CfgNode) -> Mapper:
         cache = open_token_cache(cfg)
         check_filled(cache, training_rows(cfg)[0], max_pixels=cfg.INPUT.MAX_PIXELS)
         return CachedTokensMapper(cfg, True, cache=cache)
-    crop = build_face_crop(cfg, True)
+    crop = build_faces.build_face_crop(cfg, True)
     if cfg.INPUT.FACE_SWAP.ENABLED:
-        return build_face_swap_mapper(cfg, build_face_finder(cfg), training_rows(cfg)[0])
+        return build_face_swap_mapper(cfg, build_faces.build_face_finder(cfg), training_rows(cfg)[0])
     if cfg.INPUT.SELF_BLEND.ENABLED:
-        return build_self_blending_mapper(cfg, build_face_finder(cfg), crop=crop)
+        return build_self_blending_mapper(cfg, build_faces.build_face_finder(cfg), crop=crop)
     return ForgeryDatasetMapper(cfg, True, crop=crop, forge=build_forge(cfg))
 
 
@@ -234,14 +225,9 @@ def build_clip_mapper(cfg: CfgNode, is_train: bool) -> ClipMapper:
         FaceFinderUnavailableError: a library or model is missing.
     """
     forges = is_train and cfg.INPUT.SPANS.ENABLED
-    finder = build_face_finder(cfg) if forges or cfg.INPUT.CLIP.FACE_CROP else None
+    finder = build_faces.build_face_finder(cfg) if forges or cfg.INPUT.CLIP.FACE_CROP else None
     forge = build_span_forger(cfg, finder, training_rows(cfg)[0]) if forges and finder is not None else None
     return ClipMapper(cfg, is_train, finder=finder if cfg.INPUT.CLIP.FACE_CROP else None, forge=forge)
-
-
-def _makes_pairs(cfg: CfgNode) -> bool:
-    """Return whether training makes a pair, real and forged, of each real image."""
-    return cfg.INPUT.FACE_SWAP.ENABLED or (cfg.INPUT.SELF_BLEND.ENABLED and cfg.INPUT.SELF_BLEND.PAIRS)
 
 
 def _forges(cfg: CfgNode) -> bool:
@@ -250,73 +236,6 @@ def _forges(cfg: CfgNode) -> bool:
     if cfg.INPUT.CLIP.ENABLED:
         return spans.ENABLED and spans.PROB > 0
     return (blend.ENABLED and blend.PROB > 0) or augment.COPY_MOVE_PROB > 0 or augment.INPAINT_PROB > 0
-
-
-def build_face_crop(cfg: CfgNode, is_train: bool) -> FaceCropper | None:
-    """Build what cuts an image to its faces as INPUT.FACE_CROP asks: in training to one of them, in testing to all.
-
-    Returns:
-        None where images are shown whole.
-
-    Raises:
-        ConfigError: a value out of its limits, keys that do not go together, or an unknown finder.
-        FaceFinderUnavailableError: a library or model is missing.
-    """
-    wanted, pairs = cfg.INPUT.FACE_CROP, _makes_pairs(cfg)
-    if wanted.TRAIN_FACE not in ("largest", "random", "each"):
-        raise ConfigError(f'INPUT.FACE_CROP.TRAIN_FACE {wanted.TRAIN_FACE!r} is none of "largest", "random" and "each"')
-    if is_train and wanted.NOSE_BOX and (pairs or not wanted.ENABLED or wanted.TRAIN_FACE == "each"):
-        raise ConfigError(
-            "INPUT.FACE_CROP.NOSE_BOX needs INPUT.FACE_CROP.ENABLED, no pairs of SELF_BLEND or FACE_SWAP, and faces "
-            'that are found on the way (TRAIN_FACE "largest" or "random")'
-        )
-    if (
-        wanted.ENABLED
-        and wanted.RULE == "landmarks"
-        and (cfg.INPUT.FACES.FINDER, cfg.INPUT.FACES.LANDMARKS) == ("dlib", False)
-    ):
-        raise ConfigError('INPUT.FACE_CROP.RULE "landmarks" needs INPUT.FACES.LANDMARKS True')
-    if not wanted.ENABLED or (is_train and (pairs or wanted.TRAIN_FACE == "each")):
-        return None
-    return make_face_crop(cfg, build_face_finder(cfg), choice=wanted.TRAIN_FACE if is_train else "all")
-
-
-def make_face_crop(cfg: CfgNode, finder: FaceFinder, *, choice: str) -> FaceCropper:
-    """Make what cuts an image to the faces that `finder` finds. Raises ConfigError for a value out of its limits."""
-    try:
-        return FaceCropper(finder, choice=choice, **{"margin": cfg.INPUT.FACE_CROP.MARGIN, **crop_settings(cfg)})
-    except ValueError as error:
-        raise ConfigError(f"INPUT.FACE_CROP: {error}") from error
-
-
-def build_face_finder(cfg: CfgNode) -> CachedFaceFinder:
-    """Build the finder of INPUT.FACES, which remembers what it found.
-
-    Raises:
-        ConfigError: an unknown finder.
-        FaceFinderUnavailableError: a library or model is missing.
-    """
-    try:
-        return make_remembering_finder(**finder_settings(cfg))
-    except ValueError as error:
-        raise ConfigError(f"INPUT.FACES.FINDER: {error}") from error
-
-
-def finder_settings(cfg: CfgNode) -> dict[str, Any]:
-    """Return INPUT.FACES as the arguments of `make_remembering_finder`, plain values."""
-    faces = cfg.INPUT.FACES
-    options = {"max_side": faces.MAX_SIDE, "landmarks": faces.LANDMARKS}
-    if faces.FINDER == "yunet":
-        options |= {"min_score": faces.YUNET_MIN_SCORE, "nms": faces.YUNET_NMS}
-    else:
-        options |= {"upsample": faces.DLIB_UPSAMPLE, "min_score": faces.DLIB_MIN_SCORE}
-    return options | {
-        "name": faces.FINDER,
-        "yunet_model": faces.YUNET_MODEL or None,
-        "landmark_model": faces.LANDMARK_MODEL or None,
-        "second_look": faces.SECOND_LOOK,
-        "cache": faces.CACHE or None,
-    }
 
 
 def _real_only(rows: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[Any, np.ndarray]:
@@ -351,7 +270,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
         rows = torch.utils.data.Subset(rows, chosen.tolist())
     if mapper is None and cfg.INPUT.CLIP.ENABLED:
         mapper = build_clip_mapper(cfg, False)
-    mapper = mapper or _test_mapper(cfg, crop=None if indexed else build_face_crop(cfg, False))
+    mapper = mapper or _test_mapper(cfg, crop=None if indexed else build_faces.build_face_crop(cfg, False))
     if cfg.DATALOADER.NUM_WORKERS:
         one_opencv_thread()
     loader = build_detection_test_loader(

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from onnx import GraphProto, ModelProto, helper
 
 from ddl_d2.checkpoint.shipped import about_weights
-from ddl_d2.data.build import crop_settings, finder_settings
+from ddl_d2.data.build_faces import crop_settings, finder_settings
 from ddl_d2.errors import ConfigError
 from ddl_d2.export.network import export_network
 from ddl_d2.export.surroundings import IMAGE, MAP, SCORE, Surroundings

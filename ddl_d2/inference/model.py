@@ -16,7 +16,7 @@ from detectron2.config import CfgNode
 from ddl_d2.checkpoint.config import config_for
 from ddl_d2.checkpoint.loading import local_path
 from ddl_d2.checkpoint.shipped import about_weights, find_weights
-from ddl_d2.data.build import build_face_finder
+from ddl_d2.data.build_faces import build_face_finder
 from ddl_d2.errors import InputError
 from ddl_d2.faces.face import FaceFinder
 from ddl_d2.inference.calibrated_weights import calibration_for

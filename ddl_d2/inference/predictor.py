@@ -12,7 +12,7 @@ from detectron2.data import transforms as T
 from torch import nn
 
 from ddl_d2.checkpoint.loading import build_trained_model
-from ddl_d2.data.build import build_face_crop
+from ddl_d2.data.build_faces import build_face_crop
 from ddl_d2.data.mapper import Crop, inference_input
 from ddl_d2.data.transforms.build import build_spread_views, build_views
 from ddl_d2.data.transforms.resize import ResizeToFit

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddl_d2.data import build
+from ddl_d2.data import build_faces
 from ddl_d2.faces.cache import CachedFaceFinder
 from ddl_d2.faces.face import Face
 from ddl_d2.io.image import write_png
@@ -48,7 +48,7 @@ def _as_before(tool, monkeypatch):
 @pytest.fixture
 def finder(monkeypatch, tmp_path):
     finder = _Finder()
-    monkeypatch.setattr(build, "build_face_finder", lambda cfg: CachedFaceFinder(finder, tmp_path / "unused"))
+    monkeypatch.setattr(build_faces, "build_face_finder", lambda cfg: CachedFaceFinder(finder, tmp_path / "unused"))
     return finder
 
 

@@ -9,8 +9,9 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 
 from ddl_d2.config.defaults import add_ddl_config
-from ddl_d2.data import build
-from ddl_d2.data.build import build_face_crop, build_test_loader, build_train_loader
+from ddl_d2.data import build_faces
+from ddl_d2.data.build import build_test_loader, build_train_loader
+from ddl_d2.data.build_faces import build_face_crop, build_face_finder
 from ddl_d2.data.datasets import register_datasets
 from ddl_d2.data.loader import BatchesOfOneSize, TrainLoader, seeded
 from ddl_d2.data.samplers import TrainingSampler
@@ -210,7 +211,7 @@ class _Faces:
 def faces(cfg, tmp_path, monkeypatch):
     """What looks for faces behind INPUT.FACE_CROP, which is on."""
     faces = _Faces()
-    monkeypatch.setattr(build, "build_face_finder", lambda cfg: CachedFaceFinder(faces, tmp_path / "faces"))
+    monkeypatch.setattr(build_faces, "build_face_finder", lambda cfg: CachedFaceFinder(faces, tmp_path / "faces"))
     cfg.INPUT.FACE_CROP.ENABLED, cfg.INPUT.FACE_CROP.MARGIN = True, 0.0
     return faces
 
@@ -310,7 +311,7 @@ def test_the_settings_of_a_finder_are_keys(cfg, tmp_path, monkeypatch, finder, e
     faces = cfg.INPUT.FACES
     faces.FINDER, faces.CACHE, faces.MAX_SIDE, faces.LANDMARKS = finder, str(tmp_path), 800, False
     faces.DLIB_MIN_SCORE, faces.DLIB_UPSAMPLE, faces.YUNET_MIN_SCORE, faces.YUNET_NMS = -0.1, 2, 0.7, 0.4
-    build.build_face_finder(cfg)
+    build_face_finder(cfg)
     ((name, options),) = made
     assert name == finder
     assert {key: value for key, value in options.items() if not key.endswith("_model")} == expected

@@ -10,7 +10,7 @@ import torch
 
 from ddl_d2.config.load import read_config
 from ddl_d2.config.span_options import SpanOptions
-from ddl_d2.data import build
+from ddl_d2.data import build_faces
 from ddl_d2.data.build import build_clip_mapper, build_test_loader, build_train_loader
 from ddl_d2.data.clip_mapper import ClipMapper
 from ddl_d2.data.datasets.catalog import register_datasets
@@ -251,7 +251,7 @@ def test_real_clips_alone_need_forging(clip_set):
 
 
 def test_the_keys_of_forging_are_checked(clip_set, monkeypatch):
-    monkeypatch.setattr(build, "build_face_finder", lambda cfg: face_finder)
+    monkeypatch.setattr(build_faces, "build_face_finder", lambda cfg: face_finder)
     on = ("INPUT.SPANS.ENABLED", "True")
     mapper = build_clip_mapper(clip_config(clip_set, *on, "INPUT.SPANS.SPAN_COUNT", "[2, 3]"), True)
     assert mapper.forge.options.span_count == (2, 3)

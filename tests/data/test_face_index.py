@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 
-from ddl_d2.data import build
+from ddl_d2.data import build_faces
 from ddl_d2.data.build import build_test_loader, build_train_loader
 from ddl_d2.data.datasets.columns import DatasetColumns
 from ddl_d2.data.face_index import FaceRows, IndexedFace, RowsWithWindows, faces_of_row, read_index, write_index
@@ -65,7 +65,7 @@ def cfg(crowd, tiny_cfg, tmp_path, monkeypatch):
         DatasetCatalog.register(name, lambda: crowd)
         found = ((row["image_id"], faces_of_row(row, cropper(), max_pixels=10**6)) for row in crowd)
         write_index(tmp_path / "faces" / f"{name}.csv", MADE_BY, found)
-    monkeypatch.setattr(build, "build_face_finder", lambda cfg: Finder())
+    monkeypatch.setattr(build_faces, "build_face_finder", lambda cfg: Finder())
     yield tiny_cfg(
         "DATASETS.TRAIN", "('crowd_train',)", "DATASETS.TEST", "('crowd_test',)", "SEED", "0",
         "INPUT.FACE_CROP.ENABLED", "True", "INPUT.FACE_CROP.MARGIN", "0.0", "INPUT.FACE_CROP.WHOLE_ABOVE", "0.9",

@@ -11,7 +11,8 @@ from skimage import data as photographs
 
 from ddl_d2.config.defaults import add_ddl_config
 from ddl_d2.config.forgery_options import ForgeryOptions, PostOptions
-from ddl_d2.data.build import _real_only, build_face_finder
+from ddl_d2.data.build import _real_only
+from ddl_d2.data.build_faces import build_face_finder
 from ddl_d2.data.loader import TrainLoader
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.samplers import TrainingSampler

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ddl_d2.data.build import build_face_crop, build_face_finder, build_train_mapper
+from ddl_d2.data.build import build_train_mapper
+from ddl_d2.data.build_faces import build_face_crop, build_face_finder
 from ddl_d2.data.datasets import VideoOptions, load_config, load_dataset
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from ddl_d2.data.transforms.build import build_augmentations

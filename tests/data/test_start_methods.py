@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from ddl_d2.config.load import list_configs, read_config
-from ddl_d2.data.build import build_face_crop, build_test_loader, build_train_loader, build_train_mapper
+from ddl_d2.data.build import build_test_loader, build_train_loader, build_train_mapper
+from ddl_d2.data.build_faces import build_face_crop
 from ddl_d2.data.datasets import load_config
 from ddl_d2.data.mapper import ForgeryDatasetMapper
 from tests.conftest import ROOT, TINY

@@ -7,7 +7,7 @@ import torch
 from detectron2.modeling import build_model
 
 from ddl_d2.checkpoint.loading import build_trained_model
-from ddl_d2.data import build
+from ddl_d2.data import build_faces
 from ddl_d2.data.datasets import register_datasets
 from ddl_d2.engine.step import TrainingStep
 from ddl_d2.engine.trainer import ForgeryTrainer
@@ -89,7 +89,7 @@ class _LeftHalf:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_on_face_crops(tiny_cfg, tiny_set, tmp_path, monkeypatch, workers):
     """A model as it is while training, and the one that its checkpoint gives, are evaluated alike: on crops."""
-    monkeypatch.setattr(build, "build_face_finder", lambda cfg: CachedFaceFinder(_LeftHalf(), tmp_path / "faces"))
+    monkeypatch.setattr(build_faces, "build_face_finder", lambda cfg: CachedFaceFinder(_LeftHalf(), tmp_path / "faces"))
     cfg = tiny_cfg(
         "INPUT.MIN_SIZE_TEST", "48", "INPUT.MAX_SIZE_TEST", "64",
         "INPUT.FACE_CROP.ENABLED", "True", "INPUT.FACE_CROP.MARGIN", "0.0",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from skimage import data as photographs
 
-from ddl_d2.data import build
+from ddl_d2.data import build, build_faces
 from ddl_d2.data.datasets import load_config
 from ddl_d2.engine.trainer import ForgeryTrainer
 from ddl_d2.errors import DatasetError
@@ -53,7 +53,7 @@ def _last_line(data):
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "build_face_finder", lambda cfg: _FacesOfLargeImages())
+    monkeypatch.setattr(build_faces, "build_face_finder", lambda cfg: _FacesOfLargeImages())
     return make_tiny_set(tmp_path / "data")
 
 

@@ -13,7 +13,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from torch import nn
 
-from ddl_d2.data import build
+from ddl_d2.data import build_faces
 from ddl_d2.data.build import build_test_loader
 from ddl_d2.data.datasets import register_datasets
 from ddl_d2.data.transforms.resize import ResizeToFit
@@ -162,7 +162,7 @@ def test_the_predictor_cuts_as_the_evaluation_does(tiny_cfg, tiny_set, tmp_path,
         def __call__(self, image):
             return faces
 
-    monkeypatch.setattr(build, "build_face_finder", lambda cfg: CachedFaceFinder(Finder(), tmp_path / "faces"))
+    monkeypatch.setattr(build_faces, "build_face_finder", lambda cfg: CachedFaceFinder(Finder(), tmp_path / "faces"))
     cfg = tiny_cfg("INPUT.MIN_SIZE_TEST", "48", "INPUT.MAX_SIZE_TEST", "64", "INPUT.FACE_CROP.ENABLED", "True",
                    "DATASETS.DDL_ROOT", str(tiny_set))  # fmt: skip
     register_datasets(cfg)
