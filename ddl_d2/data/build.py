@@ -81,20 +81,26 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLo
             "nothing to learn. Add fakes (a folder fake/ beside real/), or set INPUT.SELF_BLEND.ENABLED True "
             "(for clips INPUT.SPANS.ENABLED True)"
         )
+    sampler = build_sampler(cfg.DATALOADER.SAMPLER_TRAIN, labels, weights=weights, seed=_seed(cfg))
     return TrainLoader(
-        rows,
-        mapper=mapper or build_train_mapper(cfg),
-        sampler=build_sampler(
-            cfg.DATALOADER.SAMPLER_TRAIN, labels, weights=weights, seed=cfg.SEED if cfg.SEED >= 0 else None
-        ),
-        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        labels=labels,
-        max_bad_share=cfg.DATALOADER.MAX_BAD_SHARE,
-        worker_timeout=cfg.ENGINE.HANG_TIMEOUT,
-        parts=cfg.SOLVER.ACCUMULATION_PARTS,
-        pinned=cfg.MODEL.DEVICE.startswith("cuda"),
+        rows, mapper=mapper or build_train_mapper(cfg), sampler=sampler, labels=labels, **_loader_settings(cfg)
     )
+
+
+def _seed(cfg: CfgNode) -> int | None:
+    return cfg.SEED if cfg.SEED >= 0 else None
+
+
+def _loader_settings(cfg: CfgNode) -> dict[str, Any]:
+    """How any training loader batches and reads, as arguments of `TrainLoader`."""
+    return {
+        "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
+        "num_workers": cfg.DATALOADER.NUM_WORKERS,
+        "max_bad_share": cfg.DATALOADER.MAX_BAD_SHARE,
+        "worker_timeout": cfg.ENGINE.HANG_TIMEOUT,
+        "parts": cfg.SOLVER.ACCUMULATION_PARTS,
+        "pinned": cfg.MODEL.DEVICE.startswith("cuda"),
+    }
 
 
 def build_adaptation_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> TrainLoader:
@@ -114,13 +120,8 @@ def build_adaptation_loader(cfg: CfgNode, *, mapper: Mapper | None = None) -> Tr
     return TrainLoader(
         rows,
         mapper=mapper or _test_mapper(cfg, crop=None),
-        sampler=TrainingSampler(len(rows), seed=cfg.SEED if cfg.SEED >= 0 else None),
-        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        max_bad_share=cfg.DATALOADER.MAX_BAD_SHARE,
-        worker_timeout=cfg.ENGINE.HANG_TIMEOUT,
-        parts=cfg.SOLVER.ACCUMULATION_PARTS,
-        pinned=cfg.MODEL.DEVICE.startswith("cuda"),
+        sampler=TrainingSampler(len(rows), seed=_seed(cfg)),
+        **_loader_settings(cfg),
     )
 
 
