@@ -16,10 +16,6 @@ from tests.report.conftest import tiny_weights  # noqa: F401  a fixture
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
 
-def _heed_interrupts():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.fixture
 def begin():
     """Start the command; what runs at the end is ended."""
@@ -28,9 +24,7 @@ def begin():
     def call(*words):
         command = [sys.executable, "-m", "ddl_d2.cli.main", "serve", "--port", "0", *map(str, words)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        # Tests that run in the background of a shell pass on that they ignore SIGINT.
-        settings = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "preexec_fn": _heed_interrupts}
-        started.append(subprocess.Popen(command, **settings, **pipes))
+        started.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, **pipes))
         return started[-1]
 
     yield call
